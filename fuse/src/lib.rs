@@ -1,0 +1,1 @@
+//! Files in a FUSE mount, for anything that implements one small trait.

@@ -1,0 +1,1 @@
+//! The NBD protocol: a server for anything that implements one small trait.

@@ -1,0 +1,98 @@
+//! What a format driver is: it answers where the bytes at an offset live, and reads nothing else.
+//!
+//! One [`crate::chain`] reader does bounds, recursion into parents, zero fill and the unit cache for all of them.
+
+use std::fmt::Debug;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::disk::{Disk, SectorSize};
+use crate::error::Result;
+
+/// One layer of an image, opened: its page tables answer where bytes live.
+pub trait Layer: Debug + Send + Sync + 'static {
+    /// The format's name, as `info` prints it: `vmdk`, `qcow2`, `raw`.
+    fn format(&self) -> &'static str;
+
+    /// Virtual size in bytes.
+    fn len(&self) -> u64;
+
+    /// Whether the layer has no bytes at all.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Logical sector size.
+    fn sector_size(&self) -> SectorSize {
+        SectorSize::B512
+    }
+
+    /// Size in bytes of the unit of allocation (grain, cluster, block).
+    fn unit_size(&self) -> u64;
+
+    /// Where the bytes at `offset` live, for a run of 1 to `max` bytes; the run may be shorter than what lies there, never
+    /// longer than `max`. `offset + max` is at most [`Layer::len`] and `max` is not 0. Reads page tables only.
+    fn map(&self, offset: u64, max: u64) -> Result<Run>;
+
+    /// Reads and decodes a unit that [`Layer::map`] gave, filling `out`, which is `unit.len` bytes long.
+    fn decode(&self, unit: &Unit, out: &mut [u8]) -> Result<()>;
+
+    /// The byte sources that `Place::Data` and units index.
+    fn files(&self) -> &[Arc<dyn Disk>];
+
+    /// What else `info` tells, as key and value, in the format's own terms.
+    fn facts(&self) -> Vec<(&'static str, String)>;
+
+    /// Walks the whole layer's encoded units and data runs in the order in which they lie in the source, for sources where
+    /// that is the fast order. The default says that virtual order is as good.
+    fn in_source_order(&self) -> bool {
+        true
+    }
+
+    /// Verifies metadata; see the `check` command. The default finds nothing to verify.
+    fn check(&self, _found: &mut dyn FnMut(String) -> ControlFlow<()>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A run of bytes in one place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Length in bytes, not 0.
+    pub len: u64,
+    /// Where they live.
+    pub place: Place,
+}
+
+/// Where bytes live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// As they are, in `files()[file]` at `offset`.
+    Data {
+        /// Index into [`Layer::files`].
+        file: usize,
+        /// Offset of the run's first byte.
+        offset: u64,
+    },
+    /// Inside a unit that must be decoded whole.
+    Encoded(Unit),
+    /// Not in this layer: the parent's bytes, or zeros where there is no parent or it is shorter.
+    Parent,
+    /// Zeros that this layer states.
+    Zero,
+}
+
+/// A unit that is stored encoded: a compressed grain or cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Virtual offset of its first byte.
+    pub start: u64,
+    /// Decoded length in bytes, at most [`crate::limits::MAX_UNIT`].
+    pub len: u32,
+    /// Index into [`Layer::files`].
+    pub file: usize,
+    /// Offset in that file of its first stored byte; identifies the unit within the layer.
+    pub offset: u64,
+    /// Stored bytes to read from there: exact, or an upper bound.
+    pub stored: u32,
+}

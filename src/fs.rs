@@ -1,0 +1,182 @@
+//! What a file system driver is: one trait for reading, one for writing, by inode, with names as bytes.
+//!
+//! Drivers are `&self` and thread-safe. A driver that cannot write says so with a typed refusal ([`Filesystem::writer`]).
+
+use std::fmt::Debug;
+use std::ops::{ControlFlow, Range};
+
+use crate::error::Result;
+
+/// A mounted file system, read through the flat disk; nothing is mounted on the host.
+pub trait Filesystem: Debug + Send + Sync {
+    /// What the superblock says.
+    fn facts(&self) -> &FsFacts;
+
+    /// The root directory.
+    fn root(&self) -> Inode;
+
+    /// The entry `name` of a directory; `None` when there is no such entry.
+    fn lookup(&self, dir: Inode, name: &[u8]) -> Result<Option<Inode>>;
+
+    /// A file's attributes.
+    fn stat(&self, inode: Inode) -> Result<Stat>;
+
+    /// Reads from a regular file into `buf`; fewer bytes than asked only at the end of the file.
+    fn read_at(&self, inode: Inode, buf: &mut [u8], offset: u64) -> Result<usize>;
+
+    /// Visits a directory's entries from `cursor` (0 at first), `.` and `..` left out. Each entry carries the cursor that
+    /// continues after it.
+    fn read_dir(&self, dir: Inode, cursor: u64, visit: &mut dyn FnMut(DirEntry) -> ControlFlow<()>) -> Result<()>;
+
+    /// A symbolic link's target.
+    fn read_link(&self, inode: Inode) -> Result<Vec<u8>>;
+
+    /// All extended attributes, full name (`security.selinux`) and value, sorted by name.
+    fn xattrs(&self, inode: Inode) -> Result<Vec<(Vec<u8>, Vec<u8>)>>;
+
+    /// Visits the byte ranges of the volume that are provably free, ascending. A driver that cannot prove anything visits
+    /// nothing.
+    fn free_ranges(&self, visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>) -> Result<()>;
+
+    /// The writing half, or a refusal that says why there is none.
+    fn writer(&self) -> Result<&dyn FilesystemMut>;
+}
+
+/// The writing half. Every change is complete when the call returns; [`FilesystemMut::sync`] leaves a clean file system.
+pub trait FilesystemMut: Filesystem {
+    /// Replaces the whole content of a regular file; inode, owner, mode, links and extended attributes stay.
+    fn replace(&self, inode: Inode, content: &[u8]) -> Result<()>;
+
+    /// Appends to a regular file; everything else stays.
+    fn append(&self, inode: Inode, content: &[u8]) -> Result<()>;
+
+    /// Creates a regular file with `content`. `name` must not exist.
+    fn create(&self, dir: Inode, name: &[u8], attributes: &Attributes, content: &[u8]) -> Result<Inode>;
+
+    /// Creates a directory. `name` must not exist.
+    fn create_dir(&self, dir: Inode, name: &[u8], attributes: &Attributes) -> Result<Inode>;
+
+    /// Creates a symbolic link. `name` must not exist.
+    fn symlink(&self, dir: Inode, name: &[u8], target: &[u8], attributes: &Attributes) -> Result<Inode>;
+
+    /// Removes a file or symbolic link.
+    fn remove(&self, dir: Inode, name: &[u8]) -> Result<()>;
+
+    /// Sets one extended attribute by its full name.
+    fn set_xattr(&self, inode: Inode, name: &[u8], value: &[u8]) -> Result<()>;
+
+    /// Sets access and modification time.
+    fn set_times(&self, inode: Inode, atime: Timestamp, mtime: Timestamp) -> Result<()>;
+
+    /// Bytes that can still be allocated.
+    fn available(&self) -> Result<u64>;
+
+    /// Writes everything out and leaves the file system clean.
+    fn sync(&self) -> Result<()>;
+}
+
+/// An inode number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Inode(pub u64);
+
+/// What kind of file an inode is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FileKind {
+    /// Block device.
+    BlockDevice,
+    /// Character device.
+    CharDevice,
+    /// Directory.
+    Directory,
+    /// Named pipe.
+    Fifo,
+    /// Regular file.
+    Regular,
+    /// Socket.
+    Socket,
+    /// Symbolic link.
+    Symlink,
+}
+
+/// A file's attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// The inode itself.
+    pub inode: Inode,
+    /// What it is.
+    pub kind: FileKind,
+    /// Permission bits with setuid, setgid and sticky (`07777`).
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Length in bytes.
+    pub size: u64,
+    /// Names that point here.
+    pub links: u32,
+    /// Last access.
+    pub atime: Timestamp,
+    /// Last change of the content.
+    pub mtime: Timestamp,
+    /// Last change of the inode.
+    pub ctime: Timestamp,
+}
+
+/// Seconds since the epoch, and nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp {
+    /// Seconds; negative before 1970.
+    pub seconds: i64,
+    /// 0 to 999,999,999.
+    pub nanoseconds: u32,
+}
+
+/// What a new file gets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// All three times.
+    pub time: Timestamp,
+    /// Extended attributes by full name.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// One name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirEntry {
+    /// The name, without a slash or NUL.
+    pub name: Vec<u8>,
+    /// What it points to.
+    pub inode: Inode,
+    /// What that is, if the directory says.
+    pub kind: Option<FileKind>,
+    /// Continues after this entry.
+    pub cursor: u64,
+}
+
+/// What the superblock says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FsFacts {
+    /// `ext4`, `xfs` …, as in fstab.
+    pub kind: &'static str,
+    /// The UUID as fstab writes it.
+    pub uuid: Option<String>,
+    /// The label.
+    pub label: Option<String>,
+    /// Allocation unit in bytes.
+    pub block_size: u64,
+    /// Bytes that the file system covers, from the start of the volume.
+    pub size: u64,
+    /// Bytes free.
+    pub free: u64,
+    /// Whether a journal had to be replayed, or still must.
+    pub dirty: bool,
+    /// Feature names, in the format's own terms.
+    pub features: Vec<String>,
+}

@@ -1,0 +1,21 @@
+//! Any virtual disk as one flat array of bytes; everything else is done to that array while it streams past, once.
+//!
+//! ```text
+//!  source        cache            container     format        chain          overlay         users of the flat disk
+//!  file     ──►  bytes at     ──► ova/tar  ──►  vmdk,    ──►  Image:    ──►  copy-on-    ──► NBD export, FUSE file
+//!                source offsets,                qcow2,        layers,        write           volume → fs → inspect → fix
+//!                merged,                        raw           one read       (the fixes)     trim → convert → sink
+//!                single flight                                loop
+//! ```
+//!
+//! Every box takes `Arc<dyn Disk>` and gives `Arc<dyn Disk>` ([`disk::Disk`]), so order is data. Arrows between modules point
+//! one way (`docs/architecture.md`); a test reads the `use crate::` lines and fails on a wrong one.
+
+pub mod disk;
+pub mod error;
+pub mod format;
+pub mod fs;
+pub mod limits;
+pub mod session;
+
+pub use error::{Error, Kind, Result};

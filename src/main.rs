@@ -1,0 +1,3 @@
+//! The `hyper2kvm` command.
+
+fn main() {}

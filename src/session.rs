@@ -1,0 +1,172 @@
+//! What one command run shares: memory budget, cancellation, clock, policy, randomness.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::error::{Error, Result};
+use crate::limits;
+
+/// Given at open to everything that reads, fixes or writes.
+#[derive(Debug)]
+pub struct Session {
+    /// How much memory each use may hold.
+    pub budget: Budget,
+    /// What an image may make us open.
+    pub policy: Policy,
+    /// Worker threads for decoding and copying; at least 1.
+    pub jobs: usize,
+    /// The time that every fix writes, seconds since the epoch; constant for the run, so a resumed run writes the same bytes.
+    pub now: i64,
+    seed: [u8; 32],
+    cancelled: AtomicBool,
+    streaming: AtomicBool,
+}
+
+impl Session {
+    /// A session with the given budget and policy, the current time and a fresh seed.
+    #[must_use]
+    pub fn new(budget: Budget, policy: Policy, jobs: usize) -> Arc<Self> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut seed = blake3::Hasher::new();
+        seed.update(&now.as_nanos().to_le_bytes());
+        seed.update(&std::process::id().to_le_bytes());
+        seed.update(uuid_entropy().as_bytes());
+        Arc::new(Self {
+            budget,
+            policy,
+            jobs: jobs.max(1),
+            now: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
+            seed: *seed.finalize().as_bytes(),
+            cancelled: AtomicBool::new(false),
+            streaming: AtomicBool::new(false),
+        })
+    }
+
+    /// A session for tests and simple library use: default budget, strict policy, one job a core.
+    #[must_use]
+    pub fn with_defaults() -> Arc<Self> {
+        let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self::new(Budget::new(limits::DEFAULT_BUDGET), Policy::default(), jobs)
+    }
+
+    /// Sixteen bytes that depend only on the run's seed and `label`.
+    #[must_use]
+    pub fn random(&self, label: &str) -> [u8; 16] {
+        let hash = blake3::keyed_hash(&self.seed, label.as_bytes());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(hash.as_bytes().split_at(16).0);
+        bytes
+    }
+
+    /// Asks all work of this session to stop soon.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// An [`crate::error::Kind::Interrupted`] error once [`Session::cancel`] was called. Long loops call this.
+    pub fn check(&self) -> Result<()> {
+        if self.cancelled.load(Ordering::Relaxed) { Err(Error::interrupted()) } else { Ok(()) }
+    }
+
+    /// From now on reads are one pass over the data: caches keep what they hold and let new blocks go first.
+    pub fn begin_streaming(&self) {
+        self.streaming.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Session::begin_streaming`] was called.
+    #[must_use]
+    pub fn is_streaming(&self) -> bool {
+        self.streaming.load(Ordering::Relaxed)
+    }
+}
+
+/// Address-space randomness, as a cheap extra for the seed.
+fn uuid_entropy() -> String {
+    let on_stack = 0_u8;
+    format!("{:p}{:?}", &raw const on_stack, std::thread::current().id())
+}
+
+/// The memory budget in fixed shares, so that no use waits for another's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    total: u64,
+}
+
+impl Budget {
+    /// A budget of `total` bytes, at least [`limits::MIN_BUDGET`].
+    #[must_use]
+    pub fn new(total: u64) -> Self {
+        Self { total: total.max(limits::MIN_BUDGET) }
+    }
+
+    /// All of it, in bytes.
+    #[must_use]
+    pub const fn total(self) -> u64 {
+        self.total
+    }
+
+    /// Source bytes and decoded units that are kept for later: one half.
+    #[must_use]
+    pub const fn cache(self) -> u64 {
+        self.total / 2
+    }
+
+    /// Buffers of copies and requests under way: one quarter.
+    #[must_use]
+    pub const fn in_flight(self) -> u64 {
+        self.total / 4
+    }
+
+    /// The overlay's blocks before they spill: one eighth.
+    #[must_use]
+    pub const fn overlay(self) -> u64 {
+        self.total / 8
+    }
+
+    /// Page tables of sources and outputs: one eighth.
+    #[must_use]
+    pub const fn metadata(self) -> u64 {
+        self.total / 8
+    }
+}
+
+/// What an image's references may make us open. The default allows plain names beside the image only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Directories beneath which references may lead (`--allow-dir`).
+    pub allow_dirs: Vec<PathBuf>,
+    /// Prefixes of references to replace (`--map-path OLD=NEW`).
+    pub map_path: Vec<(String, PathBuf)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn randomness_depends_on_seed_and_label_only() {
+        let session = Session::with_defaults();
+        assert_eq!(session.random("mac"), session.random("mac"));
+        assert_ne!(session.random("mac"), session.random("uuid"));
+        assert_ne!(session.random("mac"), Session::with_defaults().random("mac"));
+    }
+
+    #[test]
+    fn shares_add_up_to_the_budget() {
+        for total in [0, limits::MIN_BUDGET, limits::DEFAULT_BUDGET] {
+            let budget = Budget::new(total);
+            assert!(budget.cache() + budget.in_flight() + budget.overlay() + budget.metadata() <= budget.total());
+            assert!(budget.total() >= limits::MIN_BUDGET);
+        }
+    }
+
+    #[test]
+    fn a_cancelled_session_says_so() {
+        let session = Session::with_defaults();
+        assert!(session.check().is_ok());
+        session.cancel();
+        assert_eq!(session.check().unwrap_err().kind().exit_code(), 7);
+    }
+}
