@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::{Disk, Extent, Fingerprint, Hints, SectorSize, Visit};
+use super::{Disk, DiskMut, Extent, Fingerprint, Hints, SectorSize, Visit};
 use crate::error::{Error, Result};
 
 /// Bytes and calls that went through one box.
@@ -57,7 +57,7 @@ impl<D: Disk> Checked<D> {
     #[cold]
     fn outside(&self, offset: u64, len: u64) -> Error {
         let (kind, label) = self.inner.describe();
-        Error::corrupt("disk.range", format!("a read of {len} bytes goes past the end"))
+        Error::corrupt("disk.range", format!("{len} bytes go past the end"))
             .at(format!("{kind} {label}"))
             .offset(offset)
             .expected(format!("at most {:#x}", self.len))
@@ -143,10 +143,45 @@ impl<D: Disk> Disk for Checked<D> {
     }
 }
 
+impl<D: DiskMut> DiskMut for Checked<D> {
+    fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let len = data.len() as u64;
+        self.inside(offset, len)?;
+        let result = self.inner.write_at(data, offset);
+        tracing::trace!(kind = self.inner.describe().0, offset, len, ok = result.is_ok(), "write");
+        result
+    }
+
+    fn zero(&self, range: Range<u64>) -> Result<()> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        self.inside(range.start, range.end - range.start)?;
+        self.inner.zero(range)
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.inner.flush()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::disk::Memory;
+
+    #[test]
+    fn writes_are_checked_like_reads() {
+        let disk = Checked::wrap(Memory::new(vec![7; 10]));
+        assert!(disk.write_at(&[1; 4], 6).is_ok());
+        assert!(disk.write_at(&[1; 4], 7).is_err());
+        assert!(disk.zero(0..11).is_err());
+        assert!(disk.zero(0..2).is_ok());
+        assert_eq!(disk.inner().snapshot(), [0, 0, 7, 7, 7, 7, 1, 1, 1, 1]);
+    }
 
     #[test]
     fn ranges_are_checked_before_the_box_sees_them() {
