@@ -15,6 +15,9 @@ pub struct Concat {
     len: u64,
 }
 
+/// What [`Concat::touch`] calls: the part, the range in it, the part's start.
+type Touch<'a> = dyn FnMut(&dyn Disk, Range<u64>, u64) -> Result<ControlFlow<()>> + 'a;
+
 impl Concat {
     /// All `parts` in order; empty parts are dropped.
     #[must_use]
@@ -30,11 +33,7 @@ impl Concat {
     }
 
     /// Calls `each` with every part that `range` touches, the range in the part, and the part's start.
-    fn touch(
-        &self,
-        range: Range<u64>,
-        each: &mut dyn FnMut(&dyn Disk, Range<u64>, u64) -> Result<ControlFlow<()>>,
-    ) -> Result<()> {
+    fn touch(&self, range: Range<u64>, each: &mut Touch<'_>) -> Result<()> {
         let first = self.parts.partition_point(|(start, part)| start + part.len() <= range.start);
         for (start, part) in self.parts.iter().skip(first) {
             if *start >= range.end {
