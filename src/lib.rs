@@ -16,6 +16,7 @@ pub mod error;
 pub mod format;
 pub mod fs;
 pub mod limits;
+pub mod overlay;
 pub mod session;
 
 pub use error::{Error, Kind, Result};

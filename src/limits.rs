@@ -15,3 +15,6 @@ pub const DEFAULT_BUDGET: u64 = 256 << 20;
 
 /// Smallest memory budget that still lets every stage make progress.
 pub const MIN_BUDGET: u64 = 64 << 20;
+
+/// Bytes that the overlay counts for one entry in its maps: key, slot and the map's own overhead, rounded up.
+pub const OVERLAY_ENTRY: u64 = 64;

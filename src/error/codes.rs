@@ -13,6 +13,15 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("output.write", "The operating system refused a write to the output. The cause says why."),
     (
+        "overlay.frozen",
+        "Something tried to change a disk whose fixes were already complete. This is a bug in hyper2kvm, please report it.",
+    ),
+    (
+        "overlay.full",
+        "The changes to the disk do not fit into the overlay's share of the memory budget. Give a larger --memory.",
+    ),
+    ("overlay.spill", "The overlay lost its spill file. This is a bug in hyper2kvm, please report it."),
+    (
         "session.interrupted",
         "A signal or the caller asked the command to stop. Nothing appears under the final name; run the same command again.",
     ),

@@ -1,0 +1,170 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::disk::{Fault, Memory, Zero, collect_extents, read_vec};
+
+fn memory(bytes: &[u8]) -> Arc<dyn Disk> {
+    Checked::wrap(Memory::new(bytes.to_vec()))
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| u8::try_from(at % 251).unwrap() | 1).collect()
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Write(usize, Vec<u8>),
+    Zero(usize, usize),
+    Read(usize, usize),
+}
+
+const LEN: usize = 5 * BLOCK_LEN + 700;
+
+fn op() -> impl Strategy<Value = Op> {
+    let span = || (0..LEN).prop_flat_map(|at| (Just(at), 0..=(LEN - at).min(3 * BLOCK_LEN)));
+    prop_oneof![
+        (span(), any::<u8>()).prop_map(|((at, len), byte)| Op::Write(at, vec![byte; len])),
+        span().prop_map(|(at, len)| Op::Zero(at, len)),
+        Just(Op::Zero(BLOCK_LEN, LEN - BLOCK_LEN)),
+        span().prop_map(|(at, len)| Op::Read(at, len)),
+    ]
+}
+
+/// Every change of `ops` on an overlay and on a vector; the overlay must read as the vector afterwards.
+fn run(ops: &[Op], share: u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let base = pattern(LEN);
+    let overlay = Overlay::with_share(memory(&base), share, Some(dir.path()));
+    let mut model = base.clone();
+    for op in ops {
+        match op {
+            Op::Write(at, data) => {
+                overlay.write_at(data, *at as u64).unwrap();
+                model[*at..at + data.len()].copy_from_slice(data);
+            }
+            Op::Zero(at, len) => {
+                overlay.zero(*at as u64..(at + len) as u64).unwrap();
+                model[*at..at + len].fill(0);
+            }
+            Op::Read(at, len) => assert_eq!(read_vec(&*overlay, *at as u64, *len).unwrap(), model[*at..at + len]),
+        }
+    }
+    assert_eq!(read_vec(&*overlay, 0, LEN).unwrap(), model);
+    let changes = overlay.inner().changes();
+    let mut next = 0;
+    for extent in collect_extents(&*overlay, 0..LEN as u64).unwrap() {
+        assert_eq!(extent.range.start, next);
+        next = extent.range.end;
+        let bytes = &model[usize::try_from(extent.range.start).unwrap()..usize::try_from(next).unwrap()];
+        assert!(extent.kind == ExtentKind::Data || bytes.iter().all(|byte| *byte == 0));
+        let changed = changes.iter().any(|range| range.start <= extent.range.start && next <= range.end);
+        assert_eq!(extent.place.is_none(), changed, "only the base knows a place");
+    }
+    assert_eq!(next, LEN as u64);
+    for (at, (now, before)) in model.iter().zip(&base).enumerate() {
+        assert!(now == before || changes.iter().any(|range| range.contains(&(at as u64))));
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+proptest! {
+    #[test]
+    fn reads_as_a_vector_would(ops in prop::collection::vec(op(), 1..24)) {
+        run(&ops, 1 << 20);
+    }
+
+    #[test]
+    fn reads_as_a_vector_would_when_it_spills(ops in prop::collection::vec(op(), 1..24)) {
+        run(&ops, 2 * BLOCK);
+    }
+}
+
+#[test]
+fn zeros_take_no_memory() {
+    let base: Arc<dyn Disk> = Checked::wrap(Zero { len: 64 << 40 });
+    let overlay = Overlay::with_share(base, 1 << 20, None);
+    overlay.zero(0..64 << 40).unwrap();
+    overlay.write_at(b"x", 1 << 40).unwrap();
+    assert_eq!(overlay.inner().read().in_memory, 1);
+    assert_eq!(overlay.inner().changed_bytes(), 64 << 40);
+    assert_eq!(collect_extents(&*overlay, 0..64 << 40).unwrap().len(), 3);
+}
+
+#[test]
+fn a_zeroed_block_gives_its_memory_back() {
+    let overlay = Overlay::with_share(memory(&pattern(LEN)), 2 * BLOCK, None);
+    for _ in 0..10 {
+        overlay.write_at(&[1; BLOCK_LEN], BLOCK).unwrap();
+        overlay.zero(BLOCK..2 * BLOCK).unwrap();
+    }
+    assert_eq!(overlay.inner().changed_bytes(), BLOCK);
+}
+
+#[test]
+fn a_full_share_without_a_directory_is_an_error() {
+    let overlay = Overlay::with_share(memory(&pattern(LEN)), 2 * BLOCK, None);
+    overlay.write_at(&[1; BLOCK_LEN], 0).unwrap();
+    let error = overlay.write_at(&[1; BLOCK_LEN], BLOCK).unwrap_err();
+    assert_eq!(error.code(), "overlay.full");
+    overlay.write_at(b"again", 0).unwrap();
+    assert_eq!(read_vec(&*overlay, BLOCK, 4).unwrap(), pattern(LEN)[BLOCK_LEN..BLOCK_LEN + 4]);
+}
+
+#[test]
+fn the_list_of_blocks_is_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let base: Arc<dyn Disk> = Checked::wrap(Zero { len: 1 << 30 });
+    let overlay = Overlay::with_share(base, 4 * OVERLAY_ENTRY, Some(dir.path()));
+    for number in 0..4 {
+        overlay.write_at(b"x", 2 * number * BLOCK).unwrap();
+    }
+    assert_eq!(overlay.write_at(b"x", 9 * BLOCK).unwrap_err().code(), "overlay.full");
+}
+
+#[test]
+fn a_frozen_overlay_refuses_writes() {
+    let overlay = Overlay::with_share(memory(&pattern(LEN)), 1 << 20, None);
+    overlay.write_at(b"before", 0).unwrap();
+    let before = overlay.fingerprint().unwrap();
+    overlay.inner().freeze();
+    assert_eq!(overlay.write_at(b"after", 0).unwrap_err().code(), "overlay.frozen");
+    assert_eq!(overlay.zero(0..9).unwrap_err().code(), "overlay.frozen");
+    assert_eq!(read_vec(&*overlay, 0, 6).unwrap(), b"before");
+    assert_eq!(overlay.fingerprint().unwrap(), before);
+}
+
+#[test]
+fn a_failing_base_leaves_the_overlay_as_it_was() {
+    let bad: Arc<dyn Disk> = Checked::wrap(Fault::range(memory(&pattern(LEN)), 0..BLOCK));
+    let overlay = Overlay::with_share(bad, 1 << 20, None);
+    assert_eq!(overlay.write_at(b"part", 10).unwrap_err().code(), "fault.injected");
+    assert!(overlay.inner().changes().is_empty());
+    overlay.write_at(&[7; BLOCK_LEN], 0).unwrap();
+    assert_eq!(read_vec(&*overlay, 0, 2).unwrap(), [7, 7]);
+}
+
+#[test]
+fn a_visitor_may_read_the_disk_it_visits() {
+    let overlay = Overlay::with_share(memory(&pattern(LEN)), 1 << 20, None);
+    overlay.write_at(b"x", BLOCK).unwrap();
+    overlay
+        .extents(0..LEN as u64, &mut |extent| {
+            overlay.write_at(b"y", extent.range.start).unwrap();
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn extents_stop_when_told() {
+    let overlay = Overlay::with_share(memory(&pattern(LEN)), 1 << 20, None);
+    overlay.write_at(b"x", BLOCK).unwrap();
+    let mut seen = 0;
+    overlay
+        .extents(0..LEN as u64, &mut |_| {
+            seen += 1;
+            ControlFlow::Break(())
+        })
+        .unwrap();
+    assert_eq!(seen, 1);
+}
