@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Installs the distribution's packages that building, testing and the demo need: Debian 12 and 13, Ubuntu 22.04 and 24.04.
+# Does nothing, in well under a second, when all of them are there. Rust itself is the user's choice and is only checked.
+set -euo pipefail
+
+# The crate's C code, and libFuzzer's C++.
+build=(ca-certificates g++ gcc libc6-dev make pkg-config)
+# The fixture guest: built in a chroot on a loop device, from packages whose signatures are checked (Ubuntu lacks the keys).
+guest=(debian-archive-keyring e2fsprogs fdisk mmdebstrap mount util-linux zstd)
+# What the tests compare with, and the machine they boot.
+oracles=(acl attr cpio fuse3 kmod libnbd-bin libxml2-utils nbdkit python3 strace tar)
+qemu=(qemu-system-x86 qemu-utils)
+
+main() {
+    check_rust
+    local missing
+    mapfile -t missing < <(missing_packages)
+    if [ "${#missing[@]}" -eq 0 ]; then
+        return
+    fi
+    echo "install-deps: installing ${missing[*]}"
+    if ! command -v apt-get >/dev/null; then
+        echo "install-deps: no apt-get here; install the equivalents of these packages by hand: ${missing[*]}" >&2
+        exit 1
+    fi
+    as_root env DEBIAN_FRONTEND=noninteractive bash -euo pipefail -c "$(declare -f install mirror_of); install \"\$@\"" install "${missing[@]}"
+}
+
+# Debian keeps the status of removed packages too, so only "installed" counts.
+missing_packages() {
+    local package
+    for package in "${build[@]}" "${guest[@]}" "${oracles[@]}" "${qemu[@]}"; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || echo "$package"
+    done
+}
+
+install() {
+    local apt=(apt-get -q -o DPkg::Lock::Timeout=600) release=()
+    # shellcheck source=/dev/null
+    . /etc/os-release
+    "${apt[@]}" update
+    # Debian 12's own QEMU is old, and machines that already have the newer qemu-utils cannot mix the two.
+    if [ "$VERSION_CODENAME" = bookworm ]; then
+        if ! apt-get indextargets --format '$(RELEASE)' | grep -qx bookworm-backports; then
+            echo "deb $(mirror_of bookworm) bookworm-backports main" >/etc/apt/sources.list.d/bookworm-backports.list
+            "${apt[@]}" update
+        fi
+        release=(-t bookworm-backports)
+    fi
+    local package plain=() newest=()
+    for package; do
+        case $package in
+            qemu-*) newest+=("$package") ;;
+            *) plain+=("$package") ;;
+        esac
+    done
+    [ "${#plain[@]}" -eq 0 ] || "${apt[@]}" install -y --no-install-recommends "${plain[@]}"
+    [ "${#newest[@]}" -eq 0 ] || "${apt[@]}" install -y --no-install-recommends "${release[@]}" "${newest[@]}"
+}
+
+# The mirror from which this machine takes the release $1.
+mirror_of() {
+    apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' | awk -v release="$1" '$2 == release { print $1; exit }'
+}
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        echo "install-deps: packages are missing, and installing them needs root or sudo" >&2
+        exit 1
+    fi
+}
+
+check_rust() {
+    local component
+    if ! command -v cargo >/dev/null; then
+        echo "install-deps: cargo was not found: install Rust 1.95 or newer (https://rustup.rs)" >&2
+        exit 1
+    fi
+    for component in fmt clippy; do
+        cargo "$component" --version >/dev/null 2>&1 && continue
+        command -v rustup >/dev/null || { echo "install-deps: cargo $component was not found" >&2; exit 1; }
+        rustup component add "${component/#fmt/rustfmt}"
+    done
+}
+
+main

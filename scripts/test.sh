@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change lands, cheapest first. The last lines are those of the integration tests.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+main() {
+    step "packages" scripts/install-deps.sh
+    step "lint" scripts/lint.sh
+    step "fixtures" tests/fixtures/build.sh
+    step "unit tests" cargo test --workspace --locked --lib --bins
+    step "documentation tests" cargo test --workspace --locked --doc
+    step "fuzz smoke" scripts/fuzz.sh "${FUZZ_SECONDS:-10}"
+    step "integration tests" integration
+}
+
+# They mount and boot disks as root, and run the program under test as a plain user themselves.
+integration() {
+    local triple runner=()
+    HYPER2KVM_FIXTURE_DIR=$(tests/fixtures/build.sh --path)
+    export HYPER2KVM_FIXTURE_DIR
+    if [ "$(id -u)" -ne 0 ]; then
+        triple=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+        runner=("CARGO_TARGET_${triple}_RUNNER=sudo -E")
+    fi
+    env "${runner[@]}" cargo test --locked --test integration
+}
+
+step() {
+    local name=$1 start=$SECONDS
+    shift
+    echo "== $name"
+    "$@"
+    echo "== $name: $((SECONDS - start)) s"
+}
+
+main
