@@ -7,7 +7,54 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::disk::{Disk, SectorSize};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::session::Session;
+use crate::source::Reference;
+
+pub mod probe;
+pub mod raw;
+
+pub use probe::{FORMATS, Sample};
+
+/// A format as the static table [`FORMATS`] lists it.
+#[derive(Debug)]
+pub struct Driver {
+    /// The name that `--format` takes and `info` prints.
+    pub name: &'static str,
+    /// What the format is, for `--help` and the documentation.
+    pub about: &'static str,
+    /// Whether a file that begins (and ends) like this is of this format. Looks at magic numbers only.
+    pub probe: fn(&Sample) -> bool,
+    /// Reads the file's own header and says which other files the layer needs.
+    pub open: fn(Arc<dyn Disk>, &Arc<Session>) -> Result<Head>,
+}
+
+/// A layer whose header is read and whose other files are yet to be opened: a driver names them, it cannot open them.
+pub struct Head {
+    /// Other files that hold bytes of this layer, each once.
+    pub extents: Vec<Reference>,
+    /// The layer below, if there is one.
+    pub parent: Option<Reference>,
+    /// Makes the layer, given the opened `extents` in their order.
+    pub build: Box<Build>,
+}
+
+/// Makes a layer of opened files.
+pub type Build = dyn FnOnce(Vec<Arc<dyn Disk>>) -> Result<Arc<dyn Layer>> + Send;
+
+impl Head {
+    /// The head of a layer that needs no other file.
+    #[must_use]
+    pub fn complete(layer: Arc<dyn Layer>) -> Self {
+        Self { extents: Vec::new(), parent: None, build: Box::new(|_| Ok(layer)) }
+    }
+}
+
+impl Debug for Head {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Head").field("extents", &self.extents).field("parent", &self.parent).finish_non_exhaustive()
+    }
+}
 
 /// One layer of an image, opened: its page tables answer where bytes live.
 pub trait Layer: Debug + Send + Sync + 'static {
@@ -34,8 +81,11 @@ pub trait Layer: Debug + Send + Sync + 'static {
     /// longer than `max`. `offset + max` is at most [`Layer::len`] and `max` is not 0. Reads page tables only.
     fn map(&self, offset: u64, max: u64) -> Result<Run>;
 
-    /// Reads and decodes a unit that [`Layer::map`] gave, filling `out`, which is `unit.len` bytes long.
-    fn decode(&self, unit: &Unit, out: &mut [u8]) -> Result<()>;
+    /// Reads and decodes a unit that [`Layer::map`] gave, filling `out`, which is `unit.len` bytes long. The default is for
+    /// layers that never give one.
+    fn decode(&self, unit: &Unit, _out: &mut [u8]) -> Result<()> {
+        Err(Error::failed("format.unit", format!("{} has no encoded units", self.format())).offset(unit.start))
+    }
 
     /// The byte sources that `Place::Data` and units index.
     fn files(&self) -> &[Arc<dyn Disk>];
@@ -87,7 +137,7 @@ pub enum Place {
 pub struct Unit {
     /// Virtual offset of its first byte.
     pub start: u64,
-    /// Decoded length in bytes, at most [`crate::limits::MAX_UNIT`].
+    /// Decoded length in bytes, at most [`crate::limits::MAX_UNIT`]. The last unit may reach past the layer's end.
     pub len: u32,
     /// Index into [`Layer::files`].
     pub file: usize,

@@ -18,3 +18,6 @@ pub const MIN_BUDGET: u64 = 64 << 20;
 
 /// Bytes that the overlay counts for one entry in its maps: key, slot and the map's own overhead, rounded up.
 pub const OVERLAY_ENTRY: u64 = 64;
+
+/// Longest name of another file in an image: Linux's `PATH_MAX`, beyond which nothing can be opened.
+pub const MAX_REFERENCE: usize = 4096;

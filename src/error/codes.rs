@@ -6,7 +6,25 @@ pub const CODES: &[(&str, &str)] = &[
         "disk.range",
         "A read or write went past the end of a disk. The image's own metadata points outside of the data it describes, or the file was cut short.",
     ),
+    ("disk.too-large", "A disk or file claims to be larger than the largest size that any format allows."),
     ("fault.injected", "A failure injected on purpose by a test layer. It never occurs in normal use."),
+    (
+        "format.ambiguous",
+        "The file has the marks of more than one format. A guest can write another format's header into its own disk so that a later reader opens files of the host; so no choice is made. Name the format that the file really has with --format.",
+    ),
+    ("format.name", "The format given with --format does not exist. `hyper2kvm info --help` lists the names."),
+    (
+        "format.unit",
+        "A reader asked a layer to decode a unit that it does not have. This is a bug of this program; please report it.",
+    ),
+    (
+        "format.unknown",
+        "The file begins like no disk image that this program knows. It is never taken for a raw disk without a partition table; say --format raw if it is one.",
+    ),
+    (
+        "format.unsupported",
+        "The format is recognised and this version does not read it. qemu-img convert may turn it into one that is read.",
+    ),
     (
         "output.full",
         "The file system of the output has no room left. Nothing appears under the final name; free some space or choose another directory, then run the same command again.",
@@ -22,10 +40,36 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("overlay.spill", "The overlay lost its spill file. This is a bug in hyper2kvm, please report it."),
     (
+        "reference.depth",
+        "The chain of images is longer than any that is used in practice, or an image refers to itself.",
+    ),
+    (
+        "reference.kernel",
+        "This kernel (or a sandbox) does not offer openat2, by which references are kept inside their directory. Nothing else is safe enough, so the reference is not opened.",
+    ),
+    (
+        "reference.missing",
+        "The image names another file that belongs to it, which is not there. Copy all of the image's files into one directory, or say where the file is with --map-path OLD=NEW.",
+    ),
+    (
+        "reference.refused",
+        "The image names a file outside of its own directory. An image may come from anyone, so it opens nothing of this host by itself; allow the place with --allow-dir DIR or --map-path OLD=NEW if you trust it.",
+    ),
+    (
         "session.interrupted",
         "A signal or the caller asked the command to stop. Nothing appears under the final name; run the same command again.",
     ),
+    ("source.empty", "The source has no bytes at all. A download or export probably failed; get the file again."),
     ("source.read", "The operating system could not read the source. The cause says why."),
+    (
+        "source.sector-size",
+        "The block device has a logical sector size that no guest disk has. Copy it to a file first.",
+    ),
+    (
+        "source.short",
+        "The source file became shorter while it was read. What is missing is never taken as zeros; get the file again.",
+    ),
+    ("source.type", "The source is a directory, fifo, socket or character device. Name the image file itself."),
 ];
 
 /// What `code` means, if it is one of ours.

@@ -1,0 +1,135 @@
+//! A raw disk: the bytes as they are.
+
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
+
+use std::sync::Arc;
+
+use super::{Head, Layer, Place, Run, Sample};
+use crate::disk::{Disk, SectorSize};
+use crate::error::Result;
+use crate::session::Session;
+
+/// The whole file is the disk.
+#[derive(Debug)]
+struct Raw {
+    files: [Arc<dyn Disk>; 1],
+    len: u64,
+}
+
+/// Takes the file as it is.
+///
+/// # Errors
+/// None; the signature is every driver's.
+pub fn open(file: Arc<dyn Disk>, _session: &Arc<Session>) -> Result<Head> {
+    let len = file.len();
+    Ok(Head::complete(Arc::new(Raw { files: [file], len })))
+}
+
+/// Whether there is a partition table: a plausible MBR (UEFI specification, section 5.2.1) or a GPT header (5.3.2) for
+/// sectors of 512 or 4096 bytes. Nothing else makes a file raw.
+#[must_use]
+pub fn probe(sample: &Sample) -> bool {
+    sample.has(512, b"EFI PART") || sample.has(4096, b"EFI PART") || has_mbr(sample)
+}
+
+impl Layer for Raw {
+    fn format(&self) -> &'static str {
+        "raw"
+    }
+
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn sector_size(&self) -> SectorSize {
+        let [file] = &self.files;
+        file.sector_size()
+    }
+
+    fn unit_size(&self) -> u64 {
+        self.sector_size().bytes()
+    }
+
+    fn map(&self, offset: u64, max: u64) -> Result<Run> {
+        Ok(Run { len: max, place: Place::Data { file: 0, offset } })
+    }
+
+    fn files(&self) -> &[Arc<dyn Disk>] {
+        &self.files
+    }
+
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+}
+
+/// Four entries whose status is 0x00 or 0x80, at least one in use, and each in use begins inside the disk.
+fn has_mbr(sample: &Sample) -> bool {
+    if !sample.has(510, &[0x55, 0xaa]) {
+        return false;
+    }
+    let Some(table) = sample.head.get(446..510) else { return false };
+    let sectors = sample.len / 512;
+    let mut used = 0_u32;
+    for entry in table.chunks_exact(16) {
+        let [status, _, _, _, kind, _, _, _, s0, s1, s2, s3, n0, n1, n2, n3] = *entry else { return false };
+        let start = u32::from_le_bytes([s0, s1, s2, s3]);
+        let count = u32::from_le_bytes([n0, n1, n2, n3]);
+        if status != 0 && status != 0x80 {
+            return false;
+        }
+        if kind == 0 {
+            continue;
+        }
+        if start == 0 || count == 0 || u64::from(start) >= sectors {
+            return false;
+        }
+        used = used.saturating_add(1);
+    }
+    used > 0
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::disk::Memory;
+
+    /// A boot sector with one Linux partition at sector 1.
+    pub(in crate::format) fn mbr() -> [u8; 512] {
+        let mut sector = [0; 512];
+        sector[446] = 0x80;
+        sector[450] = 0x83;
+        sector[454] = 1;
+        sector[458] = 4;
+        sector[510] = 0x55;
+        sector[511] = 0xaa;
+        sector
+    }
+
+    fn is_raw(sector: &[u8], len: usize) -> bool {
+        let mut bytes = vec![0; len];
+        bytes[..sector.len()].copy_from_slice(sector);
+        probe(&Sample::take(&Memory::new(bytes)).unwrap())
+    }
+
+    #[test]
+    fn a_partition_table_makes_a_disk_raw() {
+        assert!(is_raw(&mbr(), 1 << 16));
+        for (at, bad) in [(446, 0x12), (450, 0), (454, 0), (458, 0), (510, 0), (462, 1), (457, 9)] {
+            let mut sector = mbr();
+            sector[at] = bad;
+            assert!(!is_raw(&sector, 1 << 16), "byte {at}");
+        }
+        let mut gpt = vec![0; 520];
+        gpt[512..].copy_from_slice(b"EFI PART");
+        assert!(is_raw(&gpt, 1 << 16));
+    }
+
+    #[test]
+    fn truncated_samples_are_not_raw() {
+        let sector = mbr();
+        for len in 0..512 {
+            assert!(!is_raw(&sector[..len], len.max(1)), "{len}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Where bytes come from: a file or block device of this host, and the names by which images refer to other files.
+
+mod file;
+mod reference;
+
+pub use file::FileSource;
+pub use reference::{Reference, Role};
