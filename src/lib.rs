@@ -20,5 +20,6 @@ pub mod limits;
 pub mod overlay;
 pub mod session;
 pub mod source;
+pub mod volume;
 
 pub use error::{Error, Kind, Result};

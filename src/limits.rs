@@ -21,3 +21,12 @@ pub const OVERLAY_ENTRY: u64 = 64;
 
 /// Longest name of another file in an image: Linux's `PATH_MAX`, beyond which nothing can be opened.
 pub const MAX_REFERENCE: usize = 4096;
+
+/// Partitions listed of one disk. Linux gives 256 minor numbers to a disk.
+pub const MAX_PARTITIONS: usize = 256;
+
+/// Bytes of a GPT's entry array: 8192 entries of the usual 128 bytes; Linux stops at what one allocation holds.
+pub const MAX_GPT_ENTRIES: u64 = 1 << 20;
+
+/// Free ranges kept of all volumes: 16 MiB of memory. A full 1 TiB file system with a free range a megabyte has as many.
+pub const MAX_FREE_RANGES: usize = 1 << 20;
