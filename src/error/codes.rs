@@ -62,14 +62,6 @@ pub const CODES: &[(&str, &str)] = &[
     ("source.empty", "The source has no bytes at all. A download or export probably failed; get the file again."),
     ("source.read", "The operating system could not read the source. The cause says why."),
     (
-        "volume.outside",
-        "A partition reaches past the end of its disk, so it is not written to. The disk was cut short, or its table is damaged.",
-    ),
-    (
-        "volume.overlap",
-        "Two partitions share bytes, so neither is written to: a change of one could damage the other. Repair the table in the guest.",
-    ),
-    (
         "source.sector-size",
         "The block device has a logical sector size that no guest disk has. Copy it to a file first.",
     ),
@@ -78,6 +70,14 @@ pub const CODES: &[(&str, &str)] = &[
         "The source file became shorter while it was read. What is missing is never taken as zeros; get the file again.",
     ),
     ("source.type", "The source is a directory, fifo, socket or character device. Name the image file itself."),
+    (
+        "volume.outside",
+        "A partition reaches past the end of its disk, so it is not written to. The disk was cut short, or its table is damaged.",
+    ),
+    (
+        "volume.overlap",
+        "Two partitions share bytes, so neither is written to: a change of one could damage the other. Repair the table in the guest.",
+    ),
 ];
 
 /// What `code` means, if it is one of ours.
