@@ -1,8 +1,9 @@
 //! What one command run shares: memory budget, cancellation, clock, policy, randomness.
 
+use std::any::Any;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
@@ -22,6 +23,7 @@ pub struct Session {
     seed: [u8; 32],
     cancelled: AtomicBool,
     streaming: AtomicBool,
+    shared: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
 }
 
 impl Session {
@@ -41,6 +43,7 @@ impl Session {
             seed: *seed.finalize().as_bytes(),
             cancelled: AtomicBool::new(false),
             streaming: AtomicBool::new(false),
+            shared: Mutex::default(),
         })
     }
 
@@ -79,6 +82,18 @@ impl Session {
     #[must_use]
     pub fn is_streaming(&self) -> bool {
         self.streaming.load(Ordering::Relaxed)
+    }
+
+    /// The session's one value of type `T`, made at first use: what several sources share, such as a cache's memory.
+    /// `make` must not call this.
+    pub fn shared<T: Any + Send + Sync>(&self, make: impl FnOnce(&Self) -> T) -> Arc<T> {
+        let mut shared = self.shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(found) = shared.iter().find_map(|value| Arc::clone(value).downcast().ok()) {
+            return found;
+        }
+        let value = Arc::new(make(self));
+        shared.push(Arc::clone(&value) as Arc<dyn Any + Send + Sync>);
+        value
     }
 }
 
@@ -151,6 +166,14 @@ mod tests {
         assert_eq!(session.random("mac"), session.random("mac"));
         assert_ne!(session.random("mac"), session.random("uuid"));
         assert_ne!(session.random("mac"), Session::with_defaults().random("mac"));
+    }
+
+    #[test]
+    fn a_shared_value_is_made_once() {
+        let session = Session::with_defaults();
+        assert_eq!(*session.shared(|_| 7_u32), 7);
+        assert_eq!(*session.shared(|_| 8_u32), 7);
+        assert_eq!(*session.shared(|_| 9_u64), 9);
     }
 
     #[test]

@@ -3,6 +3,10 @@
 /// Every code with its explanation, sorted by code. A test fails when the source uses one that is not here.
 pub const CODES: &[(&str, &str)] = &[
     (
+        "cache.abandoned",
+        "A thread that read part of the source ended before it was done. Another error or a bug report precedes this one.",
+    ),
+    (
         "disk.range",
         "A read or write went past the end of a disk. The image's own metadata points outside of the data it describes, or the file was cut short.",
     ),

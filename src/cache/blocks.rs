@@ -1,0 +1,442 @@
+//! A source seen through the pool: aligned blocks, fetched once.
+
+use std::ops::Range;
+use std::sync::{Arc, OnceLock, Weak};
+
+use super::pool::{Block, Claim, Class, Key, Pool, Ticket, Waiting};
+use crate::disk::{Checked, Disk, Fingerprint, Hints, Latency, SectorSize, Visit};
+use crate::error::Result;
+use crate::session::Session;
+
+/// Bytes in a block.
+pub const BLOCK: u64 = 256 << 10;
+
+/// Blocks that one call claims at a time, so that a large read holds a bounded number of them.
+const WINDOW: u64 = 16;
+
+/// Blocks in one request to a source that answers slowly.
+const MERGE: usize = 16;
+
+/// Sees every block that is fetched, once for each fetch: block `index` begins at `index * BLOCK`. No lock of the cache is
+/// held meanwhile, and the block can already be read by others.
+pub trait Tap: Send + Sync {
+    /// A block arrived.
+    fn fetched(&self, index: u64, block: &Block);
+}
+
+/// A source behind the session's pool.
+pub struct BlockCache {
+    source: Arc<dyn Disk>,
+    session: Arc<Session>,
+    pool: Arc<Pool>,
+    owner: u32,
+    len: u64,
+    slow: bool,
+    tap: OnceLock<Weak<dyn Tap>>,
+}
+
+impl std::fmt::Debug for BlockCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BlockCache").field("source", &self.source).field("owner", &self.owner).finish_non_exhaustive()
+    }
+}
+
+/// A block that the caller must fetch.
+struct Duty<'a> {
+    index: u64,
+    ticket: Ticket<'a>,
+}
+
+impl BlockCache {
+    /// Puts the cache around `source`.
+    #[must_use]
+    pub fn wrap(source: Arc<dyn Disk>, session: &Arc<Session>) -> Arc<Checked<Self>> {
+        let pool = Pool::of(session);
+        Checked::wrap(Self {
+            owner: pool.owner(),
+            len: source.len(),
+            slow: source.hints().latency == Latency::Remote,
+            session: Arc::clone(session),
+            source,
+            pool,
+            tap: OnceLock::new(),
+        })
+    }
+
+    /// Shows every block that is fetched from now on to `tap`, while that lives. The first tap stays; false if there was one.
+    pub fn set_tap(&self, tap: Weak<dyn Tap>) -> bool {
+        self.tap.set(tap).is_ok()
+    }
+
+    /// The block `index`, which must begin inside the source.
+    ///
+    /// # Errors
+    /// Those of reading the source.
+    pub fn block(&self, index: u64) -> Result<Block> {
+        match self.pool.claim(self.key(index)) {
+            Claim::Ready(block) => Ok(block),
+            Claim::Wait(waiting) => waiting.wait(),
+            Claim::Mine(ticket) => self.fetch_one(Duty { index, ticket }),
+        }
+    }
+
+    fn key(&self, index: u64) -> Key {
+        Key { owner: self.owner, index }
+    }
+
+    /// The bytes of the source that block `index` holds.
+    fn range(&self, index: u64) -> Range<u64> {
+        let start = index * BLOCK;
+        start..(start + BLOCK).min(self.len)
+    }
+
+    fn tap(&self) -> Option<Arc<dyn Tap>> {
+        self.tap.get().and_then(Weak::upgrade)
+    }
+
+    /// Blocks that lie wholly in `range`, are not here and will not be wanted again are read past the cache.
+    fn may_bypass(&self) -> bool {
+        self.session.is_streaming() && !self.slow && self.tap().is_none()
+    }
+
+    /// Reads the blocks `first..end`, at most [`WINDOW`] of them, as far as `request` wants them.
+    fn read_window(&self, first: u64, end: u64, request: &mut Request<'_>) -> Result<()> {
+        let mut duties: Vec<Duty<'_>> = Vec::new();
+        let mut waits: Vec<(u64, Waiting)> = Vec::new();
+        for index in first..end {
+            match self.pool.claim(self.key(index)) {
+                Claim::Ready(block) => request.take(index, &block),
+                Claim::Wait(waiting) => waits.push((index, waiting)),
+                Claim::Mine(ticket) => duties.push(Duty { index, ticket }),
+            }
+        }
+        self.fetch(duties, request)?;
+        for (index, waiting) in waits {
+            request.take(index, &waiting.wait()?);
+        }
+        Ok(())
+    }
+
+    /// Fetches what the caller took upon itself: neighbours together when the source is slow. The first error ends it; the
+    /// tickets not reached are dropped, so that others try for themselves.
+    fn fetch(&self, duties: Vec<Duty<'_>>, request: &mut Request<'_>) -> Result<()> {
+        let mut duties = duties.into_iter().peekable();
+        while let Some(duty) = duties.next() {
+            let index = duty.index;
+            if !self.slow {
+                request.take(index, &self.fetch_one(duty)?);
+                continue;
+            }
+            let mut group = vec![duty];
+            let mut next = index + 1;
+            while group.len() < MERGE
+                && let Some(duty) = duties.next_if(|duty| duty.index == next)
+            {
+                group.push(duty);
+                next += 1;
+            }
+            self.fetch_group(group, self.range(index).start..self.range(next - 1).end, request)?;
+        }
+        Ok(())
+    }
+
+    /// Fetches neighbours, which together are `range`, by one request.
+    fn fetch_group(&self, group: Vec<Duty<'_>>, range: Range<u64>, request: &mut Request<'_>) -> Result<()> {
+        let mut bytes = vec![0; length(&range)];
+        if let Err(error) = self.source.read_at(&mut bytes, range.start) {
+            for duty in group {
+                duty.ticket.complete(Err(error.clone()), Class::Transient);
+            }
+            return Err(error);
+        }
+        let mut rest = bytes.as_slice();
+        for duty in group {
+            let (head, tail) = rest.split_at(length(&self.range(duty.index)));
+            rest = tail;
+            let (index, block) = (duty.index, Block::from(head));
+            self.arrived(duty, &block);
+            request.take(index, &block);
+        }
+        Ok(())
+    }
+
+    fn fetch_one(&self, duty: Duty<'_>) -> Result<Block> {
+        let range = self.range(duty.index);
+        let mut block: Block = std::iter::repeat_n(0, length(&range)).collect();
+        let result = match Arc::get_mut(&mut block) {
+            Some(bytes) => self.source.read_at(bytes, range.start),
+            None => Ok(()),
+        };
+        match result {
+            Ok(()) => {
+                self.arrived(duty, &block);
+                Ok(block)
+            }
+            Err(error) => {
+                duty.ticket.complete(Err(error.clone()), Class::Transient);
+                Err(error)
+            }
+        }
+    }
+
+    /// Hands a block to those who wait, then to the tap. In this order: the tap may wait for another thread, and that one for
+    /// this block.
+    fn arrived(&self, duty: Duty<'_>, block: &Block) {
+        duty.ticket.complete(Ok(Arc::clone(block)), Class::now(&self.session));
+        if let Some(tap) = self.tap() {
+            tap.fetched(duty.index, block);
+        }
+    }
+}
+
+/// What a caller of `read_at` wants.
+struct Request<'a> {
+    buf: &'a mut [u8],
+    offset: u64,
+}
+
+impl Request<'_> {
+    fn end(&self) -> u64 {
+        self.offset + self.buf.len() as u64
+    }
+
+    /// Copies what is wanted of block `index`.
+    fn take(&mut self, index: u64, block: &Block) {
+        let start = index * BLOCK;
+        let from = self.offset.max(start);
+        let to = self.end().min(start + block.len() as u64);
+        let wanted = self.part(from..to);
+        let at = length(&(start..from));
+        if let Some(bytes) = block.get(at..at + wanted.len()) {
+            wanted.copy_from_slice(bytes);
+        }
+    }
+
+    /// The part of the buffer for these bytes of the source.
+    fn part(&mut self, range: Range<u64>) -> &mut [u8] {
+        let at = length(&(self.offset..range.start));
+        self.buf.get_mut(at..at + length(&range)).unwrap_or_default()
+    }
+}
+
+impl Disk for BlockCache {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn sector_size(&self) -> SectorSize {
+        self.source.sector_size()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let mut request = Request { buf, offset };
+        let (first, end) = (offset / BLOCK, request.end().div_ceil(BLOCK));
+        let bypass = self.may_bypass();
+        let mut index = first;
+        while index < end {
+            let skipped = if bypass { self.absent(index, end, &request) } else { 0 };
+            if skipped > 0 {
+                let range = index * BLOCK..self.range(index + skipped - 1).end;
+                self.source.read_at(request.part(range.clone()), range.start)?;
+                index += skipped;
+                continue;
+            }
+            let stop = if bypass { index + 1 } else { end.min(index + WINDOW) };
+            self.read_window(index, stop, &mut request)?;
+            index = stop;
+        }
+        Ok(())
+    }
+
+    fn extents(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<()> {
+        self.source.extents(range, visit)
+    }
+
+    fn prefetch(&self, range: Range<u64>) {
+        self.source.prefetch(range);
+    }
+
+    fn hints(&self) -> Hints {
+        self.source.hints()
+    }
+
+    fn fingerprint(&self) -> Result<Fingerprint> {
+        self.source.fingerprint()
+    }
+
+    fn describe(&self) -> (&'static str, String) {
+        ("cache", format!("blocks of {} KiB", BLOCK >> 10))
+    }
+
+    fn below(&self) -> Vec<Arc<dyn Disk>> {
+        vec![Arc::clone(&self.source)]
+    }
+}
+
+impl BlockCache {
+    /// How many blocks from `index` on are wholly wanted and neither here nor on their way.
+    fn absent(&self, index: u64, end: u64, request: &Request<'_>) -> u64 {
+        let wanted = |index: &u64| {
+            let range = self.range(*index);
+            range.start >= request.offset && range.end <= request.end() && !self.pool.knows(self.key(*index))
+        };
+        (index..end).take_while(wanted).count() as u64
+    }
+}
+
+/// The length of a range that lies inside a buffer.
+fn length(range: &Range<u64>) -> usize {
+    usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{Fault, Memory, until_it_succeeds};
+    use crate::session::{Budget, Policy};
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// A source that answers slowly, in so far as it says so.
+    #[derive(Debug)]
+    struct Remote(Memory);
+
+    impl Disk for Remote {
+        fn len(&self) -> u64 {
+            self.0.len()
+        }
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+            self.0.read_at(buf, offset)
+        }
+        fn extents(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<()> {
+            self.0.extents(range, visit)
+        }
+        fn hints(&self) -> Hints {
+            Hints { latency: Latency::Remote, ..Hints::default() }
+        }
+        fn fingerprint(&self) -> Result<Fingerprint> {
+            self.0.fingerprint()
+        }
+        fn describe(&self) -> (&'static str, String) {
+            ("remote", String::new())
+        }
+    }
+
+    fn bytes(len: usize) -> Vec<u8> {
+        (0..len).map(|at| (at / 7 + at / 4099 * 31) as u8).collect()
+    }
+
+    fn read(disk: &dyn Disk, offset: usize, len: usize) -> Vec<u8> {
+        crate::disk::read_vec(disk, offset as u64, len).unwrap()
+    }
+
+    const LEN: usize = 5 * BLOCK as usize + 12_345;
+
+    #[test]
+    fn random_reads_by_several_threads_fetch_no_byte_twice() {
+        let model = bytes(LEN);
+        let local: Arc<dyn Disk> = Checked::wrap(Memory::new(model.clone()));
+        let remote: Arc<dyn Disk> = Checked::wrap(Remote(Memory::new(model.clone())));
+        for source in [local, remote] {
+            let cache = BlockCache::wrap(Arc::clone(&source), &Session::with_defaults());
+            std::thread::scope(|scope| {
+                for thread in 0..4_usize {
+                    let (cache, model) = (&cache, &model);
+                    scope.spawn(move || {
+                        let mut state = thread * 977 + 1;
+                        for _ in 0..200 {
+                            state =
+                                state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                            let offset = (state >> 20) % LEN;
+                            let len = ((state >> 8) % (3 * BLOCK as usize)).min(LEN - offset);
+                            assert_eq!(read(&**cache, offset, len), model[offset..offset + len]);
+                        }
+                    });
+                }
+            });
+            assert_eq!(read(&*cache, 0, LEN), model);
+            assert_eq!(source.stats().unwrap().bytes, LEN as u64);
+        }
+    }
+
+    #[test]
+    fn a_slow_source_gets_few_large_requests() {
+        let source: Arc<dyn Disk> = Checked::wrap(Remote(Memory::new(bytes(LEN))));
+        let cache = BlockCache::wrap(Arc::clone(&source), &Session::with_defaults());
+        read(&*cache, 3 * BLOCK as usize, 1);
+        read(&*cache, 0, LEN);
+        assert_eq!(source.stats().unwrap().reads, 3);
+    }
+
+    #[test]
+    fn what_was_read_before_streaming_is_not_read_again() {
+        let model = bytes(LEN);
+        let source: Arc<dyn Disk> = Checked::wrap(Memory::new(model.clone()));
+        let session = Session::with_defaults();
+        let cache = BlockCache::wrap(Arc::clone(&source), &session);
+        read(&*cache, 2 * BLOCK as usize + 5, 10);
+        session.begin_streaming();
+        for offset in (0..LEN).step_by(BLOCK as usize * 5 / 2) {
+            let len = (BLOCK as usize * 5 / 2).min(LEN - offset);
+            assert_eq!(read(&*cache, offset, len), model[offset..offset + len]);
+        }
+        assert_eq!(source.stats().unwrap().bytes, LEN as u64);
+    }
+
+    #[test]
+    fn a_small_pool_gives_the_same_bytes() {
+        let model = bytes(LEN);
+        let session = Session::new(Budget::new(0), Policy::default(), 1);
+        session.shared(|_| Pool::new(2 * BLOCK));
+        let cache = BlockCache::wrap(Checked::wrap(Memory::new(model.clone())), &session);
+        for _ in 0..3 {
+            assert_eq!(read(&*cache, 0, LEN), model);
+            assert_eq!(read(&*cache, 100, LEN - 200), model[100..LEN - 100]);
+        }
+        assert!(Pool::of(&session).bytes() <= 2 * BLOCK);
+    }
+
+    #[derive(Default)]
+    struct Seen(Mutex<Vec<(u64, usize)>>);
+
+    impl Tap for Seen {
+        fn fetched(&self, index: u64, block: &Block) {
+            self.0.lock().unwrap().push((index, block.len()));
+        }
+    }
+
+    #[test]
+    fn the_tap_sees_every_block_once() {
+        let session = Session::with_defaults();
+        let cache = BlockCache::wrap(Checked::wrap(Memory::new(bytes(LEN))), &session);
+        let seen = Arc::new(Seen::default());
+        let tap: Arc<dyn Tap> = Arc::<Seen>::clone(&seen);
+        assert!(cache.inner().set_tap(Arc::downgrade(&tap)));
+        read(&*cache, BLOCK as usize + 1, 1);
+        session.begin_streaming();
+        read(&*cache, 0, LEN);
+        read(&*cache, 0, LEN);
+        let mut seen = seen.0.lock().unwrap().clone();
+        seen.sort_unstable();
+        let expected: Vec<(u64, usize)> = (0..5).map(|i| (i, BLOCK as usize)).chain([(5, 12_345)]).collect();
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn a_failed_fetch_is_an_error_and_is_not_cached() {
+        let model = bytes(LEN);
+        let runs = until_it_succeeds(
+            20,
+            |n, calls: &Arc<AtomicU64>| {
+                let memory: Arc<dyn Disk> = Checked::wrap(Memory::new(model.clone()));
+                let fault = Checked::wrap(Fault::nth(memory, Arc::clone(calls), n));
+                let cache = BlockCache::wrap(fault, &Session::with_defaults());
+                let result = cache.read_at(&mut vec![0; LEN], 0);
+                assert_eq!(read(&*cache, 0, LEN), model, "the next try succeeds");
+                if calls.load(Ordering::Relaxed) <= 6 { Ok(()) } else { result }
+            },
+            |_| (),
+        );
+        assert_eq!(runs.unwrap(), 6);
+    }
+}
