@@ -12,6 +12,7 @@ use crate::session::Session;
 use crate::source::Reference;
 
 pub mod probe;
+pub mod qcow2;
 pub mod raw;
 
 pub use probe::{FORMATS, Sample};

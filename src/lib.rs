@@ -21,6 +21,8 @@ pub mod limits;
 pub mod overlay;
 pub mod session;
 pub mod source;
+#[cfg(test)]
+mod testing;
 pub mod volume;
 
 pub use error::{Error, Kind, Result};

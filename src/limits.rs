@@ -30,3 +30,9 @@ pub const MAX_GPT_ENTRIES: u64 = 1 << 20;
 
 /// Free ranges kept of all volumes: 16 MiB of memory. A full 1 TiB file system with a free range a megabyte has as many.
 pub const MAX_FREE_RANGES: usize = 1 << 20;
+
+/// Entries of a qcow2 L1 table: 32 MiB, which is qemu's own bound and covers 2 PiB with the default cluster size.
+pub const MAX_QCOW2_L1_ENTRIES: u32 = (32 << 20) / 8;
+
+/// Bytes of a qcow2 backing file name: the specification's own bound.
+pub const MAX_QCOW2_BACKING_NAME: u32 = 1023;

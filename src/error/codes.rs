@@ -44,6 +44,42 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("overlay.spill", "The overlay lost its spill file. This is a bug in hyper2kvm, please report it."),
     (
+        "qcow2.compression",
+        "The image's clusters are compressed in a way that is not known here. Convert it with a newer qemu-img first.",
+    ),
+    (
+        "qcow2.corrupt-bit",
+        "The program that last wrote the image found it damaged and marked it. Repair a copy with qemu-img check -r all, look at what it says, and use the copy.",
+    ),
+    (
+        "qcow2.data-file",
+        "The image keeps its data in another file, which is not handled yet. Convert it with qemu-img into an image that holds its data.",
+    ),
+    ("qcow2.decode", "A compressed cluster does not decode to exactly one cluster. The image is damaged."),
+    ("qcow2.encrypted", "The image is encrypted, which is not handled yet. Decrypt it with qemu-img first."),
+    (
+        "qcow2.entry",
+        "An entry of the image's mapping tables contradicts the specification. The image is damaged; qemu-img check says more.",
+    ),
+    (
+        "qcow2.extended-l2",
+        "The image uses subclusters, which are not handled yet. Convert it with qemu-img and extended_l2=off first.",
+    ),
+    (
+        "qcow2.features",
+        "The image states that whoever reads it must know a feature that is not known here. Convert it with a newer qemu-img first.",
+    ),
+    (
+        "qcow2.header",
+        "The image's header contradicts the specification. The image is damaged, or it is not a qcow2 image.",
+    ),
+    ("qcow2.l1", "The image's first table is larger than any sensible image needs. qemu refuses it too."),
+    (
+        "qcow2.truncated",
+        "The image names bytes past the end of its file: it was probably cut short by an unfinished download or copy. Get it again.",
+    ),
+    ("qcow2.version", "Only versions 2 and 3 of qcow2 are handled. Convert the image with qemu-img first."),
+    (
         "reference.depth",
         "The chain of images is longer than any that is used in practice, or an image refers to itself.",
     ),

@@ -1,0 +1,94 @@
+//! The tables, read in pages through a bounded cache.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::beyond;
+use crate::disk::Disk;
+use crate::error::Result;
+
+/// Bytes of one page: 8,192 entries, so a page of an L2 table of the default cluster size is the whole table.
+const PAGE: u64 = 64 << 10;
+
+/// Recently used pages of one file.
+#[derive(Debug)]
+pub(super) struct Pages {
+    file: Arc<dyn Disk>,
+    most: usize,
+    cache: Mutex<Cache>,
+}
+
+#[derive(Debug, Default)]
+struct Cache {
+    /// Pages by number, with the time of their last use.
+    pages: HashMap<u64, (u64, Arc<[u8]>)>,
+    clock: u64,
+}
+
+/// The table entries from some offset to the end of its page.
+#[derive(Debug)]
+pub(super) struct Entries {
+    page: Arc<[u8]>,
+    from: usize,
+}
+
+impl Entries {
+    pub(super) fn iter(&self) -> impl Iterator<Item = u64> {
+        let bytes = self.page.get(self.from..).unwrap_or_default();
+        let (entries, _) = bytes.as_chunks();
+        entries.iter().map(|entry| u64::from_be_bytes(*entry))
+    }
+}
+
+impl Pages {
+    /// A cache of at most `share` bytes, at least two pages: one of the L1 table and one of an L2 table.
+    pub(super) fn new(file: Arc<dyn Disk>, share: u64) -> Self {
+        let most = usize::try_from(share / PAGE).unwrap_or(usize::MAX).max(2);
+        Self { file, most, cache: Mutex::default() }
+    }
+
+    /// The entries from `offset`, a multiple of 8, to the end of its page or of the file.
+    pub(super) fn entries(&self, offset: u64) -> Result<Entries> {
+        if offset >= self.file.len() {
+            return Err(beyond(offset));
+        }
+        let page = self.page(offset / PAGE)?;
+        Ok(Entries { page, from: usize::try_from(offset % PAGE).unwrap_or(usize::MAX) })
+    }
+
+    fn page(&self, number: u64) -> Result<Arc<[u8]>> {
+        if let Some(page) = self.lock().get(number) {
+            return Ok(page);
+        }
+        let start = number.checked_mul(PAGE).ok_or_else(|| beyond(number))?;
+        let len = self.file.len().saturating_sub(start).min(PAGE);
+        let mut page = vec![0; usize::try_from(len).unwrap_or(0)];
+        self.file.read_at(&mut page, start)?;
+        let page: Arc<[u8]> = page.into();
+        self.lock().put(number, Arc::clone(&page), self.most);
+        Ok(page)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Cache {
+    fn get(&mut self, number: u64) -> Option<Arc<[u8]>> {
+        self.clock = self.clock.wrapping_add(1);
+        let (used, page) = self.pages.get_mut(&number)?;
+        *used = self.clock;
+        Some(Arc::clone(page))
+    }
+
+    fn put(&mut self, number: u64, page: Arc<[u8]>, most: usize) {
+        while self.pages.len() >= most {
+            let Some(oldest) = self.pages.iter().min_by_key(|(_, (used, _))| *used).map(|(number, _)| *number) else {
+                break;
+            };
+            self.pages.remove(&oldest);
+        }
+        self.pages.insert(number, (self.clock, page));
+    }
+}
