@@ -1,11 +1,21 @@
-//! What the program does on whole images, compared with other programs.
+//! The integration tests: the program as its users run it, against real guests and other implementations.
+//!
+//! Each file is one subject. [`support`] holds the builder that runs the program, the fixture guests, and the oracles: QEMU,
+//! e2fsck, kernel mounts, strace. A test whose program or fixture is missing fails; it never skips.
 #![allow(
+    clippy::disallowed_methods,
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
     clippy::unwrap_used,
-    reason = "a test fails by panicking and says why"
+    reason = "tests run other programs, read files, and fail by panicking; clippy's exemption covers only #[test] functions"
 )]
 
+#[allow(dead_code, unused_imports, reason = "the suites that use the rest land with the commands that they test")]
+mod support;
+
+mod architecture;
+mod docs;
 mod file_disk;
+mod guest;
 mod volume;

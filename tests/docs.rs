@@ -1,0 +1,60 @@
+//! What is written down and what is there agree: error codes, fuzz targets, make targets, commands.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use regex::Regex;
+
+use crate::architecture::source_files;
+
+#[test]
+fn every_error_code_is_explained() {
+    let constructor = Regex::new(
+        r#"(?:Error::new\(\s*[\w:]+,\s*|\b(?:corrupt|unsupported|refused|limit|failed)\(\s*)"([a-z0-9-]+(?:\.[a-z0-9-]+)+)""#,
+    )
+    .expect("a pattern");
+    let mut unknown = Vec::new();
+    for file in source_files().iter().filter(|file| file.path != "error/codes.rs") {
+        for found in constructor.captures_iter(&file.code) {
+            if hyper2kvm::error::explain(&found[1]).is_none() {
+                unknown.push(format!("{}: {}", file.path, &found[1]));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "codes that src/error/codes.rs does not explain:\n{}", unknown.join("\n"));
+}
+
+#[test]
+fn every_explained_error_code_is_used() {
+    let files = source_files();
+    let code: String =
+        files.iter().filter(|file| file.path != "error/codes.rs").map(|file| file.code.as_str()).collect();
+    let unused: Vec<_> = hyper2kvm::error::CODES
+        .iter()
+        .map(|(slug, _)| *slug)
+        .filter(|slug| !code.contains(&format!("\"{slug}\"")))
+        .collect();
+    assert!(unused.is_empty(), "codes that nothing uses: {unused:?}");
+}
+
+#[test]
+fn every_fuzz_target_is_built_and_smoke_run() {
+    let manifest = read("fuzz/Cargo.toml");
+    let pattern = Regex::new(r#"path = "fuzz_targets/(\w+)\.rs""#).expect("a pattern");
+    let declared: BTreeSet<_> = pattern.captures_iter(&manifest).map(|found| found[1].to_owned()).collect();
+    // scripts/fuzz.sh runs what is in the folder.
+    let entries = fs::read_dir(root().join("fuzz/fuzz_targets")).expect("a folder");
+    let files: BTreeSet<_> = entries
+        .map(|entry| entry.expect("an entry").path().file_stem().expect("a name").to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(declared, files);
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}

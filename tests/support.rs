@@ -1,0 +1,22 @@
+//! What the tests are written with: say what to run, then what must hold of it.
+
+pub(crate) mod boot;
+pub(crate) mod fixtures;
+pub(crate) mod lab;
+pub(crate) mod mount;
+pub(crate) mod run;
+pub(crate) mod tools;
+pub(crate) mod tree;
+
+pub(crate) use boot::{Bus, Machine, Nic};
+pub(crate) use fixtures::Variant;
+pub(crate) use lab::Lab;
+pub(crate) use mount::Mounted;
+pub(crate) use run::{Ran, Run};
+pub(crate) use tree::Tree;
+
+/// An ordinary user, who owns nothing: `nobody` on Debian.
+pub(crate) const NOBODY: u32 = 65534;
+
+/// Where the guest's only partition begins.
+pub(crate) const PARTITION: u64 = 2048 * 512;

@@ -1,0 +1,56 @@
+//! The kernel's own ext4 as an oracle: a partition of a raw disk, mounted by way of a loop device. Needs root.
+
+use std::path::{Path, PathBuf};
+
+use super::{Lab, PARTITION, tools};
+
+/// A mounted file system. It is unmounted when dropped.
+pub(crate) struct Mounted {
+    point: PathBuf,
+}
+
+impl Mounted {
+    /// The guest's root file system on a raw disk, read-only; a journal that needs a replay is an error.
+    pub(crate) fn read_only(raw: &Path, lab: &Lab, name: &str) -> Self {
+        Self::mount(lab.folder(name), raw, "ro")
+    }
+
+    /// The same, writable: the kernel replays the journal first.
+    pub(crate) fn writable(raw: &Path, lab: &Lab, name: &str) -> Self {
+        Self::mount(lab.folder(name), raw, "rw")
+    }
+
+    /// A file system in memory, of so many bytes, that every user can write to.
+    pub(crate) fn tmpfs(bytes: u64, lab: &Lab, name: &str) -> Self {
+        let point = lab.folder(name);
+        let options = format!("size={bytes},mode=1777");
+        tools::ok(
+            "mount",
+            ["-t", "tmpfs", "-o", &options, "tmpfs"].map(Path::new).into_iter().chain([point.as_path()]),
+        );
+        Self { point }
+    }
+
+    fn mount(point: PathBuf, raw: &Path, access: &str) -> Self {
+        let options = format!("loop,{access},offset={PARTITION}");
+        tools::ok("mount", ["-t", "ext4", "-o", &options].map(Path::new).into_iter().chain([raw, &point]));
+        Self { point }
+    }
+
+    /// Where it is mounted.
+    pub(crate) fn path(&self) -> &Path {
+        &self.point
+    }
+
+    /// Unmounts it, so that everything is on the disk.
+    pub(crate) fn close(self) {
+        tools::ok("umount", [&self.point]);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        tools::output("umount", ["--lazy".as_ref(), self.point.as_os_str()]);
+    }
+}
