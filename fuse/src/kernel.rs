@@ -1,0 +1,351 @@
+//! The kernel's side: the only file that knows `fuser`, whose interface changes with every release.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use fuser::{
+    AccessFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    IoctlFlags, KernelConfig, LockOwner, MountOption, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory,
+    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    Session as FuserSession, SessionUnmounter,
+};
+use rustix::mount::UnmountFlags;
+
+use crate::mount::Options;
+use crate::tree::{Attributes, Failure, File, Kind, Node, Tree};
+
+/// The tree never changes, so the kernel may remember names and attributes for long.
+const REMEMBER: Duration = Duration::from_secs(3600);
+
+/// What `stat` gives as the preferred size of a read: the kernel's own largest request.
+const BLOCK_SIZE: u32 = 1 << 20;
+
+/// Reads ahead that the kernel may have under way; its own default of 12 starves more than that many threads.
+const BACKGROUND: u16 = 64;
+
+/// A tree that is mounted on `dir`; nothing is answered before [`Session::run`].
+pub(crate) fn mount<T: Tree>(tree: T, dir: &Path, options: &Options) -> io::Result<Session<T>> {
+    let mut config = Config::default();
+    config.mount_options = vec![
+        MountOption::RO,
+        MountOption::NoSuid,
+        MountOption::NoDev,
+        MountOption::NoAtime,
+        MountOption::FSName(source_name(&options.name)),
+    ];
+    config.n_threads = Some(options.threads.get().max(2));
+    config.clone_fd = true;
+    let adapter = Adapter {
+        tree,
+        page_cache: options.page_cache,
+        owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+        open: RwLock::default(),
+        next_handle: AtomicU64::new(1),
+    };
+    FuserSession::new(adapter, dir, &config).map(Session)
+}
+
+/// What the mount table may show: a comma would end the option, and control characters have no place in a table.
+fn source_name(name: &str) -> String {
+    let name: String =
+        name.chars().map(|c| if c == ',' || c == '\\' || c.is_control() { '_' } else { c }).take(200).collect();
+    if name.is_empty() { "hyper2kvm".to_owned() } else { name }
+}
+
+/// A mount whose requests wait to be answered.
+pub(crate) struct Session<T: Tree>(FuserSession<Adapter<T>>);
+
+impl<T: Tree> Session<T> {
+    /// What unmounts it while [`Session::run`] runs.
+    pub(crate) fn unmounter(&mut self) -> Unmounter {
+        Unmounter(self.0.unmount_callable())
+    }
+
+    /// Answers the kernel until the mount has ended.
+    pub(crate) fn run(self) -> io::Result<()> {
+        self.0.run()
+    }
+}
+
+/// Unmounts a session that runs.
+#[derive(Debug)]
+pub(crate) struct Unmounter(SessionUnmounter);
+
+impl Unmounter {
+    /// Takes the mount away from `dir`; one that is in use lives on, out of sight, until its last user is gone.
+    pub(crate) fn unmount(&mut self, dir: &Path) -> io::Result<()> {
+        match self.0.unmount() {
+            Err(cause) if cause.kind() == io::ErrorKind::ResourceBusy => {
+                Ok(rustix::mount::unmount(dir, UnmountFlags::DETACH)?)
+            }
+            other => other,
+        }
+    }
+}
+
+/// Translates requests into calls of a tree.
+struct Adapter<T> {
+    tree: T,
+    page_cache: bool,
+    owner: (u32, u32),
+    open: RwLock<HashMap<u64, Arc<dyn File>>>,
+    next_handle: AtomicU64,
+}
+
+thread_local! {
+    /// Each thread's buffer for reads: at most the kernel's largest request, 1 MiB.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl<T: Tree> Adapter<T> {
+    fn attributes(&self, node: Node) -> Result<FileAttr, Failure> {
+        guarded(|| self.tree.attributes(node)).map(|attributes| file_attr(node, &attributes, self.owner))
+    }
+
+    fn file(&self, handle: FileHandle) -> Result<Arc<dyn File>, Failure> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.get(&handle.0).cloned().ok_or(Failure::Io)
+    }
+
+    fn seek(&self, handle: FileHandle, offset: i64, whence: i32) -> Result<i64, Errno> {
+        let file = self.file(handle)?;
+        let len = file.len();
+        let offset = u64::try_from(offset).ok().filter(|&offset| offset < len).ok_or(Errno::ENXIO)?;
+        let found = match whence {
+            SEEK_DATA => guarded(|| file.next_data(offset))?.ok_or(Errno::ENXIO)?,
+            SEEK_HOLE => guarded(|| file.next_hole(offset))?,
+            _ => return Err(Errno::EINVAL),
+        };
+        i64::try_from(found).map_err(|_| Errno::EOVERFLOW)
+    }
+}
+
+/// `lseek` to the next data.
+const SEEK_DATA: i32 = 3;
+/// `lseek` to the next hole.
+const SEEK_HOLE: i32 = 4;
+
+/// Runs a call of a tree; a panic in it becomes an I/O error, where it would end a thread that answers the kernel.
+fn guarded<R>(call: impl FnOnce() -> Result<R, Failure>) -> Result<R, Failure> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
+        tracing::error!("a read of the mounted tree panicked");
+        Err(Failure::Io)
+    })
+}
+
+impl From<Failure> for Errno {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Interrupted => Self::EINTR,
+            Failure::Io => Self::EIO,
+            Failure::IsDirectory => Self::EISDIR,
+            Failure::NotDirectory => Self::ENOTDIR,
+            Failure::NotFound => Self::ENOENT,
+        }
+    }
+}
+
+fn file_attr(node: Node, attributes: &Attributes, mounter: (u32, u32)) -> FileAttr {
+    let (uid, gid) = attributes.owner.unwrap_or(mounter);
+    FileAttr {
+        ino: INodeNo(node.0),
+        size: attributes.len,
+        blocks: attributes.allocated.div_ceil(512),
+        atime: attributes.modified,
+        mtime: attributes.modified,
+        ctime: attributes.modified,
+        crtime: attributes.modified,
+        kind: file_type(attributes.kind),
+        perm: attributes.mode & 0o7777,
+        nlink: attributes.links,
+        uid,
+        gid,
+        rdev: 0,
+        blksize: BLOCK_SIZE,
+        flags: 0,
+    }
+}
+
+fn file_type(kind: Kind) -> FileType {
+    match kind {
+        Kind::Directory => FileType::Directory,
+        Kind::File => FileType::RegularFile,
+    }
+}
+
+impl<T: Tree> Filesystem for Adapter<T> {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let _ = config.add_capabilities(InitFlags::FUSE_PARALLEL_DIROPS);
+        let _ = config.add_capabilities(InitFlags::FUSE_ASYNC_DIO);
+        let _ = config.add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
+        let _ = config.set_max_write(BLOCK_SIZE);
+        let _ = config.set_max_background(BACKGROUND);
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let found = guarded(|| self.tree.lookup(Node(parent.0), name)).and_then(|node| self.attributes(node));
+        match found {
+            Ok(attr) => reply.entry(&REMEMBER, &attr, Generation(0)),
+            Err(failure) => reply.error(failure.into()),
+        }
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        match self.attributes(Node(ino.0)) {
+            Ok(attr) => reply.attr(&REMEMBER, &attr),
+            Err(failure) => reply.error(failure.into()),
+        }
+    }
+
+    fn access(&self, _req: &Request, _ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
+        if mask.contains(AccessFlags::W_OK) { reply.error(Errno::EROFS) } else { reply.ok() }
+    }
+
+    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if flags.acc_mode() != OpenAccMode::O_RDONLY {
+            return reply.error(Errno::EROFS);
+        }
+        match guarded(|| self.tree.open(Node(ino.0))) {
+            Ok(file) => {
+                let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
+                self.open.write().unwrap_or_else(PoisonError::into_inner).insert(handle, file);
+                let caching = if self.page_cache { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::FOPEN_DIRECT_IO };
+                reply.opened(FileHandle(handle), caching | FopenFlags::FOPEN_NOFLUSH);
+            }
+            Err(failure) => reply.error(failure.into()),
+        }
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let file = match self.file(fh) {
+            Ok(file) => file,
+            Err(failure) => return reply.error(failure.into()),
+        };
+        let rest = usize::try_from(file.len().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let len = usize::try_from(size).unwrap_or(usize::MAX).min(rest);
+        if len == 0 {
+            return reply.data(&[]);
+        }
+        BUFFER.with_borrow_mut(|buffer| {
+            if buffer.len() < len {
+                buffer.resize(len, 0);
+            }
+            let buf = &mut buffer[..len];
+            match guarded(|| file.read_at(buf, offset)) {
+                Ok(()) => reply.data(&buffer[..len]),
+                Err(failure) => reply.error(failure.into()),
+            }
+        });
+    }
+
+    fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.open.write().unwrap_or_else(PoisonError::into_inner).remove(&fh.0);
+        reply.ok();
+    }
+
+    fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let dots = [(1, "."), (2, "..")];
+        for (next, name) in dots {
+            if offset < next && reply.add(ino, next, FileType::Directory, name) {
+                return reply.ok();
+            }
+        }
+        let after = offset.saturating_sub(DOTS);
+        let listed = guarded(|| {
+            self.tree.list(Node(ino.0), after, &mut |listed| {
+                let next = listed.next.saturating_add(DOTS);
+                !reply.add(INodeNo(listed.node.0), next, file_type(listed.kind), listed.name)
+            })
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(failure) => reply.error(failure.into()),
+        }
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        const UNIT: u32 = 4096;
+        let (bytes, files) = self.tree.totals();
+        reply.statfs(bytes.div_ceil(u64::from(UNIT)), 0, 0, files, 0, UNIT, 255, UNIT);
+    }
+
+    fn lseek(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        match self.seek(fh, offset, whence) {
+            Ok(found) => reply.offset(found),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn getxattr(&self, _req: &Request, _ino: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    fn listxattr(&self, _req: &Request, _ino: INodeNo, size: u32, reply: ReplyXattr) {
+        if size == 0 { reply.size(0) } else { reply.data(&[]) }
+    }
+
+    fn ioctl(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+}
+
+/// Cursors of a directory that `.` and `..` take.
+const DOTS: u64 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_name_cannot_carry_options() {
+        assert_eq!(source_name("a.ova,allow_other,\n\\054x"), "a.ova_allow_other___054x");
+        assert_eq!(source_name(""), "hyper2kvm");
+        assert_eq!(source_name(&"x".repeat(999)).len(), 200);
+    }
+
+    #[test]
+    fn a_panic_is_an_io_error() {
+        assert_eq!(guarded(|| -> Result<(), Failure> { panic!("in a driver") }), Err(Failure::Io));
+    }
+}

@@ -1,0 +1,117 @@
+//! What a mount shows: the traits that its user implements.
+
+use std::ffi::OsStr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// A name for a file or directory of a [`Tree`], as an inode number is one. Stable while the tree lives; never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Node(pub u64);
+
+impl Node {
+    /// The top directory of every tree.
+    pub const ROOT: Self = Self(1);
+}
+
+/// Directories and files that never change while they are mounted. Many threads call it at once.
+pub trait Tree: Send + Sync + 'static {
+    /// The entry `name` of the directory `dir`. Never asked for `.` and `..`.
+    fn lookup(&self, dir: Node, name: &OsStr) -> Result<Node, Failure>;
+
+    /// What `stat` shows of `node`.
+    fn attributes(&self, node: Node) -> Result<Attributes, Failure>;
+
+    /// Calls `visit` with the entries of `dir`, without `.` and `..`, beginning behind the entry whose [`Listed::next`] was
+    /// `after`, or at the first for 0; stops when `visit` returns false.
+    fn list(&self, dir: Node, after: u64, visit: &mut dyn FnMut(Listed<'_>) -> bool) -> Result<(), Failure>;
+
+    /// The bytes of the regular file `node`.
+    fn open(&self, node: Node) -> Result<Arc<dyn File>, Failure>;
+
+    /// Bytes that all files have together, and how many there are, for `statfs`.
+    fn totals(&self) -> (u64, u64) {
+        (0, 0)
+    }
+}
+
+/// A fixed number of bytes that many threads may read at once.
+pub trait File: Send + Sync + 'static {
+    /// Length in bytes; constant while the value lives.
+    fn len(&self) -> u64;
+
+    /// Whether there are no bytes at all.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills all of `buf` from `offset`, or fails. The range lies inside the file.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), Failure>;
+
+    /// The first offset at or behind `offset` (which lies inside the file) that may hold data; `None` when only holes follow.
+    fn next_data(&self, offset: u64) -> Result<Option<u64>, Failure> {
+        Ok(Some(offset))
+    }
+
+    /// The first offset at or behind `offset` (which lies inside the file) that lies in a hole, at most the length.
+    fn next_hole(&self, _offset: u64) -> Result<u64, Failure> {
+        Ok(self.len())
+    }
+}
+
+/// What `stat` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// File or directory.
+    pub kind: Kind,
+    /// Length in bytes.
+    pub len: u64,
+    /// Bytes that take up space; programs take a file where it is less than `len` for a sparse one.
+    pub allocated: u64,
+    /// Permission bits. No one can write whatever they say.
+    pub mode: u16,
+    /// Links to it; at least 1.
+    pub links: u32,
+    /// Owner; `None` shows the user who mounted.
+    pub owner: Option<(u32, u32)>,
+    /// Last change of the content.
+    pub modified: SystemTime,
+}
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+}
+
+/// An entry of a directory.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'a> {
+    /// The name: any bytes but `/` and NUL.
+    pub name: &'a OsStr,
+    /// What it names.
+    pub node: Node,
+    /// What that is.
+    pub kind: Kind,
+    /// Where a listing goes on behind this entry: not 0, and less than 2^63.
+    pub next: u64,
+}
+
+/// Why a tree could not answer. The reader sees the matching `errno`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Failure {
+    /// `EINTR`: the work was asked to stop.
+    Interrupted,
+    /// `EIO`: the bytes cannot be had. Whoever fails this way logs why, since nothing else reaches the user.
+    Io,
+    /// `EISDIR`: it is a directory, and bytes were asked for.
+    IsDirectory,
+    /// `ENOTDIR`: it is no directory.
+    NotDirectory,
+    /// `ENOENT`: there is no such name or node.
+    NotFound,
+}
