@@ -30,6 +30,42 @@ pub const CODES: &[(&str, &str)] = &[
         "The format is recognised and this version does not read it. qemu-img convert may turn it into one that is read.",
     ),
     (
+        "fuse.already-mounted",
+        "The directory is a mount point already, perhaps of an earlier run. Choose another one, or unmount it with fusermount3 -u DIR.",
+    ),
+    (
+        "fuse.dead-mount",
+        "The process that served a mount on this directory was killed, so every access says 'Transport endpoint is not connected'. Clear it with fusermount3 -u DIR.",
+    ),
+    (
+        "fuse.device-denied",
+        "This user may not open /dev/fuse. The package fuse3 brings a udev rule that gives it mode 0666.",
+    ),
+    (
+        "fuse.device-missing",
+        "There is no /dev/fuse. Load the kernel module with modprobe fuse; a container needs --device /dev/fuse.",
+    ),
+    (
+        "fuse.helper-missing",
+        "A user other than root mounts through the setuid program fusermount3, which is not installed. Install the package fuse3.",
+    ),
+    (
+        "fuse.mount",
+        "The operating system refused the mount; the cause says why. The directory must belong to you and be writable, and a container may forbid mounts.",
+    ),
+    ("fuse.place", "The mount point could not be looked at; the cause says why."),
+    ("fuse.place-missing", "The mount point does not exist. Create the directory first."),
+    ("fuse.place-not-directory", "The mount point is not a directory. Choose an empty directory."),
+    ("fuse.place-not-empty", "The mount point has files in it, which the mount would hide. Choose an empty directory."),
+    (
+        "fuse.session",
+        "The connection to the kernel broke while a mount was served; the cause says why. Unmount the directory with fusermount3 -u DIR and mount again.",
+    ),
+    (
+        "fuse.unmount",
+        "The operating system refused to unmount; the cause says why. Try fusermount3 -u DIR once the programs that use it have ended.",
+    ),
+    (
         "output.full",
         "The file system of the output has no room left. Nothing appears under the final name; free some space or choose another directory, then run the same command again.",
     ),
