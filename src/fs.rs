@@ -7,6 +7,12 @@ use std::ops::{ControlFlow, Range};
 
 use crate::error::Result;
 
+mod memory;
+pub mod tree;
+
+pub use memory::MemoryFs;
+pub use tree::Tree;
+
 /// A mounted file system, read through the flat disk; nothing is mounted on the host.
 pub trait Filesystem: Debug + Send + Sync {
     /// What the superblock says.

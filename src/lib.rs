@@ -17,6 +17,7 @@ pub mod disk;
 pub mod error;
 pub mod format;
 pub mod fs;
+pub mod inspect;
 pub mod limits;
 pub mod overlay;
 pub mod session;

@@ -36,3 +36,28 @@ pub const MAX_QCOW2_L1_ENTRIES: u32 = (32 << 20) / 8;
 
 /// Bytes of a qcow2 backing file name: the specification's own bound.
 pub const MAX_QCOW2_BACKING_NAME: u32 = 1023;
+
+/// Symbolic links followed while walking one guest path; Linux stops at 40 too.
+pub const MAX_GUEST_LINKS: usize = 40;
+
+/// Bytes of one guest path or link target: Linux's `PATH_MAX`.
+pub const MAX_GUEST_PATH: usize = 4096;
+
+/// Entries of one guest directory that a listing keeps. `/usr/bin` of a large desktop has some 5,000.
+pub const MAX_GUEST_DIR_ENTRIES: usize = 1 << 16;
+
+/// Bytes of one guest configuration file. The largest in the field, a `grub.cfg` with dozens of kernels, is below 256 KiB.
+pub const MAX_GUEST_CONFIG: u64 = 1 << 20;
+
+/// Boot entries considered in all of a guest's boot loaders together. Distributions keep two to five kernels, with two or
+/// three entries each.
+pub const MAX_BOOT_ENTRIES: usize = 512;
+
+/// Kernels considered in one guest. Each may get drivers, which are held in memory until they are written.
+pub const MAX_KERNELS: usize = 32;
+
+/// Network interfaces considered in one guest; VMware allows 10 cards.
+pub const MAX_NICS: usize = 64;
+
+/// Files that a guest's network configuration may pull in with `source` lines.
+pub const MAX_SOURCED_FILES: usize = 256;

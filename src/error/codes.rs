@@ -66,6 +66,20 @@ pub const CODES: &[(&str, &str)] = &[
         "The operating system refused to unmount; the cause says why. Try fusermount3 -u DIR once the programs that use it have ended.",
     ),
     (
+        "guest.directory-size",
+        "A directory of the guest has more entries than any real one. The guest's file system may be damaged.",
+    ),
+    ("guest.exists", "A file that a fix wants to create exists already in the guest."),
+    ("guest.file-size", "A file of the guest is larger than any that makes sense in its place, and is not read."),
+    (
+        "guest.full",
+        "The guest's file system has no room for what a fix adds. Free some space inside the guest, then try again.",
+    ),
+    ("guest.name", "A name is not one that a file can have."),
+    ("guest.not-a-directory", "A path inside the guest leads to something that is not a directory."),
+    ("guest.not-found", "A path leads to nothing inside the guest."),
+    ("guest.not-regular", "A path inside the guest leads to something that is not a regular file."),
+    (
         "output.full",
         "The file system of the output has no room left. Nothing appears under the final name; free some space or choose another directory, then run the same command again.",
     ),

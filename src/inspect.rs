@@ -1,0 +1,130 @@
+//! What is inside a guest: facts read from its files, never by running them.
+//!
+//! [`find_roots`] tells which file system of a [`Machine`] is a root and mounts its fstab around it; [`linux`] reads the facts
+//! of that tree. An unknown distribution is not an error: every fact is optional. Text from the guest is bounded here and
+//! escaped where it is printed.
+
+pub mod fstab;
+pub mod grub;
+pub mod kernels;
+pub mod network;
+
+mod machine;
+mod os;
+mod roots;
+mod tools;
+
+use serde::Serialize;
+
+use crate::error::{Kind, Result};
+use crate::fs::Tree;
+use crate::limits;
+
+pub use grub::{BootEntry, Bootloader, BootloaderKind};
+pub use kernels::Kernel;
+pub use machine::{Machine, MachineDisk, MachineNic, Volume};
+pub use network::{Method, NicConfig, Pin};
+pub use os::Os;
+pub use roots::{Root, find_roots};
+pub use tools::{Init, Tool};
+
+/// Everything that is known about one installed Linux.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Facts {
+    /// Name and version of the distribution.
+    pub os: Os,
+    /// The host name, as configured.
+    pub hostname: Option<String>,
+    /// The processor architecture of its programs: `x86_64`, `aarch64` …
+    pub arch: Option<String>,
+    /// What runs as process 1.
+    pub init: Init,
+    /// `deb`, `rpm`, `apk` or `pacman`.
+    pub package_format: Option<&'static str>,
+    /// The lines of fstab that name a file system.
+    pub fstab: Vec<fstab::Entry>,
+    /// Boot loaders with the files that configure them.
+    pub bootloaders: Vec<Bootloader>,
+    /// What those files boot.
+    pub boot_entries: Vec<BootEntry>,
+    /// Kernels that can be booted, each with its initramfs images and modules.
+    pub kernels: Vec<Kernel>,
+    /// Software that only makes sense on the hypervisor that the guest comes from.
+    pub tools: Vec<Tool>,
+    /// Configured network interfaces, without loopback.
+    pub nics: Vec<NicConfig>,
+    /// Interface names that the guest ties to hardware addresses.
+    pub nic_pins: Vec<Pin>,
+    /// Whether interfaces have the kernel's names (`eth0`), since predictable names are switched off.
+    pub kernel_nic_names: bool,
+    /// What could not be read, and why.
+    pub notes: Vec<String>,
+}
+
+/// Reads the facts of an installed Linux.
+pub fn linux(tree: &Tree) -> Result<Facts> {
+    let mut reader = Reader { tree, notes: Vec::new() };
+    let bootloaders = grub::find(&mut reader)?;
+    let boot_entries = grub::entries(&mut reader, &bootloaders)?;
+    let kernels = kernels::find(&mut reader, &boot_entries)?;
+    let fstab = reader.text("/etc/fstab")?.map(|text| fstab::parse(&text)).unwrap_or_default();
+    let init = tools::init(&mut reader)?;
+    let kernel_nic_names = network::kernel_names(&mut reader, &boot_entries)?;
+    Ok(Facts {
+        os: os::read(&mut reader)?,
+        hostname: os::hostname(&mut reader)?,
+        arch: os::arch(tree)?,
+        init,
+        package_format: os::package_format(tree)?,
+        fstab,
+        bootloaders,
+        boot_entries,
+        kernels,
+        tools: tools::find(tree)?,
+        nics: network::find(&mut reader)?,
+        nic_pins: network::pins(&mut reader)?,
+        kernel_nic_names,
+        notes: reader.notes,
+    })
+}
+
+/// Reads configuration files; one that is too large is noted and treated as absent.
+#[derive(Debug)]
+pub(crate) struct Reader<'a> {
+    pub(crate) tree: &'a Tree,
+    pub(crate) notes: Vec<String>,
+}
+
+impl Reader<'_> {
+    /// A configuration file as text (invalid UTF-8 replaced); `None` when there is none that can be used.
+    pub(crate) fn text(&mut self, path: &str) -> Result<Option<String>> {
+        Ok(self.bytes(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// A configuration file's bytes; `None` when there is none that can be used.
+    pub(crate) fn bytes(&mut self, path: &str) -> Result<Option<Vec<u8>>> {
+        match self.tree.read(path, limits::MAX_GUEST_CONFIG) {
+            Err(error) if error.kind() == Kind::Limit => {
+                self.notes.push(format!("{path} is ignored: {error}"));
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
+    /// The regular files of a directory whose names end in `suffix`, as full paths in name order. Names that are not plain
+    /// text are noted and left out.
+    pub(crate) fn files(&mut self, dir: &str, suffix: &str) -> Result<Vec<String>> {
+        let mut paths = Vec::new();
+        for entry in self.tree.list(dir)? {
+            let Some(name) = entry.text() else {
+                self.notes.push(format!("{dir} holds a name that is not text: {}", entry.name.escape_ascii()));
+                continue;
+            };
+            if name.ends_with(suffix) && !name.starts_with('.') && self.tree.is_file(format!("{dir}/{name}"))? {
+                paths.push(format!("{dir}/{name}"));
+            }
+        }
+        Ok(paths)
+    }
+}

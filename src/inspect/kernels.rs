@@ -1,0 +1,215 @@
+//! Kernels that can be booted, with their initramfs images and their modules.
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
+
+use std::io::Read;
+
+use serde::Serialize;
+
+use super::Reader;
+use super::grub::{BootEntry, locate};
+use crate::error::Result;
+use crate::fs::{FileKind, Tree};
+use crate::limits;
+
+/// A bootable kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Kernel {
+    /// The kernel image.
+    pub image: String,
+    /// Its release (`uname -r`), where the file name or header tells.
+    pub release: Option<String>,
+    /// Its initramfs images; microcode and the like may be among them.
+    pub initramfs: Vec<String>,
+    /// The directory of its modules.
+    pub modules: Option<String>,
+}
+
+const KERNEL_NAMES: &[&str] = &["vmlinuz-", "vmlinux-", "kernel-", "bzImage-", "Image-", "linux-"];
+const INITRAMFS_NAMES: &[(&str, &str)] = &[
+    ("initrd.img-", ""),
+    ("initramfs-", ".img"),
+    ("initrd-", ""),
+    ("initrd-", ".img"),
+    ("initramfs-", ""),
+    ("initramfs-", "-fallback.img"),
+];
+
+/// Kernels of the boot entries first, then those that only lie in `/boot`.
+pub(super) fn find(reader: &mut Reader<'_>, entries: &[BootEntry]) -> Result<Vec<Kernel>> {
+    let mut kernels: Vec<Kernel> = Vec::new();
+    for entry in entries {
+        let Some(image) = file(reader.tree, &entry.kernel)? else { continue };
+        let mut initramfs = Vec::new();
+        for initrd in &entry.initrds {
+            initramfs.extend(file(reader.tree, initrd)?);
+        }
+        merge(reader.tree, &mut kernels, image, initramfs)?;
+    }
+    for listed in reader.tree.list("/boot")? {
+        let Some(name) = listed.text().filter(|_| listed.kind == FileKind::Regular) else { continue };
+        if let Some(suffix) = KERNEL_NAMES.iter().find_map(|prefix| name.strip_prefix(prefix)) {
+            let Some(image) = file(reader.tree, &format!("/boot/{name}"))? else { continue };
+            merge(reader.tree, &mut kernels, image, siblings(reader.tree, suffix)?)?;
+        }
+    }
+    if kernels.len() > limits::MAX_KERNELS {
+        reader.notes.push(format!("only the first {} kernels are considered", limits::MAX_KERNELS));
+        kernels.truncate(limits::MAX_KERNELS);
+    }
+    Ok(kernels)
+}
+
+fn merge(tree: &Tree, kernels: &mut Vec<Kernel>, image: String, initramfs: Vec<String>) -> Result<()> {
+    let known = kernels.iter().position(|kernel| kernel.image == image);
+    let kernel = match known.and_then(|index| kernels.get_mut(index)) {
+        Some(kernel) => kernel,
+        None => {
+            let release = release(tree, &image)?;
+            let modules = match &release {
+                Some(release) => modules_dir(tree, release)?,
+                None => None,
+            };
+            kernels.push(Kernel { image, release, initramfs: Vec::new(), modules });
+            let Some(kernel) = kernels.last_mut() else { return Ok(()) };
+            kernel
+        }
+    };
+    for path in initramfs {
+        if !kernel.initramfs.contains(&path) {
+            kernel.initramfs.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn file(tree: &Tree, path: &str) -> Result<Option<String>> {
+    let found = locate(tree, path)?.filter(|found| found.stat.kind == FileKind::Regular);
+    Ok(found.and_then(|found| found.text().map(str::to_owned)))
+}
+
+fn siblings(tree: &Tree, suffix: &str) -> Result<Vec<String>> {
+    let mut images = Vec::new();
+    for (prefix, end) in INITRAMFS_NAMES {
+        let path = format!("/boot/{prefix}{suffix}{end}");
+        if tree.is_file(&path)? {
+            images.extend(file(tree, &path)?);
+        }
+    }
+    Ok(images)
+}
+
+/// The directory of a release's modules, as a canonical path.
+pub(crate) fn modules_dir(tree: &Tree, release: &str) -> Result<Option<String>> {
+    let found = tree.find(format!("/lib/modules/{release}"))?;
+    let found = found.filter(|found| found.stat.kind == FileKind::Directory);
+    Ok(found.and_then(|found| found.text().map(str::to_owned)))
+}
+
+/// The file name's end when there are modules for it, else what the kernel's header says, else the file name's end.
+fn release(tree: &Tree, image: &str) -> Result<Option<String>> {
+    let name = image.rsplit('/').next().unwrap_or_default();
+    let by_name = KERNEL_NAMES.iter().find_map(|prefix| name.strip_prefix(prefix)).map(str::to_owned);
+    if let Some(release) = &by_name
+        && modules_dir(tree, release)?.is_some()
+    {
+        return Ok(by_name);
+    }
+    Ok(header_release(tree, image)?.or(by_name))
+}
+
+/// The release in an x86 kernel's setup header (`kernel_version` of the boot protocol).
+fn header_release(tree: &Tree, image: &str) -> Result<Option<String>> {
+    let Some(file) = tree.open(image)? else { return Ok(None) };
+    let mut start = Vec::new();
+    if file.take(SETUP).read_to_end(&mut start).is_err() {
+        return Ok(None);
+    }
+    Ok(parse_header(&start))
+}
+
+/// Enough for the header and the largest 16-bit offset in it.
+const SETUP: u64 = 0x200 + 0x10000 + 256;
+
+fn parse_header(start: &[u8]) -> Option<String> {
+    if start.get(0x202..0x206)? != b"HdrS" {
+        return None;
+    }
+    let pointer = u16::from_le_bytes(start.get(0x20e..0x210)?.try_into().ok()?);
+    let text = start.get(usize::from(pointer).checked_add(0x200)?..)?;
+    let end = text.iter().take(128).position(|byte| matches!(byte, 0 | b' '))?;
+    let release = std::str::from_utf8(text.get(..end)?).ok()?;
+    let plain = release.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_+~".contains(&byte));
+    Some(release.to_owned()).filter(|release| plain && !release.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::fs::MemoryFs;
+
+    pub(crate) fn bzimage(release: &str) -> Vec<u8> {
+        let mut image = vec![0; 0x400];
+        image[0x202..0x206].copy_from_slice(b"HdrS");
+        image[0x20e..0x210].copy_from_slice(&0x100_u16.to_le_bytes());
+        let text = format!("{release} (builder@host)");
+        image[0x300..][..text.len()].copy_from_slice(text.as_bytes());
+        image
+    }
+
+    #[test]
+    fn joins_boot_entries_and_what_lies_in_boot() {
+        let fs = MemoryFs::default();
+        fs.add_file("/boot/vmlinuz-6.1", "").unwrap();
+        fs.add_file("/boot/initrd.img-6.1", "").unwrap();
+        fs.add_file("/boot/vmlinuz-5.10", "").unwrap();
+        fs.add_file("/boot/initramfs-5.10.img", "").unwrap();
+        fs.add_file("/boot/initramfs-5.10kdump.img", "").unwrap();
+        fs.add_file("/boot/ucode.img", "").unwrap();
+        fs.add_file("/boot/vmlinuz-linux", bzimage("6.9.1-arch1-1")).unwrap();
+        fs.add_file("/boot/initramfs-linux.img", "").unwrap();
+        fs.add_link("/boot/vmlinuz", "vmlinuz-6.1").unwrap();
+        fs.add_dir("/usr/lib/modules/6.1").unwrap();
+        fs.add_dir("/usr/lib/modules/6.9.1-arch1-1").unwrap();
+        fs.add_link("/lib", "usr/lib").unwrap();
+        let tree = Tree::new(Arc::new(fs));
+        let entry = BootEntry {
+            config: String::new(),
+            line: 1,
+            title: None,
+            kernel: "/boot/vmlinuz".to_owned(),
+            initrds: vec!["/ucode.img".to_owned(), "/initrd.img-6.1".to_owned(), "/gone".to_owned()],
+            options: String::new(),
+        };
+        let kernels = find(&mut Reader { tree: &tree, notes: Vec::new() }, &[entry.clone(), entry]).unwrap();
+        let short: Vec<_> = kernels
+            .iter()
+            .map(|kernel| {
+                (kernel.image.as_str(), kernel.release.as_deref(), kernel.initramfs.len(), kernel.modules.as_deref())
+            })
+            .collect();
+        assert_eq!(
+            short,
+            [
+                ("/boot/vmlinuz-6.1", Some("6.1"), 2, Some("/usr/lib/modules/6.1")),
+                ("/boot/vmlinuz-5.10", Some("5.10"), 1, None),
+                ("/boot/vmlinuz-linux", Some("6.9.1-arch1-1"), 1, Some("/usr/lib/modules/6.9.1-arch1-1")),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_hostile_header_gives_no_release() {
+        let good = bzimage("6.1");
+        assert_eq!(parse_header(&good).as_deref(), Some("6.1"));
+        for cut in 0..0x304 {
+            assert!(parse_header(&good[..cut]).is_none_or(|release| release == "6.1"), "{cut}");
+        }
+        let mut far = good.clone();
+        far[0x20e..0x210].copy_from_slice(&[0xff, 0xff]);
+        assert_eq!(parse_header(&far), None);
+        assert_eq!(parse_header(&bzimage("../../etc")), None);
+        assert_eq!(parse_header(&bzimage("")), None);
+    }
+}

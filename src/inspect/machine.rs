@@ -1,0 +1,371 @@
+//! A machine as the source describes it: disks in order, what lies on them, and its network cards.
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::fs::Filesystem;
+
+/// The disks of one machine in the order in which its firmware and kernel number them, and what is known beside them.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Machine {
+    /// Disks in order; the first is `sda` on the source.
+    pub disks: Vec<MachineDisk>,
+    /// Everything on the disks that has a file system, is swap space, or could have one.
+    pub volumes: Vec<Volume>,
+    /// Network cards in order.
+    pub nics: Vec<MachineNic>,
+}
+
+/// A disk of the source machine.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct MachineDisk {
+    /// The name that the guest's kernel gave it there: `sda`.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// Which of the machine's disk controllers it is attached to, where known.
+    pub controller: Option<u32>,
+    /// Its address on that controller (the SCSI target), where known.
+    pub unit: Option<u32>,
+}
+
+/// A network card.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct MachineNic {
+    /// The address that it had on the source and keeps on the target, `00:50:56:…`, where known.
+    pub mac: Option<String>,
+    /// The source's model: `VmxNet3`.
+    pub model: Option<String>,
+}
+
+/// A partition, a whole disk without a partition table, or a logical volume.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Volume {
+    /// Index of its disk in [`Machine::disks`]; the first one for a volume that spans several.
+    pub disk: usize,
+    /// Partition number, from 1; `None` for a whole disk and for logical volumes.
+    pub partition: Option<u32>,
+    /// The device-mapper path of a logical volume: `/dev/mapper/vg0-root`.
+    pub mapper: Option<String>,
+    /// The partition's UUID as `PARTUUID=` writes it: 36 characters on GPT, `1a2b3c4d-01` on MBR.
+    pub partuuid: Option<String>,
+    /// The partition's name on GPT.
+    pub partlabel: Option<String>,
+    /// `ext4`, `xfs`, `swap` …, as in fstab.
+    pub fs_kind: Option<String>,
+    /// The UUID as fstab writes it.
+    pub fs_uuid: Option<String>,
+    /// The file system's label.
+    pub fs_label: Option<String>,
+    /// Bytes.
+    pub size: u64,
+    /// The opened file system, where there is a driver for it.
+    #[serde(skip)]
+    pub fs: Option<Arc<dyn Filesystem>>,
+}
+
+impl Volume {
+    /// The specification that keeps its meaning on any bus: `UUID=` of the file system, else `PARTUUID=` of the partition.
+    #[must_use]
+    pub fn stable_spec(&self) -> Option<String> {
+        let of = |key: &str, value: &Option<String>| {
+            let value = value.as_deref().filter(|value| is_plain(value))?;
+            Some(format!("{key}={value}"))
+        };
+        of("UUID", &self.fs_uuid).or_else(|| of("PARTUUID", &self.partuuid))
+    }
+}
+
+/// Whether an identifier can stand in a configuration file without quoting.
+fn is_plain(value: &str) -> bool {
+    !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
+impl Machine {
+    /// The volume that a device specification (an fstab or `root=` value) names, as the source machine resolved it. `None`
+    /// when it names none of this machine's volumes, or more than one.
+    #[must_use]
+    pub fn resolve(&self, spec: &str) -> Option<usize> {
+        let spec = unquote(spec.trim());
+        if let Some((key, value)) = spec.split_once('=') {
+            return self.by_tag(key, unquote(value));
+        }
+        let name = spec.strip_prefix("/dev/")?;
+        let disk_link = name.strip_prefix("disk/").and_then(|rest| rest.split_once('/'));
+        match disk_link {
+            Some(("by-uuid", value)) => self.by_tag("UUID", &unescape_udev(value)),
+            Some(("by-label", value)) => self.by_tag("LABEL", &unescape_udev(value)),
+            Some(("by-partuuid", value)) => self.by_tag("PARTUUID", &unescape_udev(value)),
+            Some(("by-partlabel", value)) => self.by_tag("PARTLABEL", &unescape_udev(value)),
+            Some(("by-path", value)) => self.by_path(value),
+            Some(("by-id", value)) => self.by_id(value),
+            Some(_) => None,
+            None if name.starts_with("mapper/") => self.only(|volume| volume.mapper.as_deref() == Some(spec)),
+            None => self.by_device(name),
+        }
+    }
+
+    fn by_tag(&self, key: &str, value: &str) -> Option<usize> {
+        if value.is_empty() {
+            return None;
+        }
+        let same = |field: &Option<String>| field.as_deref().is_some_and(|field| field.eq_ignore_ascii_case(value));
+        match key {
+            "UUID" => self.only(|volume| same(&volume.fs_uuid)),
+            "PARTUUID" => self.only(|volume| same(&volume.partuuid)),
+            "LABEL" => self.only(|volume| volume.fs_label.as_deref() == Some(value)),
+            "PARTLABEL" => self.only(|volume| volume.partlabel.as_deref() == Some(value)),
+            _ => None,
+        }
+    }
+
+    fn by_device(&self, name: &str) -> Option<usize> {
+        let device = Device::parse(name)?;
+        let named = self.disks.iter().position(|disk| disk.name == device.disk);
+        self.on_disk(named.or(device.index)?, device.partition)
+    }
+
+    /// `pci-0000:03:00.0-scsi-0:0:1:0-part1`: the SCSI target tells the disk when all disks hang on one controller.
+    fn by_path(&self, name: &str) -> Option<usize> {
+        let (name, partition) = split_part(name)?;
+        let (_, address) = name.split_once("-scsi-")?;
+        let target: u32 = address.split(':').nth(2)?.parse().ok()?;
+        let first = self.disks.first()?.controller?;
+        if self.disks.iter().any(|disk| disk.controller != Some(first)) {
+            return None;
+        }
+        let mut matching = self.disks.iter().enumerate().filter(|(_, disk)| disk.unit == Some(target));
+        let (index, _) = matching.next()?;
+        if matching.next().is_some() { None } else { self.on_disk(index, partition) }
+    }
+
+    /// `scsi-36000c29…-part1`: serial numbers are not known here, but a machine of one disk leaves no choice.
+    fn by_id(&self, name: &str) -> Option<usize> {
+        if name.starts_with("dm-") || name.starts_with("md-") || name.starts_with("lvm-") || self.disks.len() != 1 {
+            return None;
+        }
+        let (_, partition) = split_part(name)?;
+        self.on_disk(0, partition)
+    }
+
+    fn on_disk(&self, disk: usize, partition: Option<u32>) -> Option<usize> {
+        self.only(|volume| volume.disk == disk && volume.partition == partition && volume.mapper.is_none())
+    }
+
+    fn only(&self, matches: impl Fn(&Volume) -> bool) -> Option<usize> {
+        let mut found = self.volumes.iter().enumerate().filter(|(_, volume)| matches(volume)).map(|(index, _)| index);
+        let first = found.next()?;
+        if found.next().is_some() { None } else { Some(first) }
+    }
+}
+
+/// A kernel's name of a disk or partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Device<'a> {
+    /// `sda`, `nvme0n1`.
+    pub(crate) disk: &'a str,
+    /// Its place among disks of its kind, from 0.
+    pub(crate) index: Option<usize>,
+    /// From 1.
+    pub(crate) partition: Option<u32>,
+}
+
+impl<'a> Device<'a> {
+    /// Reads `sda1`, `hdb`, `xvda2`, `vdc`, `nvme0n1p3`; nothing else.
+    pub(crate) fn parse(name: &'a str) -> Option<Self> {
+        if let Some(rest) = name.strip_prefix("nvme") {
+            let (controller, rest) = rest.split_once('n')?;
+            let (namespace, partition) = match rest.split_once('p') {
+                Some((namespace, partition)) => (namespace, Some(number(partition)?)),
+                None => (rest, None),
+            };
+            let index = usize::try_from(plain(controller)?).ok().filter(|_| namespace == "1");
+            plain(namespace)?;
+            let disk = match partition {
+                Some(_) => name.rsplit_once('p')?.0,
+                None => name,
+            };
+            return Some(Self { disk, index, partition });
+        }
+        let letters = ["xvd", "sd", "hd", "vd"].iter().find_map(|prefix| name.strip_prefix(prefix))?;
+        let digits = letters.trim_start_matches(|c: char| c.is_ascii_lowercase());
+        let disk = name.strip_suffix(digits)?;
+        let letters = letters.strip_suffix(digits)?;
+        if letters.is_empty() || letters.len() > 3 {
+            return None;
+        }
+        let partition = if digits.is_empty() { None } else { Some(number(digits)?) };
+        let one_based = letters.bytes().try_fold(0_usize, |sum, letter| {
+            let digit = usize::from(letter.checked_sub(b'a')?).checked_add(1)?;
+            sum.checked_mul(26)?.checked_add(digit)
+        })?;
+        Some(Self { disk, index: one_based.checked_sub(1), partition })
+    }
+}
+
+fn split_part(name: &str) -> Option<(&str, Option<u32>)> {
+    match name.rsplit_once("-part") {
+        Some((disk, digits)) => Some((disk, Some(number(digits)?))),
+        None => Some((name, None)),
+    }
+}
+
+/// A partition number: decimal digits without a leading zero.
+fn number(digits: &str) -> Option<u32> {
+    plain(digits).filter(|_| !digits.starts_with('0'))
+}
+
+fn plain(digits: &str) -> Option<u32> {
+    if digits.is_empty() || digits.len() > 4 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse().ok()
+}
+
+/// Removes one pair of quotes, as in `UUID="…"`.
+fn unquote(value: &str) -> &str {
+    value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value)
+}
+
+/// udev writes unusual bytes of link names as `\x2f`.
+fn unescape_udev(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    let mut rest = name;
+    while let Some((before, after)) = rest.split_once("\\x") {
+        out.push_str(before);
+        let code = after.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match (code, after.get(2..)) {
+            (Some(code), Some(tail)) => {
+                out.push(char::from(code));
+                rest = tail;
+            }
+            _ => {
+                out.push_str("\\x");
+                rest = after;
+            }
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn volume(disk: usize, partition: u32, kind: &str, uuid: &str) -> Volume {
+        Volume {
+            disk,
+            partition: Some(partition),
+            fs_kind: Some(kind.to_owned()),
+            fs_uuid: Some(uuid.to_owned()),
+            partuuid: Some(format!("1a2b3c4d-0{partition}")),
+            size: 1 << 30,
+            ..Volume::default()
+        }
+    }
+
+    fn machine() -> Machine {
+        let disk = |name: &str, unit| MachineDisk {
+            name: name.to_owned(),
+            size: 1 << 32,
+            controller: Some(0),
+            unit: Some(unit),
+        };
+        let mut data = volume(1, 1, "xfs", "U-3");
+        data.fs_label = Some("my data".to_owned());
+        data.partuuid = None;
+        Machine {
+            disks: vec![disk("sda", 0), disk("sdb", 1)],
+            volumes: vec![volume(0, 1, "ext4", "U-1"), volume(0, 5, "swap", "U-2"), data],
+            nics: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn resolves_what_fstab_may_say() {
+        let machine = machine();
+        for (spec, volume) in [
+            ("/dev/sda1", Some(0)),
+            ("/dev/hda5", Some(1)),
+            ("/dev/xvdb1", Some(2)),
+            ("/dev/vda1", Some(0)),
+            ("UUID=u-1", Some(0)),
+            ("UUID=\"U-1\"", Some(0)),
+            ("PARTUUID=1A2B3C4D-05", Some(1)),
+            ("LABEL=my data", Some(2)),
+            ("/dev/disk/by-uuid/U-3", Some(2)),
+            ("/dev/disk/by-label/my\\x20data", Some(2)),
+            ("/dev/disk/by-path/pci-0000:03:00.0-scsi-0:0:1:0-part1", Some(2)),
+            ("/dev/disk/by-path/pci-0000:03:00.0-scsi-0:0:0:0-part5", Some(1)),
+            ("/dev/disk/by-path/pci-0000:03:00.0-scsi-0:0:2:0-part1", None),
+            ("/dev/disk/by-path/pci-0000:03:00.0-ata-1-part1", None),
+            ("/dev/disk/by-id/scsi-36000c29abc-part1", None),
+            ("/dev/sda2", None),
+            ("/dev/sda", None),
+            ("/dev/sdc1", None),
+            ("/dev/sda01", None),
+            ("/dev/sda1x", None),
+            ("/dev/sdaaaaaaaa1", None),
+            ("/dev/mapper/vg-root", None),
+            ("LABEL=", None),
+            ("tmpfs", None),
+            ("", None),
+        ] {
+            assert_eq!(machine.resolve(spec), volume, "{spec}");
+        }
+    }
+
+    #[test]
+    fn reads_device_names() {
+        for (name, disk, index, partition) in [
+            ("sda", "sda", Some(0), None),
+            ("sdz9", "sdz", Some(25), Some(9)),
+            ("sdaa1", "sdaa", Some(26), Some(1)),
+            ("nvme0n1", "nvme0n1", Some(0), None),
+            ("nvme1n1p15", "nvme1n1", Some(1), Some(15)),
+            ("nvme0n2p1", "nvme0n2", None, Some(1)),
+        ] {
+            assert_eq!(Device::parse(name), Some(Device { disk, index, partition }), "{name}");
+        }
+        for name in ["", "sd", "sd1", "sda0", "sdA1", "nvme0", "nvme0n1p", "nvmen1", "sr0", "fd0", "loop0", "dm-0"] {
+            assert_eq!(Device::parse(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn one_disk_leaves_by_id_no_choice() {
+        let mut machine = machine();
+        machine.disks.pop();
+        machine.volumes.pop();
+        assert_eq!(machine.resolve("/dev/disk/by-id/scsi-36000c29abc-part1"), Some(0));
+        assert_eq!(machine.resolve("/dev/disk/by-id/dm-name-vg-root"), None);
+    }
+
+    #[test]
+    fn two_controllers_leave_by_path_open() {
+        let mut machine = machine();
+        machine.disks[1].controller = Some(1);
+        machine.disks[1].unit = Some(0);
+        assert_eq!(machine.resolve("/dev/disk/by-path/pci-0000:03:00.0-scsi-0:0:0:0-part1"), None);
+    }
+
+    #[test]
+    fn a_duplicate_uuid_resolves_to_nothing() {
+        let mut machine = machine();
+        machine.volumes[2].fs_uuid = Some("U-1".to_owned());
+        assert_eq!(machine.resolve("UUID=U-1"), None);
+    }
+
+    #[test]
+    fn a_stable_name_prefers_the_file_system() {
+        let mut volume = volume(0, 1, "ext4", "U-1");
+        assert_eq!(volume.stable_spec().unwrap(), "UUID=U-1");
+        volume.fs_uuid = Some("a b".to_owned());
+        assert_eq!(volume.stable_spec().unwrap(), "PARTUUID=1a2b3c4d-01");
+        volume.partuuid = None;
+        assert_eq!(volume.stable_spec(), None);
+    }
+}
