@@ -1,0 +1,181 @@
+//! What a server serves: the trait, and the errors that a client can be told.
+
+use std::fmt;
+use std::io;
+use std::ops::{ControlFlow, Range};
+
+/// A fixed number of bytes that many threads may read at once.
+///
+/// The server checks every range before it calls: offsets lie inside `size()`, and no length is zero. Calls come from
+/// blocking threads that belong to no async runtime, many at a time. A panic in a call fails that request only.
+pub trait Export: Send + Sync {
+    /// Size in bytes, at most `i64::MAX`; constant while the value lives.
+    fn size(&self) -> u64;
+
+    /// Fills all of `buf` from `offset`, or fails; never short.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), Error>;
+
+    /// Tells what `range` consists of, from metadata only: lengths in order, from `range.start` on. Neighbours may be of
+    /// one kind, and the last may reach beyond the range. What is left out counts as data. Stops when `visit` breaks.
+    ///
+    /// It must be cheap: it is asked for every large read too.
+    fn extents(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<(), Error> {
+        let _ = visit(Extent { length: range.end.saturating_sub(range.start), kind: Allocation::Data });
+        Ok(())
+    }
+
+    /// A hint that `range` will be read soon. Returns at once.
+    fn prefetch(&self, _range: Range<u64>) {}
+
+    /// The request size in bytes that suits the export best: a grain or cluster. Clients are told the next power of two between
+    /// 512 bytes and 32 MiB.
+    fn preferred_block(&self) -> u32 {
+        4096
+    }
+
+    /// One line for people, shown by listings.
+    fn description(&self) -> String {
+        String::new()
+    }
+
+    /// Whether one client may use several connections at once and see the same bytes on all. True of everything that does
+    /// not change.
+    fn is_multi_conn(&self) -> bool {
+        true
+    }
+}
+
+/// What [`Export::extents`] calls for each extent.
+pub type Visit<'a> = dyn FnMut(Extent) -> ControlFlow<()> + 'a;
+
+/// A run of bytes of one kind, which starts where the one before it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// In bytes.
+    pub length: u64,
+    /// What is there.
+    pub kind: Allocation,
+}
+
+/// What an extent holds, as the meta context `base:allocation` tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allocation {
+    /// Bytes that must be read.
+    Data,
+    /// Zeros that take up space or are stated explicitly.
+    Zero,
+    /// Nothing is allocated; reads as zeros.
+    Hole,
+}
+
+impl Allocation {
+    /// Whether it reads as zeros.
+    #[must_use]
+    pub const fn is_zero(self) -> bool {
+        matches!(self, Self::Zero | Self::Hole)
+    }
+
+    /// The flags of `base:allocation`: 1 is `NBD_STATE_HOLE`, 2 is `NBD_STATE_ZERO`.
+    #[must_use]
+    pub const fn flags(self) -> u32 {
+        match self {
+            Self::Data => 0,
+            Self::Zero => 2,
+            Self::Hole => 3,
+        }
+    }
+}
+
+/// The error numbers of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Errno {
+    /// `NBD_EPERM`: not permitted, as a write to a read-only export.
+    Perm,
+    /// `NBD_EIO`: the bytes cannot be had.
+    Io,
+    /// `NBD_ENOMEM`: no memory for the request.
+    NoMem,
+    /// `NBD_EINVAL`: the request makes no sense.
+    Inval,
+    /// `NBD_ENOSPC`: no space left.
+    NoSpc,
+    /// `NBD_EOVERFLOW`: the answer would be too large.
+    Overflow,
+    /// `NBD_ENOTSUP`: not supported.
+    NotSup,
+    /// `NBD_ESHUTDOWN`: the server is shutting down.
+    Shutdown,
+}
+
+impl Errno {
+    /// As it stands in a reply.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Perm => 1,
+            Self::Io => 5,
+            Self::NoMem => 12,
+            Self::Inval => 22,
+            Self::NoSpc => 28,
+            Self::Overflow => 75,
+            Self::NotSup => 95,
+            Self::Shutdown => 108,
+        }
+    }
+}
+
+/// Why a request failed: a number for the client's program and a line for its user.
+///
+/// The message travels to the client, so it should say nothing about this host that the client may not know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    errno: Errno,
+    message: String,
+}
+
+impl Error {
+    /// An error with a number and a message.
+    pub fn new(errno: Errno, message: impl Into<String>) -> Self {
+        Self { errno, message: message.into() }
+    }
+
+    /// [`Errno::Io`] with a message: the usual one.
+    pub fn io(message: impl Into<String>) -> Self {
+        Self::new(Errno::Io, message)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn errno(&self) -> Errno {
+        self.errno
+    }
+
+    /// The message.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (NBD error {})", self.message, self.errno.number())
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        let errno = match error.kind() {
+            io::ErrorKind::PermissionDenied => Errno::Perm,
+            io::ErrorKind::OutOfMemory => Errno::NoMem,
+            io::ErrorKind::InvalidInput => Errno::Inval,
+            io::ErrorKind::StorageFull => Errno::NoSpc,
+            io::ErrorKind::Unsupported => Errno::NotSup,
+            _ => Errno::Io,
+        };
+        Self::new(errno, error.to_string())
+    }
+}

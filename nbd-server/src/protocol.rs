@@ -1,0 +1,15 @@
+//! The protocol without any I/O: bytes in, bytes out. Sockets are someone else's job, which makes it easy to test and fuzz.
+//!
+//! A server's side of a connection is a [`Handshake`] over a [`Catalogue`], fed until it yields a [`Session`], and then a
+//! stream of [`Request`]s, each answered by [`respond`]. Names in capitals are the specification's
+//! (<https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md>). All numbers on the wire are big-endian.
+
+pub mod constants;
+mod handshake;
+mod respond;
+mod session;
+mod wire;
+
+pub use handshake::{Catalogue, ExportInfo, Handshake, Step};
+pub use respond::{Outbox, Wire, respond};
+pub use session::{Action, Request, Session};
