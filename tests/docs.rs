@@ -28,14 +28,28 @@ fn every_error_code_is_explained() {
 #[test]
 fn every_explained_error_code_is_used() {
     let files = source_files();
-    let code: String =
+    let mut code: String =
         files.iter().filter(|file| file.path != "error/codes.rs").map(|file| file.code.as_str()).collect();
+    code.push_str(&read(FUSE_ERRORS));
     let unused: Vec<_> = hyper2kvm::error::CODES
         .iter()
         .map(|(slug, _)| *slug)
         .filter(|slug| !code.contains(&format!("\"{slug}\"")))
         .collect();
     assert!(unused.is_empty(), "codes that nothing uses: {unused:?}");
+}
+
+/// The package has codes of its own, which the commands pass on.
+const FUSE_ERRORS: &str = "fuse/src/error.rs";
+
+#[test]
+fn every_error_code_of_a_mount_is_explained() {
+    let code = Regex::new(r#"=> "(fuse\.[a-z-]+)""#).expect("a pattern");
+    let errors = read(FUSE_ERRORS);
+    let codes: Vec<_> = code.captures_iter(&errors).map(|found| found.extract::<1>().1[0]).collect();
+    assert!(codes.len() > 5, "the codes are somewhere else");
+    let unknown: Vec<_> = codes.iter().filter(|code| hyper2kvm::error::explain(code).is_none()).collect();
+    assert!(unknown.is_empty(), "codes that src/error/codes.rs does not explain: {unknown:?}");
 }
 
 #[test]
