@@ -1,0 +1,190 @@
+//! `hyper2kvm migrate` of an OVA against `qemu-img convert -O qcow2` of its VMDK, in alternating pairs on one machine.
+//!
+//! Both are timed from start through `fsync` of the output file. After a warm-up of each, pairs alternate which goes first, so
+//! that slow drift of the machine falls on both; the page cache is in the same state before every run, and no dirty page of a
+//! former run is left. What counts is the median of the pairs' ratios, with its spread: single times on a shared machine do not.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a program for developers, which runs others and fails loudly"
+)]
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+fn main() {
+    let options = Options::parse();
+    fs::create_dir_all(&options.out).expect("the folder of the figures");
+    let mut results = Vec::new();
+    for verify in ["off", "on"] {
+        println!(
+            "migrate --verify {verify} against qemu-img convert, {} pairs, {} cache",
+            options.pairs, options.cache
+        );
+        let result = compare(&options, verify);
+        println!("{}", result.text());
+        results.push(result.json(verify));
+    }
+    let all = json!({ "machine": machine(), "cache": options.cache, "comparisons": results });
+    let path = options.out.join("migrate.json");
+    fs::write(&path, format!("{all:#}\n")).expect("writing the figures");
+    println!("figures: {}", path.display());
+}
+
+/// What was typed: `FIXTURE [--pairs N] [--cache warm|cold] [--out DIR]`. Cargo adds `--bench`.
+struct Options {
+    fixture: PathBuf,
+    pairs: usize,
+    cache: String,
+    out: PathBuf,
+}
+
+impl Options {
+    fn parse() -> Self {
+        let mut options =
+            Self { fixture: PathBuf::new(), pairs: 10, cache: "warm".to_owned(), out: PathBuf::from("target/bench") };
+        let mut words = std::env::args().skip(1);
+        while let Some(word) = words.next() {
+            let mut value = || words.next().expect("a value");
+            match word.as_str() {
+                "--bench" => {}
+                "--pairs" => options.pairs = value().parse().expect("a number of pairs"),
+                "--cache" => options.cache = value(),
+                "--out" => options.out = value().into(),
+                _ => options.fixture = word.into(),
+            }
+        }
+        assert!(options.fixture.is_dir(), "usage: pairs FIXTURE [--pairs N] [--cache warm|cold] [--out DIR]");
+        assert!(options.pairs > 0 && ["warm", "cold"].contains(&options.cache.as_str()));
+        options
+    }
+}
+
+/// Times of the pairs, in seconds, and the sizes of what each wrote.
+struct Pairs {
+    ours: Vec<f64>,
+    peer: Vec<f64>,
+    our_bytes: u64,
+    peer_bytes: u64,
+}
+
+fn compare(options: &Options, verify: &str) -> Pairs {
+    let folder = options.out.join("work");
+    let (ova, vmdk) = (options.fixture.join("guest.ova"), options.fixture.join("guest-stream.vmdk"));
+    let ours = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hyper2kvm"));
+        command.args(["migrate", "--quiet", "--progress", "none", "--name", "bench", "--verify", verify, "-o"]);
+        command.arg(&folder).arg(&ova);
+        timed(options, &ova, command, &folder, "bench.qcow2")
+    };
+    let peer = || {
+        let mut command = Command::new("qemu-img");
+        command.args(["convert", "-f", "vmdk", "-O", "qcow2"]).arg(&vmdk).arg(folder.join("peer.qcow2"));
+        timed(options, &vmdk, command, &folder, "peer.qcow2")
+    };
+    let (_, our_bytes) = ours();
+    let (_, peer_bytes) = peer();
+    let mut pairs = Pairs { ours: Vec::new(), peer: Vec::new(), our_bytes, peer_bytes };
+    for pair in 0..options.pairs {
+        let (our_time, peer_time) = if pair % 2 == 0 {
+            let first = ours().0;
+            (first, peer().0)
+        } else {
+            let first = peer().0;
+            (ours().0, first)
+        };
+        println!(
+            "  pair {:2}: ours {our_time:6.2} s, peer {peer_time:6.2} s, ratio {:.2}",
+            pair + 1,
+            our_time / peer_time
+        );
+        pairs.ours.push(our_time);
+        pairs.peer.push(peer_time);
+    }
+    pairs
+}
+
+/// Runs a command on a source; gives the seconds until its output is on the disk, and the output's size.
+fn timed(options: &Options, source: &Path, mut command: Command, folder: &Path, output: &str) -> (f64, u64) {
+    let _ = fs::remove_dir_all(folder);
+    fs::create_dir_all(folder).expect("a folder for the output");
+    rustix::fs::sync();
+    if options.cache == "cold" {
+        fs::write("/proc/sys/vm/drop_caches", "3").expect("dropping the page cache, which needs root");
+    } else {
+        std::io::copy(&mut File::open(source).expect("the source"), &mut std::io::sink()).expect("reading the source");
+    }
+    let start = Instant::now();
+    let status = command.stdout(Stdio::null()).status().expect("running");
+    let file = File::open(folder.join(output)).expect("the output");
+    file.sync_all().expect("syncing the output");
+    let seconds = start.elapsed().as_secs_f64();
+    assert!(status.success(), "{command:?} failed");
+    (seconds, file.metadata().expect("its size").len())
+}
+
+impl Pairs {
+    fn ratios(&self) -> Vec<f64> {
+        self.ours.iter().zip(&self.peer).map(|(ours, peer)| ours / peer).collect()
+    }
+
+    fn text(&self) -> String {
+        let line = |name: &str, unit: &str, values: &[f64]| {
+            let [min, low, median, high, max] = five(values);
+            format!(
+                "  {name:6} median {median:6.2}{unit}   quartiles {low:.2} – {high:.2}   range {min:.2} – {max:.2}\n"
+            )
+        };
+        let sizes = format!("  written: ours {} MiB, peer {} MiB", self.our_bytes >> 20, self.peer_bytes >> 20);
+        line("ours", " s", &self.ours) + &line("peer", " s", &self.peer) + &line("ratio", "×", &self.ratios()) + &sizes
+    }
+
+    fn json(&self, verify: &str) -> Value {
+        let summary = |values: &[f64]| {
+            let [min, low, median, high, max] = five(values);
+            json!({ "min": min, "lower_quartile": low, "median": median, "upper_quartile": high, "max": max })
+        };
+        json!({
+            "verify": verify,
+            "ours": { "command": "hyper2kvm migrate guest.ova", "seconds": self.ours, "summary": summary(&self.ours), "output_bytes": self.our_bytes },
+            "peer": { "command": "qemu-img convert -O qcow2 guest-stream.vmdk", "seconds": self.peer, "summary": summary(&self.peer), "output_bytes": self.peer_bytes },
+            "ratio": { "pairs": self.ratios(), "summary": summary(&self.ratios()) },
+        })
+    }
+}
+
+/// Minimum, lower quartile, median, upper quartile, maximum; between two values, their mean by distance.
+fn five(values: &[f64]) -> [f64; 5] {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    [0, 1, 2, 3, 4].map(|quarter| {
+        let scaled = (sorted.len() - 1) * quarter;
+        let (index, rest) = (scaled / 4, scaled % 4);
+        let next = sorted[(index + 1).min(sorted.len() - 1)];
+        sorted[index] + (next - sorted[index]) * f64::from(u8::try_from(rest).expect("less than 4")) / 4.0
+    })
+}
+
+/// What the figures depend on.
+fn machine() -> Value {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let field = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).and_then(|line| line.split_once(':'));
+        line.map(|(_, value)| value.trim().to_owned())
+    };
+    let version = Command::new("qemu-img").arg("--version").output().expect("qemu-img");
+    json!({
+        "processor": field(&read("/proc/cpuinfo"), "model name"),
+        "processors": std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        "memory": field(&read("/proc/meminfo"), "MemTotal"),
+        "kernel": read("/proc/sys/kernel/osrelease"),
+        "qemu_img": String::from_utf8_lossy(&version.stdout).lines().next(),
+        "hyper2kvm": env!("CARGO_PKG_VERSION"),
+    })
+}
