@@ -14,6 +14,7 @@ use crate::source::Reference;
 pub mod probe;
 pub mod qcow2;
 pub mod raw;
+pub mod vmdk;
 
 pub use probe::{FORMATS, Sample};
 

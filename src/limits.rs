@@ -61,3 +61,15 @@ pub const MAX_NICS: usize = 64;
 
 /// Files that a guest's network configuration may pull in with `source` lines.
 pub const MAX_SOURCED_FILES: usize = 256;
+
+/// Entries in one VMDK grain table: 512 in every file seen; qemu refuses more too.
+pub const MAX_VMDK_GTES: u64 = 512;
+
+/// Longest VMDK descriptor in bytes. Real ones have a few kilobytes, some 80 an extent; qemu reads at most 1 MiB.
+pub const MAX_VMDK_DESCRIPTOR: usize = 1 << 20;
+
+/// Extents of one VMDK. Each is an open file and processes may usually open 1,024; 2 GiB extents make 2 TiB.
+pub const MAX_VMDK_EXTENTS: usize = 1000;
+
+/// Grain tables of one VMDK, all extents together: 8 MiB of directory, enough for 64 TiB in grains of 64 KiB.
+pub const MAX_VMDK_TABLES: u64 = 2 << 20;

@@ -4,4 +4,4 @@ mod file;
 mod reference;
 
 pub use file::FileSource;
-pub use reference::{Reference, Role};
+pub use reference::{Reference, Role, has_scheme};

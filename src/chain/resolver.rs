@@ -19,7 +19,7 @@ use crate::disk::Checked;
 use crate::error::{Error, Kind, Result};
 use crate::limits;
 use crate::session::Session;
-use crate::source::{FileSource, Reference};
+use crate::source::{FileSource, Reference, has_scheme};
 
 /// Opens the references of one image.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ impl Resolver {
         if let Some(allowed) = self.mapped(name) {
             return allowed.ok_or_else(|| refused(reference));
         }
-        if is_plain(name) {
+        if reference.is_plain() {
             let name = PathBuf::from(OsStr::from_bytes(name));
             return Ok(Allowed { dir: None, name });
         }
@@ -165,17 +165,6 @@ impl Allowed {
     fn in_dir(dir: PathBuf, name: PathBuf) -> Self {
         Self { dir: Some(dir), name }
     }
-}
-
-/// Whether `name` is a plain relative file name: no directory, no scheme, no `..`.
-fn is_plain(name: &[u8]) -> bool {
-    !name.iter().any(|b| matches!(b, b'/' | b'\\')) && name != b"." && name != b".." && !has_scheme(name)
-}
-
-/// Whether `name` begins like a URI or a QEMU pseudo-protocol: `json:`, `nbd:`, `file:`, `C:`.
-fn has_scheme(name: &[u8]) -> bool {
-    let word = name.iter().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.' | b'_')).count();
-    word > 0 && name.get(word) == Some(&b':')
 }
 
 /// Whether `path` is relative, not empty, and only goes down.

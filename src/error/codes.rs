@@ -161,6 +161,32 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("source.type", "The source is a directory, fifo, socket or character device. Name the image file itself."),
     (
+        "vmdk.descriptor",
+        "The VMDK's text descriptor is not one, contradicts itself, or has a line that is not understood. Nothing is skipped, since a skipped extent would move all that follow it.",
+    ),
+    (
+        "vmdk.directory",
+        "The VMDK's grain directory or a grain table lies outside of the file, or is too large. The file is damaged or incomplete.",
+    ),
+    (
+        "vmdk.extent",
+        "An extent line of the VMDK's descriptor is impossible or of a kind that is not handled, or the extent's file is shorter than the line says.",
+    ),
+    (
+        "vmdk.footer",
+        "A stream-optimized VMDK tells in its footer, at the end of the file, where its grains are. It is missing or contradicts the header: the file is incomplete or was tampered with.",
+    ),
+    (
+        "vmdk.grain",
+        "A grain of the VMDK lies outside of the file, belongs to another place, or does not decompress. The file is damaged or incomplete.",
+    ),
+    ("vmdk.header", "A field of the VMDK's header has an impossible value. The file is damaged."),
+    (
+        "vmdk.parent",
+        "The VMDK is a snapshot: most of its content is in a parent disk. Consolidate the snapshots in VMware, or export the machine as OVF, which writes a disk without a parent.",
+    ),
+    ("vmdk.version", "The VMDK has a version, compression or layout that this version does not read."),
+    (
         "volume.outside",
         "A partition reaches past the end of its disk, so it is not written to. The disk was cut short, or its table is damaged.",
     ),

@@ -5,12 +5,18 @@
 use crate::disk::{Disk, read_vec};
 use crate::error::{Error, Result};
 
-use super::{Driver, qcow2, raw};
+use super::{Driver, qcow2, raw, vmdk};
 
 /// Every format that can be read, in the order in which `--help` lists them.
 pub static FORMATS: &[Driver] = &[
     Driver { name: "qcow2", about: "QEMU's format, versions 2 and 3", probe: qcow2::probe, open: qcow2::open },
     Driver { name: "raw", about: "the bytes of the disk as they are", probe: raw::probe, open: raw::open },
+    Driver {
+        name: "vmdk",
+        about: "VMware: sparse, flat, split, stream-optimized",
+        probe: vmdk::probe,
+        open: vmdk::open,
+    },
 ];
 
 /// Bytes from the front that magic numbers are looked for in.

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use crate::error::escape_bytes;
+use crate::limits;
 
 /// Another file that an image names, as written there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,25 @@ impl Reference {
     pub fn new(name: impl Into<Vec<u8>>, role: Role) -> Self {
         Self { name: name.into(), role, format: None }
     }
+
+    /// Whether the name is a plain relative file name: no directory, no scheme, not `..`, nothing that a path cannot hold.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        let name = self.name.as_slice();
+        !name.is_empty()
+            && name.len() <= limits::MAX_REFERENCE
+            && !name.iter().any(|b| matches!(b, b'/' | b'\\' | 0))
+            && name != b"."
+            && name != b".."
+            && !has_scheme(name)
+    }
+}
+
+/// Whether `name` begins like a URI or a QEMU pseudo-protocol: `json:`, `nbd:`, `file:`, `C:`.
+#[must_use]
+pub fn has_scheme(name: &[u8]) -> bool {
+    let word = name.iter().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.' | b'_')).count();
+    word > 0 && name.get(word) == Some(&b':')
 }
 
 impl fmt::Display for Reference {

@@ -1,0 +1,165 @@
+//! Whole files through `open`, compared with what qemu-img makes of them.
+
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::disk::{Disk, ExtentKind, collect_extents};
+use crate::error::Result;
+use crate::session::Session;
+
+/// Runs qemu-img; a test that needs it fails without it.
+#[allow(clippy::disallowed_methods, reason = "tests run a second implementation")]
+pub(super) fn qemu_img(args: &[&std::ffi::OsStr]) {
+    let output = std::process::Command::new("qemu-img").args(args).output().expect("qemu-img is installed");
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[allow(clippy::disallowed_methods, reason = "tests read what they wrote")]
+pub(super) fn bytes_of(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap()
+}
+
+pub(super) fn read_all(disk: &dyn Disk, step: usize) -> Result<Vec<u8>> {
+    let mut bytes = vec![0xa5; usize::try_from(disk.len()).unwrap()];
+    let mut offset = 0;
+    for part in bytes.chunks_mut(step) {
+        disk.read_at(part, offset)?;
+        offset += part.len() as u64;
+    }
+    Ok(bytes)
+}
+
+fn noise(len: usize, mut state: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        bytes.extend((state ^ state >> 31).to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+/// Disks worth trying: name and bytes.
+fn contents() -> Vec<(&'static str, Vec<u8>)> {
+    const MIB: usize = 1 << 20;
+    let mut sparse = vec![0; 36 * MIB];
+    for (at, len) in [(0, 512), (MIB - 100, 300), (33 * MIB, 200_000), (34 * MIB + 512, 64 << 10)] {
+        sparse[at..at + len].copy_from_slice(&noise(len, at as u64));
+    }
+    let mut last = vec![0; 5 * MIB + 512];
+    let end = last.len() - 512;
+    last[end..].fill(7);
+    let text = b"some text that compresses well ".iter().copied().cycle().take(3 * MIB + 1024).collect();
+    vec![
+        ("empty", vec![0; 2 * MIB]),
+        ("full", noise(4 * MIB, 1)),
+        ("sparse", sparse),
+        ("last sector", last),
+        ("text of an odd size", text),
+        ("one sector", vec![9; 512]),
+    ]
+}
+
+fn convert(raw: &Path, to: &Path, subformat: &str) {
+    let options = format!("subformat={subformat}");
+    let args = ["convert", "-f", "raw", "-O", "vmdk", "-o", &options].map(std::ffi::OsStr::new);
+    qemu_img(&[&args[..], &[raw.as_os_str(), to.as_os_str()]].concat());
+}
+
+#[test]
+fn every_subformat_reads_as_qemu_img_reads_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = dir.path().join("disk.raw");
+    for (name, bytes) in contents() {
+        std::fs::write(&raw, &bytes).unwrap();
+        for subformat in
+            ["monolithicSparse", "monolithicFlat", "streamOptimized", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat"]
+        {
+            let path = dir.path().join(format!("{subformat}.vmdk"));
+            convert(&raw, &path, subformat);
+            let back = dir.path().join("back.raw");
+            let args = ["convert", "-O", "raw"].map(std::ffi::OsStr::new);
+            qemu_img(&[&args[..], &[path.as_os_str(), back.as_os_str()]].concat());
+            let opened = open(&path, &OpenOptions::default(), &Session::with_defaults()).unwrap();
+            let disk = opened.disks[0].disk();
+            let expected = bytes_of(&back);
+            assert_eq!(disk.len(), expected.len() as u64, "{name} {subformat}");
+            for step in [1 << 20, 70_000] {
+                assert!(read_all(&*disk, step).unwrap() == expected, "{name} {subformat} in steps of {step}");
+            }
+            check_extents(&*disk, &expected);
+        }
+    }
+}
+
+/// What the extents call zero reads as zeros in the oracle.
+fn check_extents(disk: &dyn Disk, expected: &[u8]) {
+    for extent in collect_extents(disk, 0..disk.len()).unwrap() {
+        let range = usize::try_from(extent.range.start).unwrap()..usize::try_from(extent.range.end).unwrap();
+        if extent.kind != ExtentKind::Data {
+            assert!(expected[range].iter().all(|byte| *byte == 0), "{extent:?}");
+        }
+    }
+}
+
+#[test]
+fn many_threads_read_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let (raw, path) = (dir.path().join("disk.raw"), dir.path().join("disk.vmdk"));
+    let (_, bytes) = contents().swap_remove(2);
+    std::fs::write(&raw, &bytes).unwrap();
+    convert(&raw, &path, "streamOptimized");
+    let session = Session::with_defaults();
+    let disk = open(&path, &OpenOptions::default(), &session).unwrap().disks[0].disk();
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let (disk, bytes) = (&disk, &bytes);
+            scope.spawn(move || {
+                for at in noise(400, thread).chunks_exact(4) {
+                    let offset = u32::from_le_bytes(at.try_into().unwrap()) as usize % (bytes.len() - 100_000);
+                    let part = crate::disk::read_vec(&**disk, offset as u64, 100_000).unwrap();
+                    assert!(part == bytes[offset..offset + 100_000]);
+                }
+            });
+        }
+    });
+}
+
+fn place(files: &[(&str, &[u8])]) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes) in files {
+        std::fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    let path = dir.path().join(files[0].0);
+    (dir, path)
+}
+
+fn code_of(files: &[(&str, &[u8])]) -> (&'static str, u8) {
+    let (_dir, path) = place(files);
+    let error = open(&path, &OpenOptions::default(), &Session::with_defaults()).unwrap_err();
+    (error.code(), error.kind().exit_code())
+}
+
+#[test]
+fn bad_sources_are_clear_errors() {
+    let flat = |name: &str| format!("# Disk DescriptorFile\nRW 1 FLAT \"{name}\" 0\n");
+    assert_eq!(code_of(&[("a.vmdk", flat("/etc/passwd").as_bytes())]), ("reference.refused", 5));
+    assert_eq!(code_of(&[("a.vmdk", flat("../x").as_bytes())]), ("reference.refused", 5));
+    assert_eq!(code_of(&[("a.vmdk", flat("x").as_bytes())]), ("reference.missing", 3));
+    assert_eq!(code_of(&[("a.vmdk", flat("x").as_bytes()), ("x", &[0; 100])]), ("vmdk.extent", 4));
+    assert_eq!(code_of(&[("a.txt", b"just some text")]), ("format.unknown", 4));
+    assert_eq!(code_of(&[("a.vmdk", b"")]), ("source.empty", 3));
+    let dir = tempfile::tempdir().unwrap();
+    let error = open(dir.path(), &OpenOptions::default(), &Session::with_defaults()).unwrap_err();
+    assert_eq!(error.code(), "source.type");
+}
+
+#[test]
+fn a_named_format_is_never_guessed() {
+    let (_dir, path) = place(&[("disk", &[1; 1000])]);
+    let options = OpenOptions { format: Some("raw".into()), disk: None };
+    let opened = open(&path, &options, &Session::with_defaults()).unwrap();
+    assert_eq!(opened.disks[0].disk().len(), 1000);
+    let options = OpenOptions { format: Some("vmdk".into()), disk: None };
+    assert_eq!(open(&path, &options, &Session::with_defaults()).unwrap_err().code(), "vmdk.descriptor");
+}
