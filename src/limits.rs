@@ -73,3 +73,12 @@ pub const MAX_VMDK_EXTENTS: usize = 1000;
 
 /// Grain tables of one VMDK, all extents together: 8 MiB of directory, enough for 64 TiB in grains of 64 KiB.
 pub const MAX_VMDK_TABLES: u64 = 2 << 20;
+
+/// Bytes of one line of a guest's console; what is longer is judged in pieces. The kernel's own lines have at most 1,024.
+pub const MAX_CONSOLE_LINE: usize = 4096;
+
+/// Bytes of a guest's console that a boot test keeps: a guest may print for ever. A verbose boot prints about 200 KiB.
+pub const MAX_CONSOLE_LOG: u64 = 64 << 20;
+
+/// Bytes kept of QEMU's own messages, the last ones: enough for every error it prints before it gives up.
+pub const MAX_QEMU_MESSAGE: usize = 4096;

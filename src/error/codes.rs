@@ -3,6 +3,26 @@
 /// Every code with its explanation, sorted by code. A test fails when the source uses one that is not here.
 pub const CODES: &[(&str, &str)] = &[
     (
+        "boot.choice",
+        "A boot test was given a bus, card, firmware or format that it does not know. The message lists those it knows.",
+    ),
+    (
+        "boot.firmware-missing",
+        "A UEFI guest needs the OVMF firmware, which is not installed. Install ovmf (Debian), edk2-ovmf (Fedora) or qemu-ovmf-x86_64 (SUSE).",
+    ),
+    (
+        "boot.pattern",
+        "A pattern that a boot test shall wait for is not a regular expression. Brackets, dots and stars that are meant as they are need a backslash.",
+    ),
+    (
+        "boot.qemu",
+        "QEMU could not be started or ended with an error of its own, which the message quotes. The guest had no part in it.",
+    ),
+    (
+        "boot.qemu-missing",
+        "A boot test needs qemu-system-x86_64, which is not installed. Install the package qemu-system-x86 (Debian, Fedora) or qemu-x86 (SUSE).",
+    ),
+    (
         "cache.abandoned",
         "A thread that read part of the source ended before it was done. Another error or a bug report precedes this one.",
     ),
