@@ -169,6 +169,7 @@ pub const CODES: &[(&str, &str)] = &[
         "session.interrupted",
         "A signal or the caller asked the command to stop. Nothing appears under the final name; run the same command again.",
     ),
+    ("source.disk", "The source has no such disk. Disks are counted from 1 or named; `hyper2kvm info` lists them."),
     ("source.empty", "The source has no bytes at all. A download or export probably failed; get the file again."),
     ("source.read", "The operating system could not read the source. The cause says why."),
     (
