@@ -22,7 +22,7 @@ use crate::limits;
 
 pub use grub::{BootEntry, Bootloader, BootloaderKind};
 pub use kernels::Kernel;
-pub use machine::{Machine, MachineDisk, MachineNic, Volume};
+pub use machine::{Machine, MachineDisk, MachineNic, Volume, is_disk_name};
 pub use network::{Method, NicConfig, Pin};
 pub use os::Os;
 pub use roots::{Root, find_roots};

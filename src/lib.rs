@@ -16,6 +16,7 @@ pub mod cache;
 pub mod chain;
 pub mod disk;
 pub mod error;
+pub mod fix;
 pub mod format;
 pub mod fs;
 pub mod inspect;

@@ -82,3 +82,27 @@ pub const MAX_CONSOLE_LOG: u64 = 64 << 20;
 
 /// Bytes kept of QEMU's own messages, the last ones: enough for every error it prints before it gives up.
 pub const MAX_QEMU_MESSAGE: usize = 4096;
+
+/// Bytes that all files of one initramfs decode to. The largest of distributions, with all firmware, has some 500 MiB.
+pub const MAX_INITRAMFS_UNPACKED: u64 = 2 << 30;
+
+/// Bytes of memory for the names of one initramfs, 64 counted for each beside its length: some 150,000 files.
+pub const MAX_INITRAMFS_NAMES: usize = 16 << 20;
+
+/// Bytes of the module lists kept of one initramfs. A full Debian kernel's have 2.5 MiB.
+pub const MAX_INITRAMFS_KEPT: usize = 32 << 20;
+
+/// Memory that decoding may need for the window: `xz -9` and `zstd --ultra -22` images stay within it.
+pub const MAX_DECODE_WINDOW: u32 = 64 << 20;
+
+/// Bytes of one kernel module. The largest, `amdgpu`, has some 25 MiB.
+pub const MAX_MODULE: u64 = 64 << 20;
+
+/// Bytes of one of the module lists of a guest's kernel (`modules.alias` and its like).
+pub const MAX_MODULE_LIST: u64 = 16 << 20;
+
+/// Bytes of one initramfs as it lies in `/boot`.
+pub const MAX_INITRAMFS: u64 = 1 << 30;
+
+/// Bytes of one diff in a plan; what is longer is cut.
+pub const MAX_DIFF: usize = 16 << 10;

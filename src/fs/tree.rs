@@ -121,7 +121,7 @@ impl Tree {
         let found = self.find(path)?.filter(|found| found.stat.kind == FileKind::Regular);
         let Some(found) = found else { return Ok(None) };
         let fs = Arc::clone(self.fs(&found)?);
-        Ok(Some(FileReader { fs, inode: found.stat.inode, size: found.stat.size, offset: 0, failure: None }))
+        Ok(Some(FileReader { fs, inode: found.stat.inode, size: found.stat.size, offset: 0 }))
     }
 
     /// The target of the symbolic link at `path`; `None` when there is none.
@@ -371,7 +371,6 @@ pub struct FileReader {
     inode: Inode,
     size: u64,
     offset: u64,
-    failure: Option<Error>,
 }
 
 impl FileReader {
@@ -379,11 +378,6 @@ impl FileReader {
     #[must_use]
     pub const fn size(&self) -> u64 {
         self.size
-    }
-
-    /// The error behind the last [`io::Error`] that [`Read`] gave, which cannot carry it itself.
-    pub fn take_failure(&mut self) -> Option<Error> {
-        self.failure.take()
     }
 
     /// Everything, or an error when that is more than `max` bytes.
@@ -412,13 +406,17 @@ impl FileReader {
 
 impl Read for FileReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let count = self.fs.read_at(self.inode, buf, self.offset).map_err(|error| {
-            let message = error.to_string();
-            self.failure = Some(error);
-            io::Error::other(message)
-        })?;
+        let count = self.fs.read_at(self.inode, buf, self.offset).map_err(io::Error::other)?;
         self.offset = self.offset.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
         Ok(count)
+    }
+}
+
+/// The [`Error`] that an [`io::Error`] of a [`FileReader`] carries; for one that carries none, what `otherwise` makes of it.
+pub fn cause(error: io::Error, otherwise: impl FnOnce(io::Error) -> Error) -> Error {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(inner) => inner.clone(),
+        None => otherwise(error),
     }
 }
 

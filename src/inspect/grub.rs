@@ -39,7 +39,7 @@ pub enum BootloaderKind {
 }
 
 /// One kernel that a boot loader can start.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct BootEntry {
     /// The file that says so.
     pub config: String,
@@ -155,62 +155,67 @@ impl Keyword {
 }
 
 /// The entries of one configuration. Xen's `module` lines name kernels and initramfs images alike; a kernel is one that has
-/// a command line.
+/// a command line. Where the order of an entry's lines is free, what stands before its kernel counts as well.
 pub(crate) fn parse(text: &str, bootloader: &Bootloader) -> Vec<BootEntry> {
     let kind = bootloader.kind;
     let mut entries: Vec<BootEntry> = Vec::new();
-    let mut title = None;
-    let mut starts_entry = true;
+    // What the present entry has, and whether its kernel was named.
+    let mut open = BootEntry { config: bootloader.config.clone(), ..BootEntry::default() };
+    let mut has_kernel = false;
     for (index, line) in text.lines().enumerate() {
         let (word, rest) = cut_word(line);
-        match Keyword::of(kind, line) {
+        let keyword = Keyword::of(kind, line);
+        match keyword {
+            Keyword::Title if kind == BootloaderKind::Bls => {
+                open.title = Some(rest.trim().to_owned());
+                entries.iter_mut().for_each(|entry| entry.title.clone_from(&open.title));
+                continue;
+            }
             Keyword::Title => {
-                title = Some(match kind {
-                    BootloaderKind::Grub2 => shell_value(rest),
-                    _ => rest.trim().to_owned(),
-                });
-                starts_entry = kind != BootloaderKind::Bls || starts_entry;
+                let title = if kind == BootloaderKind::Grub2 { shell_value(rest) } else { rest.trim().to_owned() };
+                open = BootEntry { config: open.config, title: Some(title), ..BootEntry::default() };
+                has_kernel = false;
+                continue;
             }
             Keyword::Kernel => {
                 let (path, options) = cut_word(rest);
-                if word.starts_with("module") && options.trim().is_empty() {
-                    if let Some(entry) = entries.last_mut().filter(|_| !starts_entry) {
+                let is_image = word.starts_with("module") && options.trim().is_empty();
+                if is_image {
+                    if let Some(entry) = entries.last_mut().filter(|_| has_kernel) {
                         entry.initrds.push(path.to_owned());
                     }
                     continue;
                 }
-                entries.push(BootEntry {
-                    config: bootloader.config.clone(),
-                    line: index.saturating_add(1),
-                    title: title.clone(),
-                    kernel: path.to_owned(),
-                    initrds: Vec::new(),
-                    options: options.trim().to_owned(),
-                });
-                starts_entry = false;
+                let mut entry = if has_kernel {
+                    BootEntry { initrds: Vec::new(), options: String::new(), ..open.clone() }
+                } else {
+                    open.clone()
+                };
+                entry.line = index.saturating_add(1);
+                path.clone_into(&mut entry.kernel);
+                add_options(&mut entry, options);
+                entries.push(entry);
+                has_kernel = true;
+                continue;
             }
-            Keyword::Options => {
-                if let Some(entry) = entries.last_mut() {
-                    let joined = format!("{} {}", entry.options, rest.trim());
-                    entry.options = joined.trim().to_owned();
-                    add_option_initrds(entry);
-                }
-            }
-            Keyword::Initrd => {
-                if let Some(entry) = entries.last_mut() {
-                    let words = rest.split([' ', '\t', ',']).filter(|word| !word.is_empty() && !word.starts_with('$'));
-                    entry.initrds.extend(words.map(str::to_owned));
-                }
-            }
-            Keyword::Other => {}
+            Keyword::Options | Keyword::Initrd => {}
+            Keyword::Other => continue,
         }
-    }
-    if kind == BootloaderKind::Bls {
-        for entry in &mut entries {
-            entry.title.clone_from(&title);
+        let Some(entry) = (if has_kernel { entries.last_mut() } else { Some(&mut open) }) else { continue };
+        if keyword == Keyword::Options {
+            add_options(entry, rest);
+        } else {
+            let words = rest.split([' ', '\t', ',']).filter(|word| !word.is_empty() && !word.starts_with('$'));
+            entry.initrds.extend(words.map(str::to_owned));
         }
     }
     entries
+}
+
+fn add_options(entry: &mut BootEntry, options: &str) {
+    let joined = format!("{} {}", entry.options, options.trim());
+    joined.trim().clone_into(&mut entry.options);
+    add_option_initrds(entry);
 }
 
 /// extlinux may give the image as `initrd=` on the command line.
@@ -294,6 +299,11 @@ mod tests {
         let entry = &parse_as(BootloaderKind::Extlinux, extlinux)[0];
         assert_eq!(entry.initrds, ["../initramfs-lts", "a", "b"]);
         assert!(parse_as(BootloaderKind::Grub2, "linux\ninitrd x\nlinux /a").len() == 2);
+        let bls = "initrd /i\noptions a\nlinux /v\noptions b\ntitle T\n";
+        let entry = &parse_as(BootloaderKind::Bls, bls)[0];
+        assert_eq!((entry.title.as_deref(), entry.options.as_str(), entry.initrds.len()), (Some("T"), "a b", 1));
+        let two = parse_as(BootloaderKind::Extlinux, "label a\nappend x\nlinux /a\nlabel b\nlinux /b\n");
+        assert_eq!((two[0].options.as_str(), two[1].options.as_str(), two[1].title.as_deref()), ("x", "", Some("b")));
     }
 
     #[test]

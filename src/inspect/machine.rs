@@ -163,18 +163,18 @@ impl Machine {
 
 /// A kernel's name of a disk or partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Device<'a> {
+struct Device<'a> {
     /// `sda`, `nvme0n1`.
-    pub(crate) disk: &'a str,
+    disk: &'a str,
     /// Its place among disks of its kind, from 0.
-    pub(crate) index: Option<usize>,
+    index: Option<usize>,
     /// From 1.
-    pub(crate) partition: Option<u32>,
+    partition: Option<u32>,
 }
 
 impl<'a> Device<'a> {
     /// Reads `sda1`, `hdb`, `xvda2`, `vdc`, `nvme0n1p3`; nothing else.
-    pub(crate) fn parse(name: &'a str) -> Option<Self> {
+    fn parse(name: &'a str) -> Option<Self> {
         if let Some(rest) = name.strip_prefix("nvme") {
             let (controller, rest) = rest.split_once('n')?;
             let (namespace, partition) = match rest.split_once('p') {
@@ -203,6 +203,12 @@ impl<'a> Device<'a> {
         })?;
         Some(Self { disk, index: one_based.checked_sub(1), partition })
     }
+}
+
+/// Whether `name` is a kernel's name of a disk or partition that depends on the bus: `sda1`, `nvme0n1p2`.
+#[must_use]
+pub fn is_disk_name(name: &str) -> bool {
+    Device::parse(name).is_some()
 }
 
 fn split_part(name: &str) -> Option<(&str, Option<u32>)> {

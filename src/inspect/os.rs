@@ -6,8 +6,9 @@ use std::io::Read;
 use serde::Serialize;
 
 use super::Reader;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fs::Tree;
+use crate::fs::tree::cause;
 
 /// Name and version of a distribution.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -127,8 +128,7 @@ pub(super) fn arch(tree: &Tree) -> Result<Option<String>> {
                 Ok(0) => break,
                 Ok(count) => filled = filled.saturating_add(count),
                 Err(error) => {
-                    let failure = file.take_failure();
-                    return Err(failure.unwrap_or_else(|| crate::Error::unreadable("reading a program", error)));
+                    return Err(cause(error, |error| Error::unreadable("reading a program", error)));
                 }
             }
         }

@@ -1,0 +1,226 @@
+//! A plan in the making: reads see what is planned already, and every path gets one action.
+
+use std::collections::BTreeMap;
+
+use super::{Action, Change, Left, Plan, diff};
+use crate::error::{Kind, Result};
+use crate::fs::tree::split_name;
+use crate::fs::{Attributes, Tree};
+use crate::inspect::{Facts, Machine, Root};
+use crate::limits;
+
+/// Bytes that each file system keeps free of fixes, so that the guest can still start.
+const RESERVE: u64 = 1 << 20;
+
+const BLOCK: u64 = 4096;
+
+/// Whether the guest boots without a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Vital {
+    /// It boots, but may lack something.
+    No,
+    /// It does not find its root.
+    Yes,
+}
+
+pub(super) struct Draft<'a> {
+    facts: &'a Facts,
+    machine: &'a Machine,
+    root: &'a Root,
+    plan: Plan,
+    taken: BTreeMap<Vec<u8>, u64>,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(facts: &'a Facts, machine: &'a Machine, root: &'a Root) -> Self {
+        Self { facts, machine, root, plan: Plan::default(), taken: BTreeMap::new() }
+    }
+
+    pub(super) fn facts(&self) -> &'a Facts {
+        self.facts
+    }
+
+    pub(super) fn machine(&self) -> &'a Machine {
+        self.machine
+    }
+
+    pub(super) fn root(&self) -> &'a Root {
+        self.root
+    }
+
+    pub(super) fn tree(&self) -> &'a Tree {
+        &self.root.tree
+    }
+
+    pub(super) fn finish(self) -> Plan {
+        self.plan
+    }
+
+    pub(super) fn left(&mut self, left: Left) {
+        if !self.plan.left.contains(&left) {
+            self.plan.left.push(left);
+        }
+    }
+
+    /// Notes something that is left and does not keep the guest from booting.
+    pub(super) fn leave(&mut self, path: &str, what: impl Into<String>, why: impl Into<String>) {
+        self.left(Left { path: path.to_owned(), what: what.into(), why: why.into(), stops_boot: false });
+    }
+
+    /// The length of the file at `path`.
+    pub(super) fn size_of(&self, path: &str) -> Result<u64> {
+        Ok(self.tree().find(path)?.map_or(0, |found| found.stat.size))
+    }
+
+    /// A configuration file with its canonical path, as it will be after what is planned. A file that is too large is left.
+    pub(super) fn read(&mut self, path: &str) -> Result<Option<(String, Vec<u8>)>> {
+        let canonical = self.tree().find(path)?.and_then(|found| found.text().map(str::to_owned));
+        let canonical = canonical.unwrap_or_else(|| path.to_owned());
+        let planned = self.plan.actions.iter().find(|action| action.path == canonical);
+        if let Some(Change::Edit { content, .. } | Change::Create { content, .. }) =
+            planned.map(|action| &action.change)
+        {
+            return Ok(Some((canonical, content.clone())));
+        }
+        match self.tree().read(&canonical, limits::MAX_GUEST_CONFIG) {
+            Err(error) if error.kind() == Kind::Limit => {
+                self.leave(&canonical, "the file is not looked at", error.to_string());
+                Ok(None)
+            }
+            other => Ok(other?.map(|content| (canonical, content))),
+        }
+    }
+
+    /// Plans new content for a file that exists. Nothing happens when it is the same; a second edit joins the first.
+    pub(super) fn edit(
+        &mut self,
+        fix: &'static str,
+        path: &str,
+        content: Vec<u8>,
+        what: &str,
+        why: &str,
+        vital: Vital,
+    ) -> Result<()> {
+        if let Some(action) = self.plan.actions.iter_mut().find(|action| action.path == path) {
+            if let Change::Edit { before, content: old, diff: shown } = &mut action.change
+                && *old != content
+            {
+                *shown = diff::unified(before, &content);
+                *old = content;
+                action.what = format!("{}; {what}", action.what);
+                action.why = if action.why == why { action.why.clone() } else { format!("{}; {why}", action.why) };
+            }
+            return Ok(());
+        }
+        let Some(before) = self.tree().read(path, limits::MAX_GUEST_CONFIG)?.filter(|before| *before != content) else {
+            return Ok(());
+        };
+        let diff = diff::unified(&before, &content);
+        self.act(fix, path, what, why, Change::Edit { diff, before, content }, vital)
+    }
+
+    /// Plans a new text file of mode 0644, with the directories above it. Nothing happens when the path exists.
+    pub(super) fn create(&mut self, fix: &'static str, path: &str, content: &str, what: &str, why: &str) -> Result<()> {
+        if self.is_taken(path)? {
+            return Ok(());
+        }
+        let attributes = self.attributes(fix, path, 0o644, why)?;
+        let content = content.as_bytes().to_vec();
+        let diff = diff::unified(&[], &content);
+        self.act(fix, path, what, why, Change::Create { diff, attributes, content }, Vital::No)
+    }
+
+    /// Plans a symbolic link, with the directories above it. Nothing happens when the path exists.
+    pub(super) fn link(&mut self, fix: &'static str, path: &str, target: &str, what: &str, why: &str) -> Result<()> {
+        if self.is_taken(path)? {
+            return Ok(());
+        }
+        let attributes = self.attributes(fix, path, 0o777, why)?;
+        self.act(fix, path, what, why, Change::Link { target: target.to_owned(), attributes }, Vital::No)
+    }
+
+    /// Plans any change, or leaves it when the file system cannot take it.
+    pub(super) fn act(
+        &mut self,
+        fix: &'static str,
+        path: &str,
+        what: impl Into<String>,
+        why: &str,
+        change: Change,
+        vital: Vital,
+    ) -> Result<()> {
+        let what = what.into();
+        if let Some(reason) = self.reserve(path, growth(&change))? {
+            self.left(Left { path: path.to_owned(), what, why: reason, stops_boot: vital == Vital::Yes });
+            return Ok(());
+        }
+        self.plan.actions.push(Action {
+            path: path.to_owned(),
+            fix,
+            what,
+            why: why.to_owned(),
+            reversible: true,
+            change,
+        });
+        Ok(())
+    }
+
+    fn is_taken(&self, path: &str) -> Result<bool> {
+        let planned = self.plan.actions.iter().any(|action| action.path == path);
+        Ok(planned || self.tree().find_link(path)?.is_some())
+    }
+
+    /// What a new file gets. It takes the label of its directory, as a new file in a running guest would.
+    fn attributes(&mut self, fix: &'static str, path: &str, mode: u32, why: &str) -> Result<Attributes> {
+        let Some((dir, _)) = path.rsplit_once('/').filter(|(dir, _)| !dir.is_empty()) else {
+            return Ok(Attributes { mode, ..Attributes::default() });
+        };
+        if !self.is_taken(dir)? {
+            let attributes = self.attributes(fix, dir, 0o755, why)?;
+            self.act(fix, dir, "create the directory", why, Change::CreateDir { attributes }, Vital::No)?;
+        }
+        let xattrs = self.tree().xattrs(self.existing(dir)?).unwrap_or_default();
+        let label = xattrs.into_iter().filter(|(name, _)| name == b"security.selinux").collect();
+        Ok(Attributes { mode, xattrs: label, ..Attributes::default() })
+    }
+
+    /// The nearest path upward that exists.
+    fn existing<'p>(&self, path: &'p str) -> Result<&'p [u8]> {
+        let mut path = path.as_bytes();
+        while self.tree().find(path)?.is_none() {
+            path = split_name(path).map_or(b"/", |(dir, _)| dir);
+        }
+        Ok(path)
+    }
+
+    /// Takes `bytes` of the file system that `path` is on; `Some` says why they cannot be had.
+    fn reserve(&mut self, path: &str, bytes: u64) -> Result<Option<String>> {
+        let place = self.existing(path)?;
+        let available = match self.tree().available(place) {
+            Ok(available) => available,
+            Err(error) if matches!(error.kind(), Kind::Unsupported | Kind::Refused | Kind::Corrupt) => {
+                return Ok(Some(format!("its file system cannot be written: {error}")));
+            }
+            Err(error) => return Err(error),
+        };
+        let mount = self.tree().mount_of(place)?.to_vec();
+        let taken = self.taken.entry(mount).or_default();
+        let wanted = taken.saturating_add(bytes);
+        if bytes > 0 && wanted.saturating_add(RESERVE) > available {
+            return Ok(Some(format!("its file system has {available} bytes left, and {wanted} are needed")));
+        }
+        *taken = wanted;
+        Ok(None)
+    }
+}
+
+/// Bytes that a change may allocate.
+fn growth(change: &Change) -> u64 {
+    let size = |content: &[u8]| u64::try_from(content.len()).unwrap_or(u64::MAX);
+    let blocks = |bytes: u64| bytes.div_ceil(BLOCK).saturating_mul(BLOCK);
+    match change {
+        Change::Append { content, .. } | Change::Create { content, .. } => blocks(size(content)).saturating_add(BLOCK),
+        Change::CreateDir { .. } | Change::Link { .. } => 2 * BLOCK,
+        Change::Edit { before, content, .. } => blocks(size(content)).saturating_sub(blocks(size(before))),
+    }
+}

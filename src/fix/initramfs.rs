@@ -1,0 +1,251 @@
+//! Gives an initramfs the virtio drivers that its kernel needs to find its root on KVM, without running any program of the
+//! guest.
+//!
+//! First the image is read as the kernel reads it. If the drivers are there, or built into the kernel, nothing is touched.
+//! Otherwise a segment is appended: the missing modules, uncompressed, and a module index of the union of what the image has
+//! and what it gets. Nothing in the image is changed, so cutting the file at its old length undoes it.
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
+
+mod codec;
+mod cpio;
+mod image;
+mod index;
+mod modules;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use self::codec::Codec;
+use self::image::{Image, Node};
+use self::modules::{Lists, Module, name_of, plain_path};
+use super::draft::{Draft, Vital};
+use super::{Change, Left};
+use crate::error::{Error, Kind, Result, escape};
+use crate::inspect::Kernel;
+use crate::inspect::kernels::modules_dir;
+use crate::limits;
+
+/// Drivers of the transports and disks that KVM offers. Each must be in the image or in the kernel; what they need follows.
+const WANTED: &[&str] = &["virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod"];
+
+/// Programs that load modules by their aliases, one of which an image must have for a module to be of use.
+const LOADERS: &[&str] = &["udevd", "systemd-udevd", "modprobe", "kmod", "busybox", "nlplug-findfs", "mdev", "udevadm"];
+
+/// Plans the segments for every kernel. Gives whether any image lacked drivers.
+pub(super) fn plan(draft: &mut Draft<'_>) -> Result<bool> {
+    let mut lacked = false;
+    let mut seen: BTreeSet<String> = BTreeSet::new();
+    for kernel in draft.facts().kernels.clone() {
+        if kernel.initramfs.is_empty() {
+            check_builtin(draft, &kernel)?;
+        }
+        for path in &kernel.initramfs {
+            if seen.insert(path.clone()) {
+                lacked |= plan_image(draft, &kernel, path)?;
+            }
+        }
+    }
+    Ok(lacked)
+}
+
+/// A kernel without an initramfs must have everything built in.
+fn check_builtin(draft: &mut Draft<'_>, kernel: &Kernel) -> Result<()> {
+    let lists = match &kernel.modules {
+        Some(dir) => Lists::of_guest(draft.tree(), dir)?,
+        None => Lists::default(),
+    };
+    if WANTED.iter().any(|name| !lists.is_builtin(name)) {
+        draft.left(Left {
+            path: kernel.image.clone(),
+            what: "the kernel has no initramfs that could be given virtio drivers".to_owned(),
+            why: "its drivers for virtio are not known to be built in; without them it finds no root on virtio"
+                .to_owned(),
+            stops_boot: true,
+        });
+    }
+    Ok(())
+}
+
+fn plan_image(draft: &mut Draft<'_>, kernel: &Kernel, path: &str) -> Result<bool> {
+    let why = match examine(draft, kernel, path) {
+        Ok(Verdict::Complete) => return Ok(false),
+        Ok(Verdict::Lacks { segment, modules }) => {
+            let what = format!("append {} drivers and an index of them: {}", modules.len(), modules.join(" "));
+            let why = "without them it finds no disk on virtio";
+            let change = Change::Append { size_before: draft.size_of(path)?, content: segment };
+            draft.act("initramfs", path, what, why, change, Vital::Yes)?;
+            return Ok(true);
+        }
+        Ok(Verdict::Cannot(why)) => why,
+        Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Limit | Kind::Unsupported) => error.to_string(),
+        Err(error) => return Err(error.at(path)),
+    };
+    draft.left(Left {
+        path: path.to_owned(),
+        what: "the initramfs is not given virtio drivers".to_owned(),
+        why,
+        stops_boot: true,
+    });
+    Ok(true)
+}
+
+enum Verdict {
+    /// It has all that it needs, or is no image of a root (microcode).
+    Complete,
+    /// This is to be appended.
+    Lacks { segment: Vec<u8>, modules: Vec<String> },
+    /// It lacks drivers, and why it cannot get them.
+    Cannot(String),
+}
+
+fn examine(draft: &Draft<'_>, kernel: &Kernel, path: &str) -> Result<Verdict> {
+    let tree = draft.tree();
+    let file =
+        tree.open(path)?.ok_or_else(|| Error::new(Kind::NotFound, "guest.not-found", "no such file").at(path))?;
+    if file.size() > limits::MAX_INITRAMFS {
+        return Ok(Verdict::Cannot(format!("it has {} bytes, more than any real one", file.size())));
+    }
+    let image = image::read(file)?;
+    if is_early(&image) {
+        return Ok(Verdict::Complete);
+    }
+    let Some((release, image_dir)) = release_of(&image, kernel) else {
+        return Ok(Verdict::Cannot("the release of its kernel is not known".to_owned()));
+    };
+    let guest_dir = modules_dir(tree, &release)?;
+    let guest = match &guest_dir {
+        Some(dir) => Lists::of_guest(tree, dir)?,
+        None => Lists::default(),
+    };
+    let own = own_lists(&image, &image_dir);
+    let present = present_modules(&image, &image_dir);
+    let has = |name: &str| present.contains_key(name) || own.is_builtin(name) || guest.is_builtin(name);
+    let missing: Vec<&str> = WANTED.iter().copied().filter(|name| !has(name)).collect();
+    if missing.is_empty() {
+        return Ok(Verdict::Complete);
+    }
+    let absent: Vec<&str> = missing.iter().copied().filter(|name| guest.module(name).is_none()).collect();
+    let (Some(guest_dir), true) = (&guest_dir, absent.is_empty()) else {
+        return Ok(Verdict::Cannot(format!("the kernel {} has no module {}", escape(&release), absent.join(", "))));
+    };
+    if !can_load(&image) {
+        return Ok(Verdict::Cannot("it has no program that loads modules by itself".to_owned()));
+    }
+    let added: Vec<&Module> = guest.closure(missing).into_iter().filter(|module| !has(&module.name)).collect();
+    let lists = guest.union(&own, &present, &added);
+    let segment = build(draft, &image, &image_dir, guest_dir, &added, &lists)?;
+    match join(&image, segment)? {
+        Some(segment) => {
+            Ok(Verdict::Lacks { segment, modules: added.iter().map(|module| module.name.clone()).collect() })
+        }
+        None => Ok(Verdict::Cannot("the kernel does not read on behind its last, compressed part".to_owned())),
+    }
+}
+
+/// Whether an image holds nothing but what the processor gets before the kernel starts, or nothing at all.
+fn is_early(image: &Image) -> bool {
+    image.nodes().all(|(name, _)| {
+        name.is_empty() || name.split(|byte| *byte == b'/').next() == Some(b"kernel") || name == b"early_cpio"
+    })
+}
+
+/// The release that the image is for, and the directory of its modules in the image.
+fn release_of(image: &Image, kernel: &Kernel) -> Option<(String, String)> {
+    let mut releases = image.releases();
+    if let Some(release) = &kernel.release {
+        if let Some(found) = releases.iter().find(|(known, _)| known == release) {
+            return Some(found.clone());
+        }
+        if releases.is_empty() || kernel.modules.is_some() {
+            return Some((release.clone(), image.canonical(&format!("lib/modules/{release}"))?));
+        }
+    }
+    if releases.len() == 1 { releases.pop() } else { None }
+}
+
+fn own_lists(image: &Image, dir: &str) -> Lists {
+    let text = |name: &str| image.text(&format!("{dir}/{name}")).unwrap_or_default();
+    Lists::parse(
+        &text("modules.dep"),
+        &text("modules.alias"),
+        &text("modules.symbols"),
+        &text("modules.softdep"),
+        &text("modules.builtin"),
+    )
+}
+
+/// The modules in the image: names, and paths relative to `dir`.
+fn present_modules(image: &Image, dir: &str) -> BTreeMap<String, String> {
+    let prefix = format!("{dir}/");
+    let files = image.nodes().filter(|(_, node)| matches!(node, Node::File | Node::Link(_)));
+    let paths = files.filter_map(|(name, _)| std::str::from_utf8(name).ok()?.strip_prefix(prefix.as_str()));
+    paths.filter_map(|path| Some((name_of(path)?, path.to_owned()))).collect()
+}
+
+fn can_load(image: &Image) -> bool {
+    image.nodes().any(|(name, node)| {
+        let last = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        matches!(node, Node::File | Node::Link(_)) && LOADERS.iter().any(|loader| loader.as_bytes() == last)
+    })
+}
+
+fn build(
+    draft: &Draft<'_>,
+    image: &Image,
+    image_dir: &str,
+    guest_dir: &str,
+    added: &[&Module],
+    lists: &Lists,
+) -> Result<Vec<u8>> {
+    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    for module in added {
+        let from = format!("{guest_dir}/{}", module.path);
+        let content = draft.tree().read(&from, limits::MAX_MODULE)?;
+        let content = content.ok_or_else(|| {
+            Error::corrupt("initramfs.module-missing", "a module that modules.dep names is not there").at(&from)
+        })?;
+        let content = codec::module(&module.path, content).map_err(|error| error.at(&from))?;
+        if !content.starts_with(b"\x7fELF") {
+            return Err(Error::corrupt("initramfs.module-missing", "a module is no ELF file").at(&from));
+        }
+        files.insert(format!("{image_dir}/{}", plain_path(&module.path)), content);
+    }
+    for (name, content) in lists.files()? {
+        files.insert(format!("{image_dir}/{name}"), content);
+    }
+    let mut writer = cpio::Writer::default();
+    let mut dirs: BTreeSet<String> = BTreeSet::new();
+    for path in files.keys() {
+        for (at, _) in path.match_indices('/') {
+            let dir = path.get(..at).unwrap_or_default();
+            if image.node(dir).is_none() && dirs.insert(dir.to_owned()) {
+                writer.dir(dir)?;
+            }
+        }
+    }
+    for (path, content) in &files {
+        writer.file(path, content)?;
+    }
+    writer.finish()
+}
+
+/// What to append so that the kernel reads `segment` behind the image; `None` when it would not get there.
+fn join(image: &Image, segment: Vec<u8>) -> Result<Option<Vec<u8>>> {
+    let end = image.end;
+    let aligned = |size: u64| usize::try_from(size.wrapping_neg() % 4).unwrap_or(0);
+    match end.codec {
+        // No end mark: what follows at once is read as the next frame, and its content continues the first one's.
+        Some(Codec::Lz4) if !end.decoded.is_multiple_of(4) => Ok(None),
+        Some(Codec::Lz4) if end.padding == 0 => Codec::Lz4.encode(&segment).map(Some),
+        Some(codec) if codec.can_continue() => {
+            let mut appended = vec![0; aligned(end.size)];
+            appended.extend(codec.encode(&segment)?);
+            Ok(Some(appended))
+        }
+        Some(_) => Ok(None),
+        None => {
+            let mut appended = vec![0; aligned(end.size)];
+            appended.extend(segment);
+            Ok(Some(appended))
+        }
+    }
+}

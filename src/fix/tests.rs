@@ -1,0 +1,1 @@
+//! A synthetic Debian guest from VMware: planned, fixed, and planned again.
