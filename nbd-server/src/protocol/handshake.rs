@@ -368,3 +368,6 @@ impl Answer<'_> {
         found
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,9 @@ const DATA_CHUNK: usize = 28;
 /// Bytes of the header of a chunk that holds extents: the chunk's, and the context.
 const STATUS_CHUNK: usize = 24;
 
+/// What extents are multiples of, but for the ends of the request.
+const SECTOR: u64 = 512;
+
 /// Where replies go.
 pub trait Wire {
     /// Sends all of `bytes`. With `more`, they end in the middle of a reply that cannot be interrupted, and the next call goes
@@ -255,7 +258,7 @@ impl Reply<'_> {
         let most = if one { 1 } else { usize_of(MAX_EXTENTS) };
         let area = self.out.room(most.saturating_mul(8).saturating_add(STATUS_CHUNK), self.wire)?;
         let (header, area) = split(area, STATUS_CHUNK)?;
-        let mut extents = Extents { slots: area.chunks_exact_mut(8), count: 0, last: None, left: self.request.length };
+        let mut extents = Extents::new(&range, area);
         guarded(|| self.export.extents(range, &mut |extent| extents.add(extent)))
             .map_err(|error| Failure::Export(error, None))?;
         let len = extents.finish().saturating_mul(8);
@@ -270,50 +273,96 @@ impl Reply<'_> {
     }
 }
 
-/// Extents on their way into a block status chunk: equal neighbours become one, and what the export leaves out is data.
+/// Extents on their way into a block status chunk. Equal neighbours become one, and what the export leaves out is data.
+///
+/// Extents end where sectors end, since qemu-img counts in sectors and would take a sector for zeros that only begins with
+/// them. A sector of several kinds has that which promises least.
 struct Extents<'a> {
     slots: ChunksExactMut<'a, u8>,
     count: usize,
+    /// Where the next extent starts, in the export.
+    at: u64,
     /// The extent that may still grow.
-    last: Option<(u32, Allocation)>,
-    /// Bytes of the request that are not told about yet.
-    left: u32,
+    last: Option<(u64, Allocation)>,
+    /// The start of a sector whose end the export has not told about yet.
+    partial: Option<(u64, Allocation)>,
+    /// Bytes of the request that the export has not told about yet.
+    left: u64,
+    full: bool,
 }
 
-impl Extents<'_> {
+impl<'a> Extents<'a> {
+    fn new(range: &Range<u64>, area: &'a mut [u8]) -> Self {
+        let left = range.end.saturating_sub(range.start);
+        let slots = area.chunks_exact_mut(8);
+        Self { slots, count: 0, at: range.start, last: None, partial: None, left, full: false }
+    }
+
     fn add(&mut self, extent: Extent) -> ControlFlow<()> {
-        let length = u32::try_from(extent.length).unwrap_or(u32::MAX).min(self.left);
-        if length == 0 {
-            return if self.left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-        }
-        match &mut self.last {
-            Some((total, kind)) if *kind == extent.kind => *total = total.saturating_add(length),
-            Some(_) if self.slots.len() <= 1 => {
-                self.left = 0;
-                return ControlFlow::Break(());
+        let mut length = extent.length.min(self.left);
+        self.left = self.left.saturating_sub(length);
+        if length > 0
+            && let Some((told, kind)) = self.partial.take()
+        {
+            let sector_end = self.at.saturating_add(told).next_multiple_of(SECTOR);
+            let total = told.saturating_add(length).min(sector_end.saturating_sub(self.at));
+            let kind = weaker(kind, extent.kind);
+            length = length.saturating_sub(total.saturating_sub(told));
+            if self.at.saturating_add(total) == sector_end {
+                self.emit(total, kind);
+            } else {
+                self.partial = Some((total, kind));
             }
+        }
+        let tail = length.min(self.at.saturating_add(length) % SECTOR);
+        self.emit(length.saturating_sub(tail), extent.kind);
+        if tail > 0 {
+            self.partial = Some((tail, extent.kind));
+        }
+        if self.full || self.left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn emit(&mut self, length: u64, kind: Allocation) {
+        if length == 0 || self.full {
+            return;
+        }
+        self.at = self.at.saturating_add(length);
+        match &mut self.last {
+            Some((total, last)) if *last == kind => *total = total.saturating_add(length),
+            Some(_) if self.slots.len() <= 1 => self.full = true,
             _ => {
                 self.settle();
-                self.last = Some((length, extent.kind));
+                self.last = Some((length, kind));
             }
         }
-        self.left = self.left.saturating_sub(length);
-        if self.left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn settle(&mut self) {
         if let Some((length, kind)) = self.last.take()
             && let Some(slot) = self.slots.next()
         {
+            let length = u32::try_from(length).unwrap_or(u32::MAX);
             fill(slot, &[&length.to_be_bytes(), &kind.flags().to_be_bytes()]);
             self.count = self.count.saturating_add(1);
         }
     }
 
     fn finish(mut self) -> usize {
-        let _ = self.add(Extent { length: u64::from(self.left), kind: Allocation::Data });
+        let _ = self.add(Extent { length: self.left, kind: Allocation::Data });
+        if let Some((length, kind)) = self.partial.take() {
+            self.emit(length, kind);
+        }
         self.settle();
         self.count
+    }
+}
+
+/// The kind of something of both kinds: that which promises less.
+const fn weaker(a: Allocation, b: Allocation) -> Allocation {
+    match (a, b) {
+        (Allocation::Hole, Allocation::Hole) => Allocation::Hole,
+        (Allocation::Data, _) | (_, Allocation::Data) => Allocation::Data,
+        _ => Allocation::Zero,
     }
 }
 
@@ -398,3 +447,6 @@ fn usize_of(length: u32) -> usize {
 fn u64_of(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 use std::io;
 
 use crate::protocol::Request;
+use crate::protocol::constants::REQUEST_MAGIC;
 
 /// Room for several hundred requests, which arrive together when a client pipelines them.
 const CAPACITY: usize = 16 << 10;
@@ -31,6 +32,9 @@ impl Inbox {
     /// If what follows cannot be understood, so that the connection must end.
     pub(super) fn next(&mut self) -> io::Result<Option<Request>> {
         self.drop_payload();
+        if self.received().first_chunk().is_some_and(|magic| *magic != REQUEST_MAGIC.to_be_bytes()) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         let Some(bytes) = self.received().get(..Request::SIZE) else { return Ok(None) };
         let request = Request::parse(bytes).ok_or(io::ErrorKind::InvalidData)?;
         let payload = request.payload().ok_or(io::ErrorKind::InvalidData)?;
@@ -69,7 +73,7 @@ impl Inbox {
 #[allow(clippy::arithmetic_side_effects, clippy::as_conversions, reason = "tests compute with small numbers")]
 mod tests {
     use super::*;
-    use crate::protocol::constants::{CMD_READ, CMD_WRITE, REQUEST_MAGIC};
+    use crate::protocol::constants::{CMD_READ, CMD_WRITE};
     use proptest::prelude::*;
 
     fn bytes(command: u16, cookie: u64, length: u32) -> Vec<u8> {
@@ -85,7 +89,8 @@ mod tests {
     #[test]
     fn a_wrong_magic_number_ends_the_connection() {
         assert!(Inbox::new(&[7; Request::SIZE]).next().is_err());
-        assert!(Inbox::new(&[7; Request::SIZE - 1]).next().unwrap().is_none());
+        assert!(Inbox::new(&[7; 4]).next().is_err(), "as soon as it is there");
+        assert!(Inbox::new(&[7; 3]).next().unwrap().is_none());
     }
 
     proptest! {
