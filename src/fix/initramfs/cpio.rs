@@ -215,7 +215,9 @@ fn broken(error: io::Error) -> Error {
 mod tests {
     use super::*;
 
-    fn list(archive: &[u8]) -> Result<(Vec<(String, u32, Vec<u8>)>, u64)> {
+    type Listed = (String, u32, Vec<u8>);
+
+    fn list(archive: &[u8]) -> Result<(Vec<Listed>, u64)> {
         let mut entries = Vec::new();
         let mut input = archive;
         let taken = read(&mut input, &mut |entry, body| {
