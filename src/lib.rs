@@ -20,6 +20,7 @@ pub mod fix;
 pub mod format;
 pub mod fs;
 pub mod inspect;
+pub mod libvirt;
 pub mod limits;
 pub mod overlay;
 pub mod session;

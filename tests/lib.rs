@@ -18,4 +18,5 @@ mod architecture;
 mod docs;
 mod file_disk;
 mod guest;
+mod libvirt;
 mod volume;

@@ -100,6 +100,14 @@ pub const CODES: &[(&str, &str)] = &[
     ("guest.not-found", "A path leads to nothing inside the guest."),
     ("guest.not-regular", "A path inside the guest leads to something that is not a regular file."),
     (
+        "libvirt.path",
+        "The path of an image cannot stand in a libvirt domain: it is relative, not UTF-8, or has control characters. Choose another output directory or name.",
+    ),
+    (
+        "libvirt.secure-boot",
+        "Secure boot needs system management mode, which only the machine type q35 has. Choose q35 or leave secure boot off.",
+    ),
+    (
         "output.full",
         "The file system of the output has no room left. Nothing appears under the final name; free some space or choose another directory, then run the same command again.",
     ),
