@@ -22,6 +22,8 @@ integration() {
         triple=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
         runner=("CARGO_TARGET_${triple}_RUNNER=sudo -E")
     fi
+    # Without a choice of targets, so that cargo builds the example that the tests run.
+    env "${runner[@]}" cargo test --locked --package hyper2kvm-fuse
     env "${runner[@]}" cargo test --locked --test integration
 }
 
