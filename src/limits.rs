@@ -106,3 +106,6 @@ pub const MAX_INITRAMFS: u64 = 1 << 30;
 
 /// Bytes of one diff in a plan; what is longer is cut.
 pub const MAX_DIFF: usize = 16 << 10;
+
+/// Refcount blocks of a qcow2 image that is written: qemu reads a refcount table of at most 8 MiB.
+pub const MAX_QCOW2_REFCOUNT_BLOCKS: u64 = (8 << 20) / 8;

@@ -27,6 +27,18 @@ pub const CODES: &[(&str, &str)] = &[
         "A thread that read part of the source ended before it was done. Another error or a bug report precedes this one.",
     ),
     (
+        "convert.cluster",
+        "The qcow2 cluster size must be a power of two from 4 KiB to 2 MiB, and large enough that the tables of a disk of this size stay within what QEMU reads. 64 KiB is good for disks up to some petabytes.",
+    ),
+    (
+        "convert.empty",
+        "The disk has no bytes, so there is nothing to convert. The export that made it probably failed.",
+    ),
+    (
+        "convert.thread",
+        "A worker thread could not be started, or it stopped in an unexpected way. The latter is a bug in hyper2kvm, please report it.",
+    ),
+    (
         "disk.range",
         "A read or write went past the end of a disk. The image's own metadata points outside of the data it describes, or the file was cut short.",
     ),
@@ -108,9 +120,28 @@ pub const CODES: &[(&str, &str)] = &[
         "Secure boot needs system management mode, which only the machine type q35 has. Choose q35 or leave secure boot off.",
     ),
     (
+        "output.changed",
+        "While the output was being written, something else removed or replaced its .partial file. Nothing was given the final name; run the command again.",
+    ),
+    (
+        "output.exists",
+        "A file of the output's name exists. It is replaced only with --force, and only once the new one is complete and verified.",
+    ),
+    (
         "output.full",
         "The file system of the output has no room left. Nothing appears under the final name; free some space or choose another directory, then run the same command again.",
     ),
+    ("output.locked", "Another process holds the lock on this output's .partial file: it is being written right now."),
+    ("output.name", "The output must be the name of a file, not a directory or a path that ends in .."),
+    (
+        "output.space",
+        "By the source's map the output could need more room than its file system has. Zeros among the data are not known before they are read, so it might have fitted; but a disk that fills up half-way helps nobody.",
+    ),
+    (
+        "output.stale",
+        "A file named like the output with .partial behind it is in the way: a link, another user's file, or no regular file. It was not made by an earlier run of this command, so it is not overwritten.",
+    ),
+    ("output.type", "What has the output's name is not a regular file. It is not replaced, not even with --force."),
     ("output.write", "The operating system refused a write to the output. The cause says why."),
     (
         "overlay.frozen",
@@ -177,6 +208,10 @@ pub const CODES: &[(&str, &str)] = &[
         "session.interrupted",
         "A signal or the caller asked the command to stop. Nothing appears under the final name; run the same command again.",
     ),
+    (
+        "source.changed",
+        "The source was written to while it was copied, so the copy may hold old and new parts. Convert a snapshot, or stop whoever writes to it.",
+    ),
     ("source.disk", "The source has no such disk. Disks are counted from 1 or named; `hyper2kvm info` lists them."),
     ("source.empty", "The source has no bytes at all. A download or export probably failed; get the file again."),
     ("source.read", "The operating system could not read the source. The cause says why."),
@@ -189,6 +224,10 @@ pub const CODES: &[(&str, &str)] = &[
         "The source file became shorter while it was read. What is missing is never taken as zeros; get the file again.",
     ),
     ("source.type", "The source is a directory, fifo, socket or character device. Name the image file itself."),
+    (
+        "verify.mismatch",
+        "The output was read back and does not hold what was read from the source. It was not given its name. Bad memory or a bad disk is the usual cause.",
+    ),
     (
         "vmdk.descriptor",
         "The VMDK's text descriptor is not one, contradicts itself, or has a line that is not understood. Nothing is skipped, since a skipped extent would move all that follow it.",

@@ -1,0 +1,338 @@
+//! The one pass: reads the final disk once, writes the output, reads that back, and only then gives it its name.
+//!
+//! ```text
+//! extents ─► plan ─► read, find zeros, digest (all threads) ─► allocate (in order) ─► write (all threads)
+//!                                                                                         │
+//!                       rename, sync the directory ◄── compare digests ◄── read back ◄── sync
+//! ```
+//!
+//! [`run`] does all of it. For several disks, [`prepare`] each, then copy and verify each, and seal them only when all of them
+//! are verified. Whatever is dropped before it is sealed leaves nothing behind.
+
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::disk::{Checked, Concat, Disk, Fingerprint, Zero};
+use crate::error::{Error, Kind, Result};
+use crate::session::Session;
+
+mod copy;
+mod digest;
+mod ordered;
+mod output;
+mod plan;
+mod progress;
+mod seal;
+mod sink;
+mod space;
+mod verify;
+
+pub use progress::{Phase, Progress, Update};
+pub use space::check_space;
+
+use copy::Pace;
+use digest::Content;
+use output::Output;
+use seal::Partial;
+use sink::Sink;
+use sink::qcow2::Qcow2Sink;
+use sink::raw::RawSink;
+
+/// What to write and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Format of the output.
+    pub format: Format,
+    /// qcow2's cluster size in bytes: a power of two from 4 KiB to 2 MiB.
+    pub cluster_size: u64,
+    /// Whether the output is read back and compared before it gets its name.
+    pub verify: bool,
+    /// Whether an existing output is replaced.
+    pub force: bool,
+    /// Most bytes to read from the source in a second.
+    pub rate_limit: Option<NonZeroU64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { format: Format::Qcow2, cluster_size: 64 << 10, verify: true, force: false, rate_limit: None }
+    }
+}
+
+/// Formats that can be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Version 3, nothing but clusters that are not zero.
+    #[default]
+    Qcow2,
+    /// The bytes as they are, with holes for zeros.
+    Raw,
+}
+
+/// What was done.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The output under its final name.
+    pub path: PathBuf,
+    /// Virtual size of the output in bytes: the source's, rounded up to whole sectors.
+    pub len: u64,
+    /// Bytes of the disk that went where.
+    pub bytes: Bytes,
+    /// Length of the output file in bytes, tables included.
+    pub file_len: u64,
+    /// Digest of the disk's content as it was read, in hexadecimal. It depends on the content only, not on formats, holes or
+    /// the order of reading; [`Verification::Passed`] says that the output has the same one.
+    pub digest: String,
+    /// Whether the output was read back.
+    pub verification: Verification,
+    /// How long each phase took.
+    pub times: Times,
+}
+
+/// Where the bytes of a disk went. `read` + `hole` is the whole disk. `read` is `written` + `zero`, or less where clusters
+/// are larger than 64 KiB and so are written with zeros that were never read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bytes {
+    /// Read from the source.
+    pub read: u64,
+    /// Written to the output, tables not counted.
+    pub written: u64,
+    /// Read, found to be zeros, and left out.
+    pub zero: u64,
+    /// Known to be zeros and never read.
+    pub hole: u64,
+}
+
+/// Whether an output was verified. A digest of the output, taken by its own map through its own reader, equals the digest of
+/// what was read, and its tables are those that were written: the output is what was read. That the source's map told the
+/// truth is not proven by that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verification {
+    /// It was not asked for.
+    Off,
+    /// It holds what was read.
+    Passed,
+}
+
+/// How long each phase took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// Walking the source's map and checking the space.
+    pub plan: Duration,
+    /// Reading and writing.
+    pub copy: Duration,
+    /// Waiting for the output to be durable.
+    pub sync: Duration,
+    /// Reading the output back.
+    pub verify: Duration,
+    /// Giving it its name.
+    pub seal: Duration,
+}
+
+/// Converts `source` into the file `target`. Nothing appears under that name unless all of it succeeds.
+///
+/// # Errors
+/// Those of [`prepare`], [`Prepared::copy`], [`Copied::verify`] and [`Verified::seal`].
+pub fn run(
+    source: Arc<dyn Disk>,
+    target: &Path,
+    options: &Options,
+    session: &Arc<Session>,
+    progress: &dyn Progress,
+) -> Result<Outcome> {
+    prepare(source, target, options, session, progress)?.copy(progress)?.verify(progress)?.seal(progress)
+}
+
+/// Claims `target`, walks the source's map and checks that there is room, before the first byte is written.
+///
+/// # Errors
+/// `output.exists`, `output.locked`, `output.stale`, `output.space` and those of reading the map.
+pub fn prepare(
+    source: Arc<dyn Disk>,
+    target: &Path,
+    options: &Options,
+    session: &Arc<Session>,
+    progress: &dyn Progress,
+) -> Result<Prepared> {
+    options.validate()?;
+    let output = Partial::create(target, options.force)?;
+    prepare_output(source, Arc::new(output), options, session, progress)
+}
+
+/// [`prepare`] for an output that is claimed already.
+fn prepare_output(
+    source: Arc<dyn Disk>,
+    output: Arc<dyn Output>,
+    options: &Options,
+    session: &Arc<Session>,
+    progress: &dyn Progress,
+) -> Result<Prepared> {
+    let start = Instant::now();
+    progress.update(&Update::start(Phase::Plan, 0));
+    let fingerprint = source.fingerprint()?;
+    let source = whole_sectors(source)?;
+    let mut sink: Box<dyn Sink> = match options.format {
+        Format::Qcow2 => Box::new(Qcow2Sink::new(source.len(), options.cluster_size)?),
+        Format::Raw => Box::new(RawSink::new(source.len())),
+    };
+    let needs = space::needs(&*source, &*sink, session)?;
+    needs.check_free(&*output)?;
+    sink.begin(&*output)?;
+    Ok(Prepared {
+        job: Job {
+            source,
+            fingerprint,
+            output,
+            options: options.clone(),
+            session: Arc::clone(session),
+            times: Times { plan: start.elapsed(), ..Times::default() },
+        },
+        sink,
+        needs,
+    })
+}
+
+impl Options {
+    fn validate(&self) -> Result<()> {
+        if self.format == Format::Qcow2
+            && !(self.cluster_size.is_power_of_two() && (4 << 10..=plan::CHUNK).contains(&self.cluster_size))
+        {
+            return Err(Error::new(Kind::Usage, "convert.cluster", "the cluster size is not possible")
+                .expected("a power of two from 4 KiB to 2 MiB")
+                .found(self.cluster_size));
+        }
+        Ok(())
+    }
+}
+
+/// The disk with zeros up to the next sector: no guest can be given part of one.
+fn whole_sectors(source: Arc<dyn Disk>) -> Result<Arc<dyn Disk>> {
+    let len = source.len();
+    if len == 0 {
+        return Err(Error::unsupported("convert.empty", "the disk has no bytes").at(source.describe().1));
+    }
+    let missing = len.next_multiple_of(source.sector_size().bytes()) - len;
+    if missing == 0 {
+        return Ok(source);
+    }
+    let zeros: Arc<dyn Disk> = Checked::wrap(Zero { len: missing });
+    let label = source.describe().1;
+    Ok(Checked::wrap(Concat::new(label, vec![source, zeros])))
+}
+
+/// What every stage needs.
+#[derive(Debug)]
+struct Job {
+    source: Arc<dyn Disk>,
+    /// Of the source as it was given.
+    fingerprint: Fingerprint,
+    output: Arc<dyn Output>,
+    options: Options,
+    session: Arc<Session>,
+    times: Times,
+}
+
+/// An output that is claimed and known to fit.
+#[derive(Debug)]
+pub struct Prepared {
+    job: Job,
+    sink: Box<dyn Sink>,
+    needs: space::Needs,
+}
+
+impl Prepared {
+    /// Copies everything and waits until it is durable.
+    ///
+    /// # Errors
+    /// Those of reading and writing, `source.changed`, and interruption.
+    pub fn copy(self, progress: &dyn Progress) -> Result<Copied> {
+        let Self { mut job, mut sink, needs } = self;
+        let start = Instant::now();
+        let pace = Pace::new(job.options.rate_limit);
+        let to: &mut dyn Sink = &mut *sink;
+        let copied = copy::copy(&*job.source, (to, &*job.output), needs.read, &pace, &job.session, progress)?;
+        if job.source_fingerprint()? != job.fingerprint {
+            return Err(Error::new(Kind::Unreadable, "source.changed", "the source changed while it was copied")
+                .at(job.source.describe().1)
+                .hint("convert a snapshot, or stop what writes to it"));
+        }
+        let file_len = sink.finish(&*job.output)?;
+        job.times.copy = start.elapsed();
+
+        let start = Instant::now();
+        progress.update(&Update::start(Phase::Sync, 0));
+        job.output.sync()?;
+        job.times.sync = start.elapsed();
+        Ok(Copied { job, sink, file_len, content: copied.content, bytes: copied.bytes })
+    }
+}
+
+impl Job {
+    fn source_fingerprint(&self) -> Result<Fingerprint> {
+        // The padding of `whole_sectors` has no state of its own; compare the disk that was given.
+        match self.source.below().first() {
+            Some(given) if self.source.describe().0 == "concat" && self.source.below().len() == 2 => {
+                given.fingerprint()
+            }
+            _ => self.source.fingerprint(),
+        }
+    }
+}
+
+/// An output that is complete and durable, and has no name yet.
+#[derive(Debug)]
+pub struct Copied {
+    job: Job,
+    sink: Box<dyn Sink>,
+    file_len: u64,
+    content: Content,
+    bytes: Bytes,
+}
+
+impl Copied {
+    /// Reads the output back by its own map and compares it with what was read, unless that is turned off.
+    ///
+    /// # Errors
+    /// `verify.mismatch` with the first range that differs, those of reading, and interruption.
+    pub fn verify(mut self, progress: &dyn Progress) -> Result<Verified> {
+        if !self.job.options.verify {
+            return Ok(Verified { copied: self, verification: Verification::Off });
+        }
+        let start = Instant::now();
+        let job = &self.job;
+        let file = job.output.reopen()?;
+        let back = verify::open(Arc::clone(&file), job.options.format, &job.session)?;
+        verify::content(&*job.source, &*back, &self.content, self.bytes.written, &job.session, progress)?;
+        verify::tables(&*self.sink, &*file)?;
+        self.job.times.verify = start.elapsed();
+        Ok(Verified { copied: self, verification: Verification::Passed })
+    }
+}
+
+/// An output that may get its name.
+#[derive(Debug)]
+pub struct Verified {
+    copied: Copied,
+    verification: Verification,
+}
+
+impl Verified {
+    /// Gives the output its name, durably.
+    ///
+    /// # Errors
+    /// `output.exists` when the name was taken meanwhile, and those of the file system.
+    pub fn seal(self, progress: &dyn Progress) -> Result<Outcome> {
+        let Self { copied: Copied { mut job, file_len, content, bytes, .. }, verification } = self;
+        let start = Instant::now();
+        progress.update(&Update::start(Phase::Seal, 0));
+        let path = job.output.publish(job.options.force)?;
+        job.times.seal = start.elapsed();
+        let digest = blake3::Hash::from_bytes(content.total()).to_hex().to_string();
+        Ok(Outcome { path, len: content.len(), bytes, file_len, digest, verification, times: job.times })
+    }
+}
+
+#[cfg(test)]
+mod tests;

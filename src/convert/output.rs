@@ -1,0 +1,39 @@
+//! The output file as the sinks see it, so that tests can fail each call or write something wrong.
+
+use std::fmt::Debug;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::disk::Disk;
+use crate::error::Result;
+
+/// A file that is being written, without its final name.
+pub(super) trait Output: Debug + Send + Sync {
+    /// The final name, for messages.
+    fn name(&self) -> String;
+
+    /// The file system's device number, when that is known.
+    fn device(&self) -> Option<u64>;
+
+    /// Bytes that may still be written to its file system, when that is known.
+    fn free_space(&self) -> Result<Option<u64>>;
+
+    /// Stores all of `data`.
+    fn write_at(&self, data: &[u8], offset: u64) -> Result<()>;
+
+    /// A hint that `range` is complete: writing it to the medium may begin.
+    fn written(&self, range: Range<u64>);
+
+    /// Sets the length of the file.
+    fn set_len(&self, len: u64) -> Result<()>;
+
+    /// Waits until all of it is durable. After a failure nothing that was written can be trusted.
+    fn sync(&self) -> Result<()>;
+
+    /// The file as a disk to read, not from the page cache as far as that can be had.
+    fn reopen(&self) -> Result<Arc<dyn Disk>>;
+
+    /// Gives the file its final name, durably, and says which. Replaces a file of that name only if `force`.
+    fn publish(&self, force: bool) -> Result<PathBuf>;
+}

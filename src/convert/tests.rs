@@ -1,0 +1,650 @@
+use std::ops::{ControlFlow, Range};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::disk::{Extent, ExtentKind, Fault, Visit, until_it_succeeds};
+use crate::session::{Budget, Policy};
+use crate::testing::{arg, noise, qemu_img};
+
+const KIB: usize = 1024;
+
+/// Bytes with a map that need not tell everything: data may be zeros, and zeros may be of either kind.
+#[derive(Clone, Debug)]
+struct Model {
+    bytes: Vec<u8>,
+    extents: Vec<Extent>,
+    changes: Arc<AtomicU64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Noise,
+    DataZeros,
+    Zero,
+    Hole,
+}
+
+impl Model {
+    /// Parts one after the other. Every second one is said to lie before the one before it.
+    fn new(parts: &[(Part, usize)]) -> Arc<Self> {
+        let mut bytes = Vec::new();
+        let mut extents = Vec::new();
+        for (index, (part, len)) in parts.iter().enumerate().filter(|(_, (_, len))| *len > 0) {
+            let start = bytes.len() as u64;
+            let kind = match part {
+                Part::Noise | Part::DataZeros => ExtentKind::Data,
+                Part::Zero => ExtentKind::Zero,
+                Part::Hole => ExtentKind::Hole,
+            };
+            match part {
+                Part::Noise => bytes.extend(noise(index as u64, *len)),
+                _ => bytes.resize(bytes.len() + len, 0),
+            }
+            let place = (index % 3 != 0).then_some(((index as u64) ^ 1) << 40);
+            extents.push(Extent { range: start..bytes.len() as u64, kind, depth: 0, place });
+        }
+        Arc::new(Self { bytes, extents, changes: Arc::default() })
+    }
+
+    fn noise(len: usize) -> Arc<Self> {
+        Self::new(&[(Part::Noise, len)])
+    }
+}
+
+impl Disk for Model {
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let at = usize::try_from(offset).unwrap();
+        buf.copy_from_slice(&self.bytes[at..at + buf.len()]);
+        Ok(())
+    }
+
+    fn extents(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<()> {
+        for extent in &self.extents {
+            let cut = extent.range.start.max(range.start)..extent.range.end.min(range.end);
+            if cut.start >= cut.end {
+                continue;
+            }
+            let place = extent.place.map(|place| place + cut.start - extent.range.start);
+            if visit(Extent { range: cut, place, ..extent.clone() }).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn fingerprint(&self) -> Result<Fingerprint> {
+        Ok(Fingerprint([u8::try_from(self.changes.load(Ordering::Relaxed)).unwrap(); 32]))
+    }
+
+    fn describe(&self) -> (&'static str, String) {
+        ("model", String::new())
+    }
+}
+
+fn checked(model: &Arc<Model>) -> Arc<dyn Disk> {
+    Checked::wrap((**model).clone())
+}
+
+fn session(jobs: usize) -> Arc<Session> {
+    Session::new(Budget::new(0), Policy::default(), jobs)
+}
+
+fn options(format: Format, cluster_size: u64) -> Options {
+    Options { format, cluster_size, ..Options::default() }
+}
+
+/// Every format that is written, with some cluster sizes.
+fn all_options() -> Vec<Options> {
+    let qcow2 = [4 << 10, 64 << 10, 2 << 20].map(|size| options(Format::Qcow2, size));
+    [&qcow2[..], &[options(Format::Raw, 64 << 10)]].concat()
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn bytes_of(path: &Path) -> Vec<u8> {
+    #[allow(clippy::disallowed_methods, reason = "a test reads its own file")]
+    std::fs::read(path).unwrap()
+}
+
+/// Converts `model` and reads the result back: what verification saw is not taken for granted.
+fn convert(model: &Arc<Model>, options: &Options, dir: &Path) -> Outcome {
+    let outcome = run(checked(model), &dir.join("out"), options, &session(2), &()).unwrap();
+    assert_eq!(outcome.verification, Verification::Passed);
+    let padded = model.bytes.len().next_multiple_of(512);
+    assert_eq!(outcome.len, padded as u64);
+    let bytes = outcome.bytes;
+    assert_eq!(bytes.read + bytes.hole, outcome.len);
+    let large = options.format == Format::Qcow2 && options.cluster_size > plan::BLOCK;
+    assert!(bytes.read == bytes.written + bytes.zero || large && bytes.read < bytes.written + bytes.zero, "{bytes:?}");
+    let file_len = std::fs::metadata(&outcome.path).unwrap().len();
+    assert_eq!(file_len, outcome.file_len);
+    if options.format == Format::Raw {
+        assert!(bytes_of(&outcome.path).starts_with(&model.bytes));
+        assert_eq!(file_len, padded as u64);
+    } else {
+        assert_eq!(file_len % options.cluster_size, 0);
+    }
+    outcome
+}
+
+/// `qemu-img` finds nothing wrong with the image, and the bytes of `model` in it.
+fn qemu_agrees(model: &Model, outcome: &Outcome, format: Format, dir: &Path) {
+    let raw = dir.join("raw");
+    std::fs::write(&raw, &model.bytes).unwrap();
+    let format = if format == Format::Raw { "raw" } else { "qcow2" };
+    if format == "qcow2" {
+        let report = qemu_img(&["check", arg(&outcome.path)]);
+        assert!(report.contains("No errors were found"), "{report}");
+    }
+    qemu_img(&["compare", "-f", "raw", "-F", format, arg(&raw), arg(&outcome.path)]);
+}
+
+fn parts() -> impl Strategy<Value = Vec<(Part, usize)>> {
+    let kind = prop_oneof![Just(Part::Noise), Just(Part::DataZeros), Just(Part::Zero), Just(Part::Hole)];
+    let len = prop_oneof![1..700_usize, (1..70_usize).prop_map(|n| n * 4 * KIB), 1..3_000_000_usize];
+    prop::collection::vec((kind, len), 1..8)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn any_map_is_converted(parts in parts(), which in 0..4_usize) {
+        let dir = tempfile::tempdir().unwrap();
+        let model = Model::new(&parts);
+        let options = &all_options()[which];
+        let outcome = convert(&model, options, dir.path());
+        qemu_agrees(&model, &outcome, options.format, dir.path());
+    }
+}
+
+#[test]
+fn odd_sizes() {
+    let chunk = plan::CHUNK as usize;
+    for len in [1, 511, 512, 513, 4095, 65_535, 65_537, chunk - 1, chunk, chunk + 1, 2 * chunk + 700] {
+        let model = Model::noise(len);
+        for options in all_options() {
+            let dir = tempfile::tempdir().unwrap();
+            let outcome = convert(&model, &options, dir.path());
+            qemu_agrees(&model, &outcome, options.format, dir.path());
+        }
+    }
+}
+
+#[test]
+fn the_digest_depends_on_the_content_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut digests: Vec<String> = Vec::new();
+    let told = Model::new(&[(Part::Noise, 100 * KIB), (Part::Hole, 5000 * KIB), (Part::Noise, 7 * KIB)]);
+    let mut untold = (*told).clone();
+    untold.extents = vec![Extent { range: 0..told.len(), kind: ExtentKind::Data, depth: 0, place: None }];
+    for model in [told, Arc::new(untold)] {
+        for options in all_options() {
+            digests.push(convert(&model, &Options { force: true, ..options }, dir.path()).digest);
+        }
+    }
+    digests.dedup();
+    assert_eq!(digests.len(), 1);
+    let other = convert(&Model::noise(100), &Options { force: true, ..Options::default() }, dir.path()).digest;
+    assert_ne!(digests[0], other);
+}
+
+#[test]
+fn the_file_is_the_same_on_every_run() {
+    let parts: Vec<_> =
+        (0..40).map(|n| ([Part::Noise, Part::DataZeros, Part::Hole][n % 3], 100_000 + n * 7777)).collect();
+    let model = Model::new(&parts);
+    for options in all_options() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = [1, 2, 7].map(|jobs| {
+            let path = dir.path().join(format!("{jobs}"));
+            run(checked(&model), &path, &options, &session(jobs), &()).unwrap();
+            blake3::hash(&bytes_of(&path))
+        });
+        assert!(files.windows(2).all(|pair| pair[0] == pair[1]), "{options:?}");
+    }
+}
+
+#[test]
+fn zeros_take_no_space() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = Model::new(&[(Part::DataZeros, 20 << 20), (Part::Noise, 1), (Part::Zero, 9 << 20)]);
+    let outcome = convert(&model, &Options::default(), dir.path());
+    assert_eq!(
+        outcome.bytes,
+        Bytes { read: (20 << 20) + 65_536, written: 65_536, zero: 20 << 20, hole: (9 << 20) - 65_536 + 512 }
+    );
+    assert_eq!(outcome.file_len, 6 * 65_536, "header, L1, data, L2, refcount table, refcount block");
+}
+
+#[test]
+fn a_disk_without_bytes_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = run(checked(&Model::new(&[])), &dir.path().join("out"), &Options::default(), &session(1), &());
+    assert_eq!(error.unwrap_err().code(), "convert.empty");
+    assert!(names(dir.path()).is_empty());
+}
+
+#[test]
+fn impossible_cluster_sizes_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for size in [0, 512, 2048, 5000, 4 << 20, u64::MAX] {
+        let options = options(Format::Qcow2, size);
+        let error = run(checked(&Model::noise(9)), &dir.path().join("out"), &options, &session(1), &()).unwrap_err();
+        assert_eq!((error.code(), error.kind().exit_code()), ("convert.cluster", 2));
+    }
+    let huge: Arc<dyn Disk> = Checked::wrap(Zero { len: 64 << 40 });
+    let small = options(Format::Qcow2, 4 << 10);
+    let error = run(huge, &dir.path().join("out"), &small, &session(1), &()).unwrap_err();
+    assert_eq!(error.code(), "convert.cluster");
+    assert!(names(dir.path()).is_empty());
+}
+
+/// A big disk with a few bytes here and there.
+#[derive(Debug)]
+struct Dots {
+    len: u64,
+    every: u64,
+}
+
+impl Disk for Dots {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        for (at, byte) in (offset..).zip(buf) {
+            *byte = u8::from(at % self.every == 0);
+        }
+        Ok(())
+    }
+
+    fn extents(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let is_dot = at % self.every < 512;
+            let end = if is_dot { at - at % self.every + 512 } else { at - at % self.every + self.every };
+            let (end, kind) = (end.min(range.end), if is_dot { ExtentKind::Data } else { ExtentKind::Hole });
+            if visit(Extent { range: at..end, kind, depth: 0, place: None }) == ControlFlow::Break(()) {
+                break;
+            }
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn fingerprint(&self) -> Result<Fingerprint> {
+        Ok(Fingerprint::of(&[]))
+    }
+
+    fn describe(&self) -> (&'static str, String) {
+        ("dots", String::new())
+    }
+}
+
+#[test]
+fn a_huge_sparse_disk_stays_small() {
+    let dir = tempfile::tempdir().unwrap();
+    for (options, name) in [(options(Format::Qcow2, 64 << 10), "qcow2"), (options(Format::Raw, 0), "raw")] {
+        let disk: Arc<dyn Disk> = Checked::wrap(Dots { len: 1 << 40, every: 50 << 30 });
+        let outcome = run(disk, &dir.path().join(name), &options, &session(2), &()).unwrap();
+        assert_eq!(outcome.bytes.read, 21 * 65_536);
+        let blocks = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&outcome.path).unwrap());
+        assert!(blocks * 512 < 4 << 20, "{name} takes {blocks} blocks");
+    }
+    assert!(qemu_img(&["check", arg(&dir.path().join("qcow2"))]).contains("No errors"));
+}
+
+#[test]
+fn every_failure_of_the_source_is_an_error() {
+    let model = Model::new(&[(Part::Noise, 3 << 20), (Part::Hole, 1 << 20), (Part::Noise, 100 * KIB)]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out");
+    let calls = until_it_succeeds(
+        100,
+        |n, calls| {
+            let source: Arc<dyn Disk> = Checked::wrap(Fault::nth(checked(&model), Arc::clone(calls), n));
+            run(source, &path, &Options::default(), &session(2), &()).map(|_| std::fs::remove_file(&path).unwrap())
+        },
+        |_| assert!(names(dir.path()).is_empty()),
+    );
+    assert!(calls.unwrap() >= 4);
+}
+
+/// What to do to the calls of an output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mischief {
+    /// Fails call number n.
+    Fail(u64),
+    /// Changes one byte of write number n.
+    Flip(u64),
+    /// Leaves write number n out.
+    Skip(u64),
+    /// Puts write number n where the one before it went, and that one where this one should go.
+    Swap(u64),
+    /// Repeats write number n at the place of write n + 1 as well.
+    Repeat(u64),
+    /// Has this much room.
+    Room(u64),
+}
+
+#[derive(Debug)]
+struct Mischievous {
+    partial: Partial,
+    mischief: Mischief,
+    calls: Arc<AtomicU64>,
+    last: Mutex<(Vec<u8>, u64)>,
+}
+
+impl Mischievous {
+    fn call(&self) -> Result<u64> {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        if self.mischief == Mischief::Fail(call) {
+            return Err(Error::write("injected", std::io::ErrorKind::StorageFull.into()));
+        }
+        Ok(call)
+    }
+}
+
+impl Output for Mischievous {
+    fn name(&self) -> String {
+        self.partial.name()
+    }
+
+    fn device(&self) -> Option<u64> {
+        self.partial.device()
+    }
+
+    fn free_space(&self) -> Result<Option<u64>> {
+        self.call()?;
+        match self.mischief {
+            Mischief::Room(room) => Ok(Some(room)),
+            _ => self.partial.free_space(),
+        }
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
+        let call = self.call()?;
+        let mut data = data.to_vec();
+        let mut last = self.last.lock().unwrap();
+        let previous = std::mem::replace(&mut *last, (data.clone(), offset));
+        match self.mischief {
+            Mischief::Flip(n) if n == call => data[0] ^= 1,
+            Mischief::Skip(n) if n == call => return Ok(()),
+            Mischief::Swap(n) if n == call => {
+                self.partial.write_at(&data, previous.1)?;
+                return self.partial.write_at(&previous.0, offset);
+            }
+            Mischief::Repeat(n) if n + 1 == call => data = previous.0,
+            _ => {}
+        }
+        self.partial.write_at(&data, offset)
+    }
+
+    fn written(&self, range: Range<u64>) {
+        self.partial.written(range);
+    }
+
+    fn set_len(&self, len: u64) -> Result<()> {
+        self.call()?;
+        self.partial.set_len(len)
+    }
+
+    fn sync(&self) -> Result<()> {
+        // No test pulls the plug, and hundreds of these would be slow.
+        self.call().map(|_| ())
+    }
+
+    fn reopen(&self) -> Result<Arc<dyn Disk>> {
+        self.call()?;
+        self.partial.reopen()
+    }
+
+    fn publish(&self, force: bool) -> Result<PathBuf> {
+        self.call()?;
+        self.partial.publish(force)
+    }
+}
+
+/// A conversion on one thread, so that calls come in order, with `mischief`.
+fn with_mischief(
+    model: &Arc<Model>,
+    path: &Path,
+    options: &Options,
+    mischief: Mischief,
+    calls: &Arc<AtomicU64>,
+) -> Result<Outcome> {
+    let partial = Partial::create(path, false)?;
+    let output = Mischievous { partial, mischief, calls: Arc::clone(calls), last: Mutex::default() };
+    let session = Session::new(Budget::new(0), Policy::default(), 1);
+    let prepared = prepare_output(checked(model), Arc::new(output), options, &session, &())?;
+    prepared.copy(&())?.verify(&())?.seal(&())
+}
+
+/// Several chunks, so that swapped and repeated writes differ.
+fn several_chunks() -> Arc<Model> {
+    Model::new(&[(Part::Noise, 5 << 20), (Part::Hole, 1 << 20), (Part::Noise, 100 * KIB), (Part::Hole, 99)])
+}
+
+#[test]
+fn every_failure_of_the_output_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out");
+    for options in all_options() {
+        let attempt = |n, calls: &Arc<AtomicU64>| {
+            with_mischief(&several_chunks(), &path, &options, Mischief::Fail(n), calls)
+                .inspect_err(|error| assert_eq!(error.kind(), Kind::NoSpace))
+                .map(|_| std::fs::remove_file(&path).unwrap())
+        };
+        let calls = until_it_succeeds(200, attempt, |_| assert!(names(dir.path()).is_empty()));
+        assert!(calls.unwrap() >= 8, "{options:?}");
+    }
+}
+
+#[test]
+fn wrong_bytes_are_caught() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out");
+    let model = several_chunks();
+    for options in all_options() {
+        let calls = Arc::default();
+        with_mischief(&model, &path, &options, Mischief::Room(u64::MAX), &calls).unwrap();
+        let right = bytes_of(&path);
+        std::fs::remove_file(&path).unwrap();
+        let mut caught = 0;
+        for n in 1..calls.load(Ordering::Relaxed) {
+            for mischief in [Mischief::Flip(n), Mischief::Skip(n), Mischief::Swap(n), Mischief::Repeat(n)] {
+                match with_mischief(&model, &path, &options, mischief, &Arc::default()) {
+                    Err(error) => {
+                        let kind = error.kind();
+                        assert!(matches!(kind, Kind::Mismatch | Kind::Corrupt | Kind::Unsupported), "{error:?}");
+                        assert!(names(dir.path()).is_empty());
+                        caught += 1;
+                    }
+                    Ok(_) => {
+                        assert!(bytes_of(&path) == right, "{options:?} {mischief:?} went unnoticed");
+                        std::fs::remove_file(&path).unwrap();
+                    }
+                }
+            }
+        }
+        assert!(caught >= 12, "{options:?}: {caught}");
+    }
+}
+
+#[test]
+fn a_mismatch_says_where() {
+    let dir = tempfile::tempdir().unwrap();
+    let calls = Arc::default();
+    let raw = options(Format::Raw, 0);
+    // Calls: free space, length, then the data of chunk 0, 1, …
+    let error =
+        with_mischief(&Model::noise(9 << 20), &dir.path().join("out"), &raw, Mischief::Flip(4), &calls).unwrap_err();
+    assert_eq!((error.code(), error.kind().exit_code()), ("verify.mismatch", 6));
+    assert!(error.to_string().contains("offset 0x400000: found different bytes up to 0x400001"), "{error}");
+}
+
+#[test]
+fn too_little_space_is_said_before_the_first_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let calls = Arc::default();
+    let path = dir.path().join("out");
+    for options in all_options() {
+        let error = with_mischief(&Model::noise(9 << 20), &path, &options, Mischief::Room(9 << 20), &calls);
+        if options.format == Format::Raw {
+            error.unwrap();
+        } else {
+            let error = error.unwrap_err();
+            assert_eq!((error.code(), error.kind()), ("output.space", Kind::NoSpace));
+        }
+    }
+}
+
+#[test]
+fn the_space_estimate_is_an_upper_bound() {
+    let chunk = plan::CHUNK as usize;
+    for parts in [
+        vec![(Part::Noise, 40 << 20)],
+        vec![(Part::Noise, 1); 1],
+        vec![(Part::Noise, 1), (Part::Hole, chunk), (Part::Noise, 1)],
+    ] {
+        for options in all_options() {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("out");
+            let prepared = prepare(checked(&Model::new(&parts)), &path, &options, &session(1), &()).unwrap();
+            let bound = prepared.needs.file;
+            let outcome = prepared.copy(&()).unwrap().verify(&()).unwrap().seal(&()).unwrap();
+            let used = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&outcome.path).unwrap()) * 512;
+            assert!(used <= bound, "{options:?}: {used} > {bound}");
+        }
+    }
+}
+
+#[test]
+fn several_outputs_must_fit_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let prepared: Vec<Prepared> = (0..2)
+        .map(|n| {
+            let partial = Partial::create(&dir.path().join(format!("{n}")), false).unwrap();
+            let mischief = Mischief::Room(15 << 20);
+            let output = Mischievous { partial, mischief, calls: Arc::default(), last: Mutex::default() };
+            let source = checked(&Model::noise(9 << 20));
+            prepare_output(source, Arc::new(output), &Options::default(), &session(1), &()).unwrap()
+        })
+        .collect();
+    assert!(check_space(&prepared[..1]).is_ok());
+    assert_eq!(check_space(&prepared).unwrap_err().code(), "output.space");
+}
+
+#[test]
+fn a_source_that_changes_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    for len in [1 << 20, (1 << 20) + 1] {
+        let model = Model::noise(len);
+        let prepared =
+            prepare(checked(&model), &dir.path().join("out"), &Options::default(), &session(1), &()).unwrap();
+        model.changes.store(1, Ordering::Relaxed);
+        assert_eq!(prepared.copy(&()).unwrap_err().code(), "source.changed");
+        assert!(names(dir.path()).is_empty());
+    }
+}
+
+/// Cancels the session at the n-th update and keeps them all.
+struct Watch {
+    updates: Mutex<Vec<Update>>,
+    cancel_at: Option<(usize, Arc<Session>)>,
+}
+
+impl Progress for Watch {
+    fn update(&self, update: &Update) {
+        let mut updates = self.updates.lock().unwrap();
+        updates.push(*update);
+        if let Some((at, session)) = &self.cancel_at
+            && updates.len() > *at
+        {
+            session.cancel();
+        }
+    }
+}
+
+#[test]
+fn progress_tells_every_phase_and_ends_at_the_total() {
+    let dir = tempfile::tempdir().unwrap();
+    let watch = Watch { updates: Mutex::default(), cancel_at: None };
+    run(checked(&several_chunks()), &dir.path().join("out"), &Options::default(), &session(2), &watch).unwrap();
+    let updates = watch.updates.into_inner().unwrap();
+    assert!(updates.is_sorted_by_key(|update| (update.phase, update.done)));
+    for phase in [Phase::Plan, Phase::Copy, Phase::Sync, Phase::Verify, Phase::Seal] {
+        let last = updates.iter().rfind(|update| update.phase == phase).unwrap();
+        assert_eq!(last.done, last.total, "{}", phase.name());
+    }
+}
+
+#[test]
+fn whenever_it_is_cancelled_nothing_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut finished = false;
+    for at in 0.. {
+        let session = session(2);
+        let watch = Watch { updates: Mutex::default(), cancel_at: Some((at, Arc::clone(&session))) };
+        match run(checked(&several_chunks()), &dir.path().join("out"), &Options::default(), &session, &watch) {
+            Err(error) => {
+                assert_eq!((error.kind(), error.kind().exit_code()), (Kind::Interrupted, 7));
+                assert!(names(dir.path()).is_empty());
+            }
+            Ok(_) => {
+                finished = true;
+                break;
+            }
+        }
+    }
+    assert!(finished);
+}
+
+#[test]
+fn unverified_is_said_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { verify: false, ..Options::default() };
+    let outcome = run(checked(&several_chunks()), &dir.path().join("out"), &options, &session(2), &()).unwrap();
+    assert_eq!(outcome.verification, Verification::Off);
+}
+
+#[test]
+fn two_conversions_to_one_name_do_not_mix() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out");
+    let first = prepare(checked(&several_chunks()), &path, &Options::default(), &session(1), &()).unwrap();
+    let second = prepare(checked(&several_chunks()), &path, &Options::default(), &session(1), &());
+    assert_eq!(second.unwrap_err().code(), "output.locked");
+    first.copy(&()).unwrap().verify(&()).unwrap().seal(&()).unwrap();
+    assert_eq!(names(dir.path()), ["out"]);
+}
+
+#[test]
+fn several_outputs_are_sealed_after_all_are_verified() {
+    let dir = tempfile::tempdir().unwrap();
+    let verified: Vec<Verified> = (0..3)
+        .map(|n| {
+            let path = dir.path().join(format!("disk{n}"));
+            let prepared = prepare(checked(&several_chunks()), &path, &Options::default(), &session(1), &()).unwrap();
+            prepared.copy(&()).unwrap().verify(&()).unwrap()
+        })
+        .collect();
+    assert!(names(dir.path()).iter().all(|name| name.ends_with(".partial")));
+    verified.into_iter().for_each(|verified| {
+        verified.seal(&()).unwrap();
+    });
+    assert_eq!(names(dir.path()), ["disk0", "disk1", "disk2"]);
+}
