@@ -8,7 +8,9 @@ build=(ca-certificates g++ gcc libc6-dev make pkg-config)
 # The fixture guest: built in a chroot on a loop device, from packages whose signatures are checked (Ubuntu lacks the keys).
 guest=(debian-archive-keyring e2fsprogs fdisk mmdebstrap mount util-linux zstd)
 # What the tests compare with, and the machine they boot.
-oracles=(acl attr cpio fuse3 kmod libnbd-bin libvirt-clients libxml2-utils nbdkit python3 strace tar)
+oracles=(
+    acl attr cpio fio fuse3 kmod libnbd-bin libvirt-clients libxml2-utils nbdkit parted python3 python3-libnbd strace tar
+)
 qemu=(ovmf qemu-system-x86 qemu-utils)
 
 main() {

@@ -7,8 +7,8 @@ main() {
     step "packages" scripts/install-deps.sh
     step "lint" scripts/lint.sh
     step "fixtures" tests/fixtures/build.sh
-    step "unit tests" cargo test --workspace --locked --lib --bins
-    step "documentation tests" cargo test --workspace --locked --doc
+    step "unit tests" cargo test --locked --package hyper2kvm --lib --bins
+    step "documentation tests" cargo test --locked --package hyper2kvm --doc
     step "fuzz smoke" scripts/fuzz.sh "${FUZZ_SECONDS:-10}"
     step "integration tests" integration
 }
@@ -22,8 +22,8 @@ integration() {
         triple=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
         runner=("CARGO_TARGET_${triple}_RUNNER=sudo -E")
     fi
-    # Without a choice of targets, so that cargo builds the example that the tests run.
-    env "${runner[@]}" cargo test --locked --package hyper2kvm-fuse
+    # The packages with all their targets, so that cargo builds the examples that their tests run.
+    env "${runner[@]}" cargo test --locked --package hyper2kvm-fuse --package hyper2kvm-nbd
     env "${runner[@]}" cargo test --locked --test integration
 }
 
