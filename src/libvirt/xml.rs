@@ -300,16 +300,17 @@ impl Domain {
     }
 
     fn disks(&self, xml: &mut Writer) -> Result<()> {
-        let (mut vd, mut sd) = (0, 0);
+        let (mut vd, mut sd, mut scsi) = (0, 0, 0);
         for disk in &self.disks {
             let (prefix, count) = match disk.bus {
                 DiskBus::VirtioBlk => ("vd", &mut vd),
                 DiskBus::Sata | DiskBus::VirtioScsi => ("sd", &mut sd),
             };
-            disk.write(xml, &names::target(prefix, *count))?;
+            disk.write(xml, &names::target(prefix, *count), scsi)?;
             *count += 1;
+            scsi += u32::from(disk.bus == DiskBus::VirtioScsi);
         }
-        if self.disks.iter().any(|disk| disk.bus == DiskBus::VirtioScsi) {
+        if scsi > 0 {
             xml.leaf("controller", &[("type", "scsi"), ("index", "0"), ("model", "virtio-scsi")]);
         }
         Ok(())
@@ -317,7 +318,8 @@ impl Domain {
 }
 
 impl Disk {
-    fn write(&self, xml: &mut Writer, target: &str) -> Result<()> {
+    /// `scsi` is its target on the SCSI controller, if it is attached to that.
+    fn write(&self, xml: &mut Writer, target: &str, scsi: u32) -> Result<()> {
         let bus = match self.bus {
             DiskBus::Sata => "sata",
             DiskBus::VirtioBlk => "virtio",
@@ -329,6 +331,13 @@ impl Disk {
         xml.leaf("target", &[("dev", target), ("bus", bus)]);
         if let Some(order) = self.boot {
             xml.leaf("boot", &[("order", &order.max(1).to_string())]);
+        }
+        if self.bus == DiskBus::VirtioScsi {
+            // libvirt would add a controller for every seventh disk.
+            let target = scsi.to_string();
+            let attributes =
+                [("type", "drive"), ("controller", "0"), ("bus", "0"), ("target", &*target), ("unit", "0")];
+            xml.leaf("address", &attributes);
         }
         xml.close();
         Ok(())
@@ -489,6 +498,8 @@ mod tests {
             .collect();
         assert_eq!(targets, [("sda", "scsi"), ("vda", "virtio"), ("sdb", "sata"), ("sdc", "scsi")]);
         assert_eq!(xml.matches("model='virtio-scsi'").count(), 1);
+        let addresses: Vec<_> = document.descendants().filter_map(|node| node.attribute("target")).collect();
+        assert_eq!(addresses, ["0", "1"]);
     }
 
     #[test]
