@@ -102,6 +102,12 @@ impl Error {
         }
     }
 
+    /// The operating system's reason, where there is one.
+    #[must_use]
+    pub fn into_cause(self) -> Option<io::Error> {
+        self.source
+    }
+
     /// What the user can do next, where something can be done.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
