@@ -45,6 +45,10 @@ pub const CODES: &[(&str, &str)] = &[
     ("disk.too-large", "A disk or file claims to be larger than the largest size that any format allows."),
     ("fault.injected", "A failure injected on purpose by a test layer. It never occurs in normal use."),
     (
+        "fix.changed",
+        "A file of the guest is no longer as it was when the fix was planned, so the planned content is not written over it. Plan again.",
+    ),
+    (
         "format.ambiguous",
         "The file has the marks of more than one format. A guest can write another format's header into its own disk so that a later reader opens files of the host; so no choice is made. Name the format that the file really has with --format.",
     ),
@@ -111,6 +115,10 @@ pub const CODES: &[(&str, &str)] = &[
     ("guest.not-a-directory", "A path inside the guest leads to something that is not a directory."),
     ("guest.not-found", "A path leads to nothing inside the guest."),
     ("guest.not-regular", "A path inside the guest leads to something that is not a regular file."),
+    (
+        "initramfs.module-missing",
+        "The guest's modules.dep names a driver that is not there or is not a kernel module. Its kernel package is damaged; install it again in the guest.",
+    ),
     (
         "libvirt.path",
         "The path of an image cannot stand in a libvirt domain: it is relative, not UTF-8, or has control characters. Choose another output directory or name.",
