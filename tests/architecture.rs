@@ -93,7 +93,7 @@ pub(crate) fn source_files() -> Vec<SourceFile> {
 
 /// The code before the file's test module, which stands last.
 fn without_tests(code: &str) -> &str {
-    let Some(tests) = code.find("\nmod tests {") else { return code };
+    let Some(tests) = code.find("\nmod tests {").or_else(|| code.find("\npub(crate) mod tests {")) else { return code };
     let attribute = code[..tests].rfind("#[cfg(test)]").expect("the test module is for tests only");
     &code[..attribute]
 }

@@ -116,8 +116,41 @@ pub const CODES: &[(&str, &str)] = &[
     ("guest.not-found", "A path leads to nothing inside the guest."),
     ("guest.not-regular", "A path inside the guest leads to something that is not a regular file."),
     (
+        "initramfs.codec",
+        "The initramfs or a driver is compressed in a way that is not handled. Rebuild it in the guest with gzip, xz or zstd.",
+    ),
+    (
+        "initramfs.cpio",
+        "An archive inside the guest's initramfs contradicts the cpio format. Rebuild the initramfs in the guest.",
+    ),
+    (
+        "initramfs.decode",
+        "A compressed part of the guest's initramfs or one of its drivers does not decompress. Rebuild the initramfs in the guest.",
+    ),
+    (
+        "initramfs.encode",
+        "A compression library failed while the new part of the initramfs was packed. This is a bug or a lack of memory.",
+    ),
+    (
+        "initramfs.format",
+        "The guest's initramfs holds bytes that no kernel would read, so nothing is added to it. Rebuild it in the guest.",
+    ),
+    (
+        "initramfs.index-size",
+        "The module index for the initramfs would be larger than its format can say. No real kernel has so many modules.",
+    ),
+    (
         "initramfs.module-missing",
         "The guest's modules.dep names a driver that is not there or is not a kernel module. Its kernel package is damaged; install it again in the guest.",
+    ),
+    (
+        "initramfs.module-size",
+        "A driver of the guest is larger than any real one. Its kernel package is damaged, or the guest is hostile.",
+    ),
+    ("initramfs.segment-size", "A file for the initramfs is larger than the cpio format can say."),
+    (
+        "initramfs.size",
+        "The guest's initramfs unpacks to more than any real one. It is damaged, or the guest is hostile.",
     ),
     (
         "libvirt.path",
