@@ -10,6 +10,8 @@ mod codec;
 mod cpio;
 mod image;
 mod index;
+#[cfg(test)]
+mod kmod;
 mod modules;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -246,6 +248,67 @@ fn join(image: &Image, segment: Vec<u8>) -> Result<Option<Vec<u8>>> {
             let mut appended = vec![0; aligned(end.size)];
             appended.extend(segment);
             Ok(Some(appended))
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// An initramfs as a distribution makes it: merged `/usr`, udev, and modules with their index.
+    pub(in crate::fix) fn image(codec: Option<&str>, release: &str, modules: &[&str]) -> Vec<u8> {
+        let mut writer = cpio::Writer::default();
+        let base = format!("usr/lib/modules/{release}");
+        for dir in ["usr", "usr/bin", "usr/lib", "usr/lib/modules", &base, &format!("{base}/kernel")] {
+            writer.dir(dir).unwrap();
+        }
+        writer.link("lib", "usr/lib").unwrap();
+        writer.file("usr/bin/modprobe", b"").unwrap();
+        let mut dep = String::new();
+        for module in modules {
+            writer.file(&format!("{base}/kernel/{module}.ko"), b"\x7fELF").unwrap();
+            dep.push_str(&format!("kernel/{module}.ko:\n"));
+        }
+        writer.file(&format!("{base}/modules.dep"), dep.as_bytes()).unwrap();
+        let archive = writer.finish().unwrap();
+        match codec {
+            Some(name) => [Codec::Gzip, Codec::Lz4, Codec::Xz, Codec::Zstd]
+                .into_iter()
+                .find(|codec| codec.name() == name)
+                .unwrap()
+                .encode(&archive)
+                .unwrap(),
+            None => archive,
+        }
+    }
+
+    /// The files of an image below a release's module directory.
+    pub(in crate::fix) fn modules_in(image: &[u8], release: &str) -> Vec<String> {
+        let image = image::read(image).unwrap();
+        let (_, dir) = image.releases().into_iter().find(|(known, _)| known == release).unwrap();
+        present_modules(&image, &dir).into_values().collect()
+    }
+
+    fn end(codec: Option<Codec>, size: u64, decoded: u64, padding: u64) -> Image {
+        let mut image = Image::default();
+        image.end = image::End { size, codec, decoded, padding };
+        image
+    }
+
+    #[test]
+    fn a_segment_starts_where_the_kernel_looks_for_it() {
+        let raw = join(&end(None, 510, 0, 0), b"070701".to_vec()).unwrap().unwrap();
+        assert_eq!(raw, b"\0\x00070701");
+        let zstd = join(&end(Some(Codec::Zstd), 513, 512, 0), b"070701".to_vec()).unwrap().unwrap();
+        assert_eq!(Codec::detect(&zstd[3..]), Some(Codec::Zstd));
+        // LZ4 has no end mark: nothing may lie between the frames.
+        let lz4 = join(&end(Some(Codec::Lz4), 513, 512, 0), b"070701".to_vec()).unwrap().unwrap();
+        assert_eq!(Codec::detect(&lz4), Some(Codec::Lz4));
+        let padded = join(&end(Some(Codec::Lz4), 513, 512, 8), b"070701".to_vec()).unwrap().unwrap();
+        assert_eq!(Codec::detect(&padded[3..]), Some(Codec::Lz4));
+        for image in [end(Some(Codec::Lz4), 513, 510, 0), end(Some(Codec::Lzma), 512, 512, 0)] {
+            assert_eq!(join(&image, Vec::new()).unwrap(), None);
         }
     }
 }

@@ -168,6 +168,12 @@ impl Writer {
         self.entry(name, 0o100_644, content)
     }
 
+    /// Adds a symbolic link.
+    #[cfg(test)]
+    pub(crate) fn link(&mut self, name: &str, target: &str) -> Result<()> {
+        self.entry(name, 0o120_777, target.as_bytes())
+    }
+
     /// The archive with its trailer.
     pub(crate) fn finish(mut self) -> Result<Vec<u8>> {
         self.next_inode = 0;
