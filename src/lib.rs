@@ -14,6 +14,7 @@
 pub mod boot;
 pub mod cache;
 pub mod chain;
+pub mod container;
 pub mod convert;
 pub mod disk;
 pub mod error;

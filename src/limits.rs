@@ -109,3 +109,18 @@ pub const MAX_DIFF: usize = 16 << 10;
 
 /// Refcount blocks of a qcow2 image that is written: qemu reads a refcount table of at most 8 MiB.
 pub const MAX_QCOW2_REFCOUNT_BLOCKS: u64 = (8 << 20) / 8;
+
+/// Headers of one tar archive. An OVA has a member for each disk and a handful more; this bounds the walk over 2^20 empty ones.
+pub const MAX_TAR_HEADERS: usize = 4096;
+
+/// Bytes of one PAX extended header. Real ones have a few hundred.
+pub const MAX_TAR_PAX: usize = 1 << 20;
+
+/// Bytes of an OVF manifest: a line of some 200 for each file of the package.
+pub const MAX_MANIFEST: usize = 1 << 20;
+
+/// Bytes of an OVF descriptor. Real ones have 5 to 100 kilobytes.
+pub const MAX_OVF: usize = 4 << 20;
+
+/// XML nodes of an OVF descriptor: some 100 bytes of memory each.
+pub const MAX_OVF_NODES: u32 = 200_000;

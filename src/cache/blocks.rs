@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::pool::{Block, Claim, Class, Key, Pool, Ticket, Waiting};
-use crate::disk::{Checked, Disk, Fingerprint, Hints, Latency, SectorSize, Visit};
+use crate::disk::{Checked, Disk, Fingerprint, Hints, Latency, SectorSize, Visit, read_vec};
 use crate::error::Result;
 use crate::session::Session;
 
@@ -18,7 +18,7 @@ const WINDOW: u64 = 16;
 const MERGE: usize = 16;
 
 /// Sees every block that is fetched, once for each fetch: block `index` begins at `index * BLOCK`. No lock of the cache is
-/// held meanwhile, and the block can already be read by others.
+/// held meanwhile, the block can already be read by others, and the calling thread owes no block to anyone: a tap may wait.
 pub trait Tap: Send + Sync {
     /// A block arrived.
     fn fetched(&self, index: u64, block: &Block);
@@ -80,6 +80,12 @@ impl BlockCache {
         }
     }
 
+    /// The block `index` if it is here, without reading the source.
+    #[must_use]
+    pub fn peek(&self, index: u64) -> Option<Block> {
+        self.pool.peek(self.key(index))
+    }
+
     fn key(&self, index: u64) -> Key {
         Key { owner: self.owner, index }
     }
@@ -101,6 +107,12 @@ impl BlockCache {
 
     /// Reads the blocks `first..end`, at most [`WINDOW`] of them, as far as `request` wants them.
     fn read_window(&self, first: u64, end: u64, request: &mut Request<'_>) -> Result<()> {
+        if !self.slow {
+            for index in first..end {
+                request.take(index, &self.block(index)?);
+            }
+            return Ok(());
+        }
         let mut duties: Vec<Duty<'_>> = Vec::new();
         let mut waits: Vec<(u64, Waiting)> = Vec::new();
         for index in first..end {
@@ -110,23 +122,24 @@ impl BlockCache {
                 Claim::Mine(ticket) => duties.push(Duty { index, ticket }),
             }
         }
-        self.fetch(duties, request)?;
+        // No ticket is held any more when the tap sees the blocks: it may wait for another thread, and that one for them.
+        for (index, block) in self.fetch(duties)? {
+            self.show(index, &block);
+            request.take(index, &block);
+        }
         for (index, waiting) in waits {
             request.take(index, &waiting.wait()?);
         }
         Ok(())
     }
 
-    /// Fetches what the caller took upon itself: neighbours together when the source is slow. The first error ends it; the
-    /// tickets not reached are dropped, so that others try for themselves.
-    fn fetch(&self, duties: Vec<Duty<'_>>, request: &mut Request<'_>) -> Result<()> {
+    /// Fetches what the caller took upon itself, neighbours together. The first error ends it, for all.
+    fn fetch(&self, duties: Vec<Duty<'_>>) -> Result<Vec<(u64, Block)>> {
+        let mut fresh = Vec::with_capacity(duties.len());
+        let mut failed = None;
         let mut duties = duties.into_iter().peekable();
         while let Some(duty) = duties.next() {
             let index = duty.index;
-            if !self.slow {
-                request.take(index, &self.fetch_one(duty)?);
-                continue;
-            }
             let mut group = vec![duty];
             let mut next = index + 1;
             while group.len() < MERGE
@@ -135,29 +148,28 @@ impl BlockCache {
                 group.push(duty);
                 next += 1;
             }
-            self.fetch_group(group, self.range(index).start..self.range(next - 1).end, request)?;
+            let range = self.range(index).start..self.range(next - 1).end;
+            let result = failed.clone().map_or_else(|| read_vec(&*self.source, range.start, length(&range)), Err);
+            match result {
+                Ok(bytes) => self.split(group, &bytes, &mut fresh),
+                Err(error) => {
+                    for duty in group {
+                        duty.ticket.complete(Err(error.clone()), Class::Transient);
+                    }
+                    failed = Some(error);
+                }
+            }
         }
-        Ok(())
+        failed.map_or(Ok(fresh), Err)
     }
 
-    /// Fetches neighbours, which together are `range`, by one request.
-    fn fetch_group(&self, group: Vec<Duty<'_>>, range: Range<u64>, request: &mut Request<'_>) -> Result<()> {
-        let mut bytes = vec![0; length(&range)];
-        if let Err(error) = self.source.read_at(&mut bytes, range.start) {
-            for duty in group {
-                duty.ticket.complete(Err(error.clone()), Class::Transient);
-            }
-            return Err(error);
+    /// Hands out the blocks of neighbours that were read together.
+    fn split(&self, group: Vec<Duty<'_>>, bytes: &[u8], fresh: &mut Vec<(u64, Block)>) {
+        for (duty, part) in group.into_iter().zip(bytes.chunks(length(&(0..BLOCK)))) {
+            let block = Block::from(part);
+            duty.ticket.complete(Ok(Arc::clone(&block)), Class::now(&self.session));
+            fresh.push((duty.index, block));
         }
-        let mut rest = bytes.as_slice();
-        for duty in group {
-            let (head, tail) = rest.split_at(length(&self.range(duty.index)));
-            rest = tail;
-            let (index, block) = (duty.index, Block::from(head));
-            self.arrived(duty, &block);
-            request.take(index, &block);
-        }
-        Ok(())
     }
 
     fn fetch_one(&self, duty: Duty<'_>) -> Result<Block> {
@@ -169,7 +181,8 @@ impl BlockCache {
         };
         match result {
             Ok(()) => {
-                self.arrived(duty, &block);
+                duty.ticket.complete(Ok(Arc::clone(&block)), Class::now(&self.session));
+                self.show(duty.index, &block);
                 Ok(block)
             }
             Err(error) => {
@@ -179,12 +192,9 @@ impl BlockCache {
         }
     }
 
-    /// Hands a block to those who wait, then to the tap. In this order: the tap may wait for another thread, and that one for
-    /// this block.
-    fn arrived(&self, duty: Duty<'_>, block: &Block) {
-        duty.ticket.complete(Ok(Arc::clone(block)), Class::now(&self.session));
+    fn show(&self, index: u64, block: &Block) {
         if let Some(tap) = self.tap() {
-            tap.fetched(duty.index, block);
+            tap.fetched(index, block);
         }
     }
 }

@@ -1,21 +1,26 @@
 //! From a path that the user gives to flat disks.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::image::Image;
 use super::resolver::Resolver;
 use crate::cache::BlockCache;
-use crate::disk::{Checked, Disk};
-use crate::error::{Error, Result};
-use crate::format::{Driver, Layer, Sample, probe};
+use crate::container::manifest::Manifest;
+use crate::container::ova::{self, Ova};
+use crate::container::ovf::{self, Ovf, OvfDisk};
+use crate::container::{Digests, digests::Verified, tar};
+use crate::disk::{Checked, Disk, Zero, read_vec};
+use crate::error::{Error, Kind, Result};
+use crate::format::{Driver, Layer, Sample, probe, raw};
+use crate::limits;
 use crate::session::Session;
-use crate::source::{FileSource, Reference};
+use crate::source::{FileSource, Reference, Role};
 
 /// How to open a source.
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
-    /// The format of the disks (`--format`); `None` looks for magic numbers.
+    /// The format of the file (`--format`), `ova` and `ovf` included; `None` looks for magic numbers.
     pub format: Option<String>,
     /// Which disk to open; `None` opens all.
     pub disk: Option<Selector>,
@@ -26,7 +31,7 @@ pub struct OpenOptions {
 pub enum Selector {
     /// By position, from 1.
     Number(usize),
-    /// By name.
+    /// By id, label or file name.
     Name(String),
 }
 
@@ -35,8 +40,18 @@ pub enum Selector {
 pub struct Opened {
     /// As the user gave it.
     pub path: PathBuf,
+    /// `ova` or `ovf` for a package.
+    pub container: Option<&'static str>,
+    /// The machine that the package describes.
+    pub machine: Option<Ovf>,
     /// The disks in the machine's order.
     pub disks: Vec<OpenedDisk>,
+    /// The manifest's digests, which the pass over the disks computes; [`Digests::finish`] reads the rest and compares.
+    pub digests: Option<Arc<Digests>>,
+    /// Files whose digests were compared already.
+    pub verified: Vec<Verified>,
+    /// Every file that was opened, behind its cache; the one that the user named is the first.
+    pub sources: Vec<Arc<dyn Disk>>,
     /// What is worth telling the user, one sentence each.
     pub notes: Vec<String>,
 }
@@ -44,10 +59,12 @@ pub struct Opened {
 /// One disk of a source.
 #[derive(Debug)]
 pub struct OpenedDisk {
-    /// The name of the disk's file.
+    /// The name of the disk's file, or its id where it has none.
     pub name: String,
     /// The flat disk.
     pub image: Arc<Checked<Image>>,
+    /// What the package says of it.
+    pub described: Option<OvfDisk>,
 }
 
 impl OpenedDisk {
@@ -58,58 +75,304 @@ impl OpenedDisk {
     }
 }
 
-/// Opens the source at `path`: a disk image in any known format.
+/// Opens the source at `path`: a disk image in any known format, an OVA, or an OVF descriptor with its files beside it.
 ///
 /// # Errors
-/// Those of the source, the format and the references; every one has a place.
+/// Those of the source, the package, the format and the references; every one has a place.
 pub fn open(path: &Path, options: &OpenOptions, session: &Arc<Session>) -> Result<Opened> {
-    let resolver = Resolver::beside(path, session)?;
+    let opener = Opener { session, resolver: Resolver::beside(path, session)?, files: Mutex::default() };
     let source = BlockCache::wrap(FileSource::open(path)?, session);
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    let disk = open_disk(name, source, options, &resolver, session).map_err(|error| error.path(path))?;
-    Ok(Opened { path: path.to_path_buf(), disks: vec![disk], notes: Vec::new() })
+    let mut opened = match opener.container(&source, options).map_err(|error| error.path(path))? {
+        Container::None(driver) => opener.disk(path, name, &source, driver),
+        Container::Ova => opener.ova(path, &source, options),
+        Container::Ovf => opener.ovf(path, &name, &source, options),
+    }
+    .map_err(|error| error.path(path))?;
+    opened.sources.push(source);
+    let others = opener.files.into_inner().unwrap_or_else(PoisonError::into_inner);
+    opened.sources.extend(others.into_iter().map(|(_, file)| file as Arc<dyn Disk>));
+    Ok(opened)
 }
 
-fn open_disk(
-    name: String,
-    file: Arc<dyn Disk>,
-    options: &OpenOptions,
-    resolver: &Resolver,
-    session: &Arc<Session>,
-) -> Result<OpenedDisk> {
-    let layers = open_layers(file, options.format.as_deref(), resolver, session)?;
-    Ok(OpenedDisk { name, image: Checked::wrap(Image::new(layers, session)?) })
+/// What the file at hand is.
+enum Container {
+    None(&'static Driver),
+    Ova,
+    Ovf,
 }
 
-/// The layer that `file` holds and all layers below it. The resolver bounds how many there are.
-fn open_layers(
-    file: Arc<dyn Disk>,
-    format: Option<&str>,
-    resolver: &Resolver,
-    session: &Arc<Session>,
-) -> Result<Vec<Arc<dyn Layer>>> {
-    session.check()?;
-    let head = (driver(&*file, format)?.open)(file, session)?;
-    let open = |reference: &Reference| -> Result<Arc<dyn Disk>> {
-        let source = resolver.open(reference)?.source;
-        Ok(BlockCache::wrap(source, session))
+/// A source behind its cache.
+type Cached = Arc<Checked<BlockCache>>;
+
+struct Opener<'a> {
+    session: &'a Arc<Session>,
+    resolver: Resolver,
+    /// The other files that were opened: those beside the source with their names, so that each is opened once.
+    files: Mutex<Vec<(Option<Vec<u8>>, Cached)>>,
+}
+
+impl Opener<'_> {
+    /// Decides by `--format` or by magic numbers, once.
+    fn container(&self, source: &Cached, options: &OpenOptions) -> Result<Container> {
+        match options.format.as_deref() {
+            Some("ova") => return Ok(Container::Ova),
+            Some("ovf") => return Ok(Container::Ovf),
+            Some(name) => return Ok(Container::None(probe::by_name(name)?)),
+            None => {}
+        }
+        let sample = Sample::take(&**source)?;
+        let (ova, ovf) = (tar::probe(&sample.head), ovf::probe(&sample.head));
+        if !ova && !ovf {
+            return Ok(Container::None(probe::detect(&sample)?));
+        }
+        let marks = probe::marks(&sample);
+        if !marks.is_empty() {
+            return Err(probe::ambiguous(&marks.join(", ")));
+        }
+        Ok(if ova { Container::Ova } else { Container::Ovf })
+    }
+
+    fn opened(&self, path: &Path, disks: Vec<OpenedDisk>) -> Opened {
+        Opened {
+            path: path.to_path_buf(),
+            container: None,
+            machine: None,
+            disks,
+            digests: None,
+            verified: Vec::new(),
+            sources: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// The file is a disk itself.
+    fn disk(&self, path: &Path, name: String, source: &Cached, driver: &'static Driver) -> Result<Opened> {
+        let layers =
+            self.layers(Arc::<Checked<BlockCache>>::clone(source), Some(driver), &Names::Beside(&self.resolver))?;
+        Ok(self.opened(path, vec![OpenedDisk { name, image: self.image(layers)?, described: None }]))
+    }
+
+    fn ova(&self, path: &Path, source: &Cached, options: &OpenOptions) -> Result<Opened> {
+        let ova = Ova::open(source)?;
+        let mut disks = Vec::new();
+        for described in select(&ova.ovf.disks, options.disk.as_ref())? {
+            let open = |href: &str| ova.file(href);
+            disks.push(self.described(described, &open, &Names::Inside(&ova))?);
+        }
+        let only = options.disk.as_ref().map(|_| names(&disks));
+        let digests = ova.digests(only.as_deref(), self.session)?;
+        let notes = [ova.notes.clone(), size_notes(&disks)].concat();
+        Ok(Opened {
+            container: Some("ova"),
+            verified: ova.verified.clone(),
+            machine: Some(ova.ovf),
+            digests: digests.map(Arc::new),
+            notes,
+            ..self.opened(path, disks)
+        })
+    }
+
+    /// The file is a descriptor; disks and manifest lie beside it.
+    fn ovf(&self, path: &Path, name: &str, source: &Cached, options: &OpenOptions) -> Result<Opened> {
+        let bytes = text(&**source, limits::MAX_OVF)?;
+        let manifest = self.manifest(name)?;
+        let verified = ova::check_descriptor(manifest.as_ref(), name, &bytes)?;
+        let machine = Ovf::parse(&bytes)?;
+        let mut disks = Vec::new();
+        for described in select(&machine.disks, options.disk.as_ref())? {
+            let open = |href: &str| -> Result<Arc<dyn Disk>> { Ok(self.member(href)?) };
+            disks.push(self.described(described, &open, &Names::Beside(&self.resolver))?);
+        }
+        let mut digests = manifest.as_ref().map(|_| Digests::default());
+        let wanted = manifest.iter().flat_map(|manifest| &manifest.digests).filter(|expected| expected.name != name);
+        let only = options.disk.as_ref().map(|_| names(&disks));
+        for expected in wanted.filter(|expected| only.as_ref().is_none_or(|only| only.contains(&expected.name))) {
+            let file = self.member(&expected.name)?;
+            if let Some(digests) = &mut digests {
+                digests.watch(&file, vec![(0..file.len(), expected.clone())], self.session);
+            }
+        }
+        let mut notes = [machine.notes.clone(), size_notes(&disks)].concat();
+        if manifest.is_none() {
+            notes.push("the package has no manifest, so nothing vouches for its bytes".into());
+        }
+        Ok(Opened {
+            container: Some("ovf"),
+            machine: Some(machine),
+            digests: digests.map(Arc::new),
+            verified,
+            notes,
+            ..self.opened(path, disks)
+        })
+    }
+
+    /// The manifest beside the descriptor `name`, if there is one.
+    fn manifest(&self, name: &str) -> Result<Option<Manifest>> {
+        let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+        let reference = Reference::new(format!("{stem}.mf"), Role::Member);
+        let file = match self.resolver.open(&reference) {
+            Ok(resolved) => resolved.source,
+            Err(error) if error.code() == "reference.missing" => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        Manifest::parse(&text(&*file, limits::MAX_MANIFEST)?).map(Some).map_err(|error| error.at(&reference))
+    }
+
+    /// A file of a package that lies beside its descriptor: by the name as written, else with percent escapes resolved.
+    fn member(&self, href: &str) -> Result<Cached> {
+        let plain = href.strip_prefix("./").unwrap_or(href);
+        match self.beside(&self.resolver, &Reference::new(plain, Role::Member)) {
+            Err(error) if error.code() == "reference.missing" => match ova::unescape(plain) {
+                Some(unescaped) if unescaped != plain => {
+                    self.beside(&self.resolver, &Reference::new(unescaped, Role::Member)).map_err(|_| error)
+                }
+                _ => Err(error),
+            },
+            result => result,
+        }
+    }
+
+    /// A disk that a package describes.
+    fn described(
+        &self,
+        described: &OvfDisk,
+        open: &dyn Fn(&str) -> Result<Arc<dyn Disk>>,
+        names: &Names<'_>,
+    ) -> Result<OpenedDisk> {
+        let layers = match &described.href {
+            Some(href) => open(href).and_then(|file| self.layers(file, None, names)).map_err(|error| error.at(href))?,
+            None => vec![self.empty(described)?],
+        };
+        let name = described.href.clone().unwrap_or_else(|| described.id.clone());
+        Ok(OpenedDisk { name, image: self.image(layers)?, described: Some(described.clone()) })
+    }
+
+    /// A disk that is delivered without content.
+    fn empty(&self, described: &OvfDisk) -> Result<Arc<dyn Layer>> {
+        let capacity = described.capacity.filter(|capacity| (1..=limits::MAX_DISK_LEN).contains(capacity));
+        let len = capacity.ok_or_else(|| {
+            Error::corrupt("ovf.descriptor", "a disk has neither a file nor a size").at(&described.id)
+        })?;
+        (raw::open(Checked::wrap(Zero { len }), self.session)?.build)(Vec::new())
+    }
+
+    fn image(&self, layers: Vec<Arc<dyn Layer>>) -> Result<Arc<Checked<Image>>> {
+        Ok(Checked::wrap(Image::new(layers, self.session)?))
+    }
+
+    /// The layer that `file` holds and all layers below it. The resolver bounds how many there are.
+    fn layers(
+        &self,
+        file: Arc<dyn Disk>,
+        driver: Option<&'static Driver>,
+        names: &Names<'_>,
+    ) -> Result<Vec<Arc<dyn Layer>>> {
+        self.session.check()?;
+        let driver = match driver {
+            Some(driver) => driver,
+            None => probe::detect(&Sample::take(&*file)?)?,
+        };
+        let head = (driver.open)(file, self.session)?;
+        let extents = head.extents.iter().map(|reference| self.extent(names, reference));
+        let mut layers = vec![(head.build)(extents.collect::<Result<_>>()?)?];
+        if let Some(parent) = &head.parent {
+            layers.extend(self.parent(names, parent).map_err(|error| error.at(parent))?);
+        }
+        Ok(layers)
+    }
+
+    /// A file that holds bytes of a layer.
+    fn extent(&self, names: &Names<'_>, reference: &Reference) -> Result<Arc<dyn Disk>> {
+        match names {
+            Names::Beside(resolver) => Ok(self.beside(resolver, reference)?),
+            Names::Inside(ova) => inside(ova, reference),
+        }
+    }
+
+    /// The layers from a parent on.
+    fn parent(&self, names: &Names<'_>, reference: &Reference) -> Result<Vec<Arc<dyn Layer>>> {
+        let Names::Beside(resolver) = names else {
+            return Err(Error::unsupported("ovf.unsupported", "a disk of the package is based on another image"));
+        };
+        let driver = reference.format.as_deref().map(probe::by_name).transpose()?;
+        let resolved = resolver.open(reference)?;
+        let below = BlockCache::wrap(resolved.source, self.session);
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).push((None, Arc::clone(&below)));
+        self.layers(below, driver, &Names::Beside(&resolved.resolver))
+    }
+
+    /// Opens a file beside `resolver`'s image; one beside the source itself once only.
+    fn beside(&self, resolver: &Resolver, reference: &Reference) -> Result<Cached> {
+        let name = std::ptr::eq(resolver, &self.resolver).then(|| reference.name.clone());
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = files.iter().find(|(known, _)| name.is_some() && *known == name);
+        if let Some((_, file)) = known {
+            return Ok(Arc::clone(file));
+        }
+        let file = BlockCache::wrap(resolver.open(reference)?.source, self.session);
+        files.push((name, Arc::clone(&file)));
+        Ok(file)
+    }
+}
+
+/// Where the names in an image lead.
+enum Names<'a> {
+    /// To files beside it.
+    Beside(&'a Resolver),
+    /// To members of the package that holds it, and nowhere else.
+    Inside(&'a Ova),
+}
+
+fn inside(ova: &Ova, reference: &Reference) -> Result<Arc<dyn Disk>> {
+    let name = std::str::from_utf8(&reference.name).ok().filter(|_| reference.is_plain());
+    let name = name.ok_or_else(|| {
+        Error::refused("reference.refused", "a disk of the package refers to a file that it may not name")
+            .at(reference)
+            .expected("a member of the package")
+    })?;
+    ova.file(name)
+}
+
+/// The disks that were asked for.
+fn select<'a>(disks: &'a [OvfDisk], selector: Option<&Selector>) -> Result<Vec<&'a OvfDisk>> {
+    let chosen: Vec<&OvfDisk> = match selector {
+        None => disks.iter().collect(),
+        Some(Selector::Number(number)) => disks.iter().skip(number.saturating_sub(1)).take(1).collect(),
+        Some(Selector::Name(name)) => {
+            let is = |text: &Option<String>| text.as_deref() == Some(name);
+            disks.iter().filter(|disk| disk.id == *name || is(&disk.href) || is(&disk.label)).collect()
+        }
     };
-    let extents = head.extents.iter().map(open).collect::<Result<Vec<_>>>()?;
-    let mut layers = vec![(head.build)(extents)?];
-    if let Some(parent) = head.parent {
-        let resolved = resolver.open(&parent)?;
-        let below = BlockCache::wrap(resolved.source, session);
-        let below = open_layers(below, parent.format.as_deref(), &resolved.resolver, session);
-        layers.extend(below.map_err(|error| error.at(&parent))?);
+    if chosen.is_empty() {
+        let names: Vec<&str> = disks.iter().map(|disk| disk.href.as_deref().unwrap_or(&disk.id)).collect();
+        return Err(Error::new(Kind::Usage, "source.disk", "the source has no such disk").expected(names.join(", ")));
     }
-    Ok(layers)
+    Ok(chosen)
 }
 
-fn driver(file: &dyn Disk, format: Option<&str>) -> Result<&'static Driver> {
-    match format {
-        Some(name) => probe::by_name(name),
-        None => probe::detect(&Sample::take(file)?),
-    }
+fn names(disks: &[OpenedDisk]) -> Vec<String> {
+    disks.iter().map(|disk| disk.name.strip_prefix("./").unwrap_or(&disk.name).to_owned()).collect()
+}
+
+/// Writers get the size in the descriptor wrong; the disk's own counts.
+fn size_notes(disks: &[OpenedDisk]) -> Vec<String> {
+    let odd = |disk: &&OpenedDisk| {
+        let said = disk.described.as_ref().and_then(|described| described.capacity);
+        said.is_some_and(|said| said != disk.image.len())
+    };
+    let note = |disk: &OpenedDisk| format!("{}: the descriptor gives another size than the disk itself has", disk.name);
+    disks.iter().filter(odd).map(note).collect()
+}
+
+/// A small file's bytes.
+fn text(disk: &dyn Disk, most: usize) -> Result<Vec<u8>> {
+    let len = usize::try_from(disk.len()).ok().filter(|len| *len <= most).ok_or_else(|| {
+        Error::limit("ova.descriptor", "a text file of the package is too large")
+            .expected(format!("at most {most} bytes"))
+            .found(disk.len())
+    })?;
+    read_vec(disk, 0, len)
 }
 
 impl std::str::FromStr for Selector {
@@ -117,7 +380,7 @@ impl std::str::FromStr for Selector {
 
     fn from_str(text: &str) -> Result<Self> {
         match text.parse() {
-            Ok(0) => Err(Error::new(crate::Kind::Usage, "source.disk", "disks are counted from 1")),
+            Ok(0) => Err(Error::new(Kind::Usage, "source.disk", "disks are counted from 1")),
             Ok(number) => Ok(Self::Number(number)),
             Err(_) => Ok(Self::Name(text.to_owned())),
         }

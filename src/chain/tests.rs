@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::container::ova::tests::{archive, mf, ovf};
 use crate::disk::{Disk, ExtentKind, collect_extents};
 use crate::error::Result;
 use crate::session::Session;
@@ -162,4 +163,163 @@ fn a_named_format_is_never_guessed() {
     assert_eq!(opened.disks[0].disk().len(), 1000);
     let options = OpenOptions { format: Some("vmdk".into()), disk: None };
     assert_eq!(open(&path, &options, &Session::with_defaults()).unwrap_err().code(), "vmdk.descriptor");
+}
+
+/// A package of one streamOptimized disk, as files to put in an archive or a directory.
+struct Package {
+    disk: Vec<u8>,
+    raw: Vec<u8>,
+}
+
+impl Package {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (raw, path) = (dir.path().join("disk.raw"), dir.path().join("disk.vmdk"));
+        let bytes = contents().swap_remove(2).1;
+        std::fs::write(&raw, &bytes).unwrap();
+        convert(&raw, &path, "streamOptimized");
+        Self { disk: bytes_of(&path), raw: bytes }
+    }
+
+    fn files(&self, wrong: bool) -> [(&'static str, Vec<u8>); 3] {
+        let text = ovf("disk.vmdk");
+        let mut vouched = self.disk.clone();
+        vouched[self.disk.len() / 2] ^= u8::from(wrong);
+        let manifest = mf(&[("g.ovf", text.as_bytes()), ("disk.vmdk", &vouched)]);
+        [("g.ovf", text.into_bytes()), ("g.mf", manifest.into_bytes()), ("disk.vmdk", self.disk.clone())]
+    }
+
+    fn ova(&self, wrong: bool) -> (tempfile::TempDir, PathBuf) {
+        let files = self.files(wrong);
+        let members: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (*name, bytes.as_slice())).collect();
+        place(&[("guest.ova", &archive(&members))])
+    }
+}
+
+/// One pass over a disk by several threads, as a copy does it: data only, in pieces.
+fn pass(disk: &dyn Disk, expected: &[u8]) {
+    let pieces: Vec<(u64, u64)> = collect_extents(disk, 0..disk.len())
+        .unwrap()
+        .into_iter()
+        .filter(|extent| extent.kind == ExtentKind::Data)
+        .flat_map(|extent| {
+            let range = extent.range;
+            range.clone().step_by(1 << 20).map(move |at| (at, (range.end - at).min(1 << 20)))
+        })
+        .collect();
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while let Some((at, len)) = pieces.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                    let (at, len) = (usize::try_from(*at).unwrap(), usize::try_from(*len).unwrap());
+                    assert!(crate::disk::read_vec(disk, at as u64, len).unwrap() == expected[at..at + len]);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn an_ova_is_read_in_place_and_at_most_once() {
+    let package = Package::new();
+    let (_dir, path) = package.ova(false);
+    let session = Session::with_defaults();
+    let opened = open(&path, &OpenOptions::default(), &session).unwrap();
+    assert_eq!((opened.container, opened.disks.len(), opened.verified.len()), (Some("ova"), 1, 1));
+    let disk = opened.disks[0].disk();
+    crate::disk::read_vec(&*disk, 33 << 20, 5000).unwrap();
+    session.begin_streaming();
+    pass(&*disk, &package.raw);
+    let verified = opened.digests.as_ref().unwrap().finish().unwrap();
+    assert_eq!(verified[0].name, "disk.vmdk");
+    let read = opened.sources[0].below()[0].stats().unwrap().bytes;
+    assert_eq!(read, opened.sources[0].len());
+    assert!(opened.notes.iter().any(|note| note.contains("another size")), "{:?}", opened.notes);
+}
+
+#[test]
+fn without_a_manifest_only_what_is_wanted_is_read() {
+    let package = Package::new();
+    let files = package.files(false);
+    let (_dir, path) = place(&[("guest.ova", &archive(&[(files[0].0, &files[0].1), (files[2].0, &files[2].1)]))]);
+    let session = Session::with_defaults();
+    let opened = open(&path, &OpenOptions::default(), &session).unwrap();
+    assert!(opened.digests.is_none());
+    session.begin_streaming();
+    pass(&*opened.disks[0].disk(), &package.raw);
+    assert!(opened.sources[0].below()[0].stats().unwrap().bytes <= opened.sources[0].len());
+}
+
+#[test]
+fn a_wrong_digest_is_found_in_the_same_pass() {
+    let (_dir, path) = Package::new().ova(true);
+    let session = Session::with_defaults();
+    let opened = open(&path, &OpenOptions::default(), &session).unwrap();
+    let error = opened.digests.unwrap().finish().unwrap_err();
+    assert_eq!((error.code(), error.kind().exit_code()), ("ova.digest", 4));
+}
+
+#[test]
+fn an_ovf_with_its_files_beside_it() {
+    let package = Package::new();
+    let files = package.files(false);
+    let (_dir, path) = place(&files.each_ref().map(|(name, bytes)| (*name, bytes.as_slice())));
+    let session = Session::with_defaults();
+    let opened = open(&path, &OpenOptions::default(), &session).unwrap();
+    assert_eq!((opened.container, opened.sources.len()), (Some("ovf"), 2));
+    session.begin_streaming();
+    pass(&*opened.disks[0].disk(), &package.raw);
+    assert_eq!(opened.digests.unwrap().finish().unwrap().len(), 1);
+    assert_eq!(opened.sources[1].below()[0].stats().unwrap().bytes, package.disk.len() as u64);
+}
+
+#[test]
+fn packages_cannot_lead_outside() {
+    for (href, code) in [
+        ("../x", "reference.refused"),
+        ("/etc/passwd", "reference.refused"),
+        ("http://169.254.169.254/x", "reference.refused"),
+        ("file:///etc/passwd", "reference.refused"),
+        ("absent.vmdk", "reference.missing"),
+    ] {
+        assert_eq!(code_of(&[("g.ovf", ovf(href).as_bytes())]).0, code, "{href}");
+        let bytes = archive(&[("g.ovf", ovf(href).as_bytes())]);
+        assert_eq!(code_of(&[("g.ova", &bytes)]).0, "ova.missing", "{href}");
+    }
+    let flat = b"# Disk DescriptorFile\nRW 8 FLAT \"../x\" 0\n";
+    let bytes = archive(&[("g.ovf", ovf("d.vmdk").as_bytes()), ("d.vmdk", flat)]);
+    assert_eq!(code_of(&[("g.ova", &bytes)]), ("reference.refused", 5));
+    let flat = b"# Disk DescriptorFile\nRW 8 FLAT \"f\" 0\n";
+    let bytes = archive(&[("g.ovf", ovf("d.vmdk").as_bytes()), ("d.vmdk", flat), ("f", &[3; 4096])]);
+    let (_dir, path) = place(&[("g.ova", &bytes)]);
+    let opened = open(&path, &OpenOptions::default(), &Session::with_defaults()).unwrap();
+    assert_eq!(read_all(&*opened.disks[0].disk(), 999).unwrap(), [3; 4096]);
+}
+
+#[test]
+fn disks_are_selected_by_number_and_name() {
+    let (_dir, path) = Package::new().ova(false);
+    let with = |selector: &str| {
+        let options = OpenOptions { format: None, disk: Some(selector.parse()?) };
+        open(&path, &options, &Session::with_defaults()).map(|opened| opened.disks.len())
+    };
+    for selector in ["1", "d", "disk.vmdk"] {
+        assert_eq!(with(selector).unwrap(), 1);
+    }
+    for selector in ["0", "2", "other"] {
+        assert_eq!(with(selector).unwrap_err().kind().exit_code(), 2, "{selector}");
+    }
+}
+
+#[test]
+fn a_truncated_package_is_an_error() {
+    let (dir, path) = Package::new().ova(false);
+    let bytes = bytes_of(&path);
+    for len in [100, 512, 1000, 3000, bytes.len() / 2, bytes.len() - 2000] {
+        let cut = dir.path().join("cut.ova");
+        std::fs::write(&cut, &bytes[..len]).unwrap();
+        let error = open(&cut, &OpenOptions::default(), &Session::with_defaults()).unwrap_err();
+        assert_eq!(error.kind().exit_code(), 4, "{len}: {error:?}");
+    }
 }

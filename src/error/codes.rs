@@ -185,6 +185,22 @@ pub const CODES: &[(&str, &str)] = &[
     ("output.type", "What has the output's name is not a regular file. It is not replaced, not even with --force."),
     ("output.write", "The operating system refused a write to the output. The cause says why."),
     (
+        "ova.descriptor",
+        "The package does not hold exactly one .ovf descriptor of a reasonable size, so it is not clear which machine it describes.",
+    ),
+    (
+        "ova.digest",
+        "A file of the package is not the one that its manifest vouches for: it was damaged on the way, or changed. Get the package again. Nothing appears under the final name.",
+    ),
+    (
+        "ova.manifest",
+        "The package's manifest (.mf) is malformed, gives two digests for one file, or uses a digest function that is not handled.",
+    ),
+    (
+        "ova.missing",
+        "The descriptor or manifest lists a file that the package does not hold. Only the package's own files are used; nothing else is looked for.",
+    ),
+    (
         "overlay.frozen",
         "Something tried to change a disk whose fixes were already complete. This is a bug in hyper2kvm, please report it.",
     ),
@@ -193,6 +209,18 @@ pub const CODES: &[(&str, &str)] = &[
         "The changes to the disk do not fit into the overlay's share of the memory budget. Give a larger --memory.",
     ),
     ("overlay.spill", "The overlay lost its spill file. This is a bug in hyper2kvm, please report it."),
+    (
+        "ovf.descriptor",
+        "The OVF descriptor contradicts itself: it refers to a disk or file that it does not describe, or is not one at all.",
+    ),
+    (
+        "ovf.unsupported",
+        "The OVF package is well formed and uses something that is not handled: several machines, compressed or split disk files, or disks based on others.",
+    ),
+    (
+        "ovf.xml",
+        "The OVF descriptor is not well-formed XML in UTF-8, has a document type declaration, which is never accepted, or is far larger than any real one.",
+    ),
     (
         "qcow2.compression",
         "The image's clusters are compressed in a way that is not known here. Convert it with a newer qemu-img first.",
@@ -265,6 +293,23 @@ pub const CODES: &[(&str, &str)] = &[
         "The source file became shorter while it was read. What is missing is never taken as zeros; get the file again.",
     ),
     ("source.type", "The source is a directory, fifo, socket or character device. Name the image file itself."),
+    (
+        "tar.duplicate",
+        "The archive holds two members of one name. Readers disagree on which one counts, so neither is taken.",
+    ),
+    (
+        "tar.header",
+        "The file is not a tar archive, or is one that different readers would read differently. Such archives are refused, since they can show one content to a checker and another to us.",
+    ),
+    ("tar.limit", "The archive has far more members, or longer names, than any real package."),
+    (
+        "tar.truncated",
+        "The archive ends before its members do. A download or copy probably failed; get the file again.",
+    ),
+    (
+        "tar.unsupported",
+        "The archive has sparse or multi-volume members, or members of an unknown type. Pack the files again with a plain tar.",
+    ),
     (
         "verify.mismatch",
         "The output was read back and does not hold what was read from the source. It was not given its name. Bad memory or a bad disk is the usual cause.",

@@ -81,19 +81,28 @@ pub fn by_name(name: &str) -> Result<&'static Driver> {
 /// is recognised and not handled.
 pub fn detect(sample: &Sample) -> Result<&'static Driver> {
     let ours: Vec<&Driver> = FORMATS.iter().filter(|driver| (driver.probe)(sample)).collect();
-    let others: Vec<&str> = FOREIGN.iter().filter(|(_, probe)| probe(sample)).map(|(name, _)| *name).collect();
-    match (ours.as_slice(), others.as_slice()) {
-        ([driver], []) => Ok(driver),
-        ([], []) => Err(Error::unsupported("format.unknown", "no disk image format is recognised")
+    match (ours.as_slice(), marks(sample).as_slice()) {
+        ([driver], [_]) => Ok(driver),
+        (_, []) => Err(Error::unsupported("format.unknown", "no disk image format is recognised")
             .hint("if it is a raw disk without a partition table, say so: --format raw")),
         ([], [name]) => Err(Error::unsupported("format.unsupported", format!("{name} is not handled"))),
-        (ours, others) => {
-            let names: Vec<&str> = ours.iter().map(|driver| driver.name).chain(others.iter().copied()).collect();
-            Err(Error::unsupported("format.ambiguous", "the file has the marks of several formats")
-                .found(names.join(", "))
-                .hint("name the format that it really has with --format; a guest can forge such marks in its own disk"))
-        }
+        (_, names) => Err(ambiguous(&names.join(", "))),
     }
+}
+
+/// The names of all formats whose mark is in `sample`.
+#[must_use]
+pub fn marks(sample: &Sample) -> Vec<&'static str> {
+    let ours = FORMATS.iter().filter(|driver| (driver.probe)(sample)).map(|driver| driver.name);
+    ours.chain(FOREIGN.iter().filter(|(_, probe)| probe(sample)).map(|(name, _)| *name)).collect()
+}
+
+/// The error for a file that has the marks of several formats.
+#[must_use]
+pub fn ambiguous(names: &str) -> Error {
+    Error::unsupported("format.ambiguous", "the file has the marks of several formats")
+        .found(names)
+        .hint("name the format that it really has with --format; a guest can forge such marks in its own disk")
 }
 
 /// Whether a sample bears the mark of a format.
