@@ -7,6 +7,7 @@ use std::ops::{ControlFlow, Range};
 
 use crate::error::Result;
 
+pub mod ext;
 mod memory;
 pub mod tree;
 

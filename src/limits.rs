@@ -124,3 +124,27 @@ pub const MAX_OVF: usize = 4 << 20;
 
 /// XML nodes of an OVF descriptor: some 100 bytes of memory each.
 pub const MAX_OVF_NODES: u32 = 200_000;
+
+/// Block groups of an ext file system: 256 TiB with blocks of 4 KiB, and 16 times what ext4 can address with 1 KiB ones.
+pub const MAX_EXT_GROUPS: u64 = 1 << 21;
+
+/// Runs and map blocks of one ext file that are held at once, 32 bytes each. A file of 4 GiB in single blocks has as many.
+pub const MAX_EXT_RUNS: usize = 1 << 20;
+
+/// Bytes of an ext directory; the kernel refuses to grow one further without large_dir.
+pub const MAX_EXT_DIR: u64 = 2 << 30;
+
+/// Bytes of an extended attribute's value in an inode of its own, as in the kernel.
+pub const MAX_EXT_XATTR: u32 = 64 << 10;
+
+/// Bytes of content inside an ext inode: less than the largest inode, which is a block.
+pub const MAX_EXT_INLINE: usize = 64 << 10;
+
+/// Revoked blocks of an ext journal that are held at once.
+pub const MAX_EXT_REVOKED: usize = 1 << 20;
+
+/// Bytes of ext metadata kept in memory for one file system.
+pub const EXT_CACHE: u64 = 4 << 20;
+
+/// Bytes of ext metadata that go into one write.
+pub const EXT_WRITE: u64 = 1 << 20;

@@ -16,6 +16,7 @@ mod support;
 
 mod architecture;
 mod docs;
+mod ext;
 mod file_disk;
 mod guest;
 mod libvirt;

@@ -43,6 +43,42 @@ pub const CODES: &[(&str, &str)] = &[
         "A read or write went past the end of a disk. The image's own metadata points outside of the data it describes, or the file was cut short.",
     ),
     ("disk.too-large", "A disk or file claims to be larger than the largest size that any format allows."),
+    (
+        "ext.checksum",
+        "A checksum of the guest's ext file system is wrong: its metadata was damaged. Run e2fsck in the guest.",
+    ),
+    ("ext.corrupt", "The metadata of the guest's ext file system contradicts itself. Run e2fsck in the guest."),
+    ("ext.exists", "A file that was to be created in the guest is there already."),
+    (
+        "ext.feature",
+        "The guest's ext file system, or one of its files, uses a feature that this program does not handle.",
+    ),
+    (
+        "ext.geometry",
+        "The superblock of the guest's ext file system gives sizes that are impossible, or larger than its volume. The disk may have been cut short.",
+    ),
+    (
+        "ext.journal",
+        "The journal of the guest's ext file system cannot be replayed. It is read as it is, and not written to. Mount and unmount it in the guest, or run e2fsck there.",
+    ),
+    (
+        "ext.limit",
+        "The guest's ext file system is larger, or a file of it is in more pieces, than this program handles.",
+    ),
+    (
+        "ext.name",
+        "A name in the guest's file system is not what was asked for: not a file name, or not of the right kind of file.",
+    ),
+    ("ext.not-found", "A file that was to be changed in the guest is not there."),
+    ("ext.read-only", "A change was asked of an ext file system that was opened for reading."),
+    (
+        "ext.space",
+        "The guest's ext file system has too little free space for the change. Nothing was changed; free some space in the guest.",
+    ),
+    (
+        "ext.xattr",
+        "An extended attribute of a guest's file cannot be set: its name is unknown, or there is no room for it.",
+    ),
     ("fault.injected", "A failure injected on purpose by a test layer. It never occurs in normal use."),
     (
         "fix.changed",

@@ -43,7 +43,6 @@ pub(crate) fn put(bytes: &mut [u8], at: usize, what: &[u8]) {
 }
 
 /// Stores two bytes at `at`.
-#[cfg_attr(not(test), expect(dead_code, reason = "the writers of file systems use it"))]
 pub(crate) fn put16(bytes: &mut [u8], at: usize, value: u16) {
     put(bytes, at, &value.to_le_bytes());
 }
@@ -51,6 +50,21 @@ pub(crate) fn put16(bytes: &mut [u8], at: usize, value: u16) {
 /// Stores four bytes at `at`.
 pub(crate) fn put32(bytes: &mut [u8], at: usize, value: u32) {
     put(bytes, at, &value.to_le_bytes());
+}
+
+/// Stores four bytes at `at`, big-endian.
+pub(crate) fn put_be32(bytes: &mut [u8], at: usize, value: u32) {
+    put(bytes, at, &value.to_be_bytes());
+}
+
+/// A length or index in memory. What does not fit there becomes one that is past every buffer.
+pub(crate) fn size(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+/// A length in memory as a length on disk.
+pub(crate) fn long(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
 }
 
 /// Text up to the first NUL, if there is any.
