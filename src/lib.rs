@@ -14,6 +14,7 @@
 pub mod boot;
 pub mod cache;
 pub mod chain;
+pub mod cli;
 pub mod container;
 pub mod convert;
 pub mod disk;
@@ -25,6 +26,7 @@ pub mod inspect;
 pub mod libvirt;
 pub mod limits;
 pub mod overlay;
+pub mod pipeline;
 pub mod session;
 pub mod source;
 #[cfg(test)]

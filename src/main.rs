@@ -1,3 +1,7 @@
-//! The `hyper2kvm` command.
+//! The `hyper2kvm` command: parse, run, map the error to an exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hyper2kvm::cli::main()
+}

@@ -141,6 +141,7 @@ pub const CODES: &[(&str, &str)] = &[
         "guest.directory-size",
         "A directory of the guest has more entries than any real one. The guest's file system may be damaged.",
     ),
+    ("guest.disk", "A disk of the machine was asked for that it does not have."),
     ("guest.exists", "A file that a fix wants to create exists already in the guest."),
     ("guest.file-size", "A file of the guest is larger than any that makes sense in its place, and is not read."),
     (
@@ -148,9 +149,17 @@ pub const CODES: &[(&str, &str)] = &[
         "The guest's file system has no room for what a fix adds. Free some space inside the guest, then try again.",
     ),
     ("guest.name", "A name is not one that a file can have."),
+    (
+        "guest.none",
+        "No partition holds a Linux system that this program can read. What was found instead is listed. `hyper2kvm convert` copies the disk as it is, without fixes.",
+    ),
     ("guest.not-a-directory", "A path inside the guest leads to something that is not a directory."),
     ("guest.not-found", "A path leads to nothing inside the guest."),
     ("guest.not-regular", "A path inside the guest leads to something that is not a regular file."),
+    (
+        "host.signals",
+        "The operating system refused to deliver signals to this process, so it could not be stopped cleanly.",
+    ),
     (
         "initramfs.codec",
         "The initramfs or a driver is compressed in a way that is not handled. Rebuild it in the guest with gzip, xz or zstd.",
@@ -208,6 +217,7 @@ pub const CODES: &[(&str, &str)] = &[
         "output.full",
         "The file system of the output has no room left. Nothing appears under the final name; free some space or choose another directory, then run the same command again.",
     ),
+    ("output.json", "A result could not be turned into JSON. This is a bug; please report it with the command."),
     ("output.locked", "Another process holds the lock on this output's .partial file: it is being written right now."),
     ("output.name", "The output must be the name of a file, not a directory or a path that ends in .."),
     (
@@ -310,6 +320,11 @@ pub const CODES: &[(&str, &str)] = &[
         "The image names a file outside of its own directory. An image may come from anyone, so it opens nothing of this host by itself; allow the place with --allow-dir DIR or --map-path OLD=NEW if you trust it.",
     ),
     (
+        "serve.open",
+        "The address can be reached by others, and NBD without TLS has no authentication. Serve on 127.0.0.1 or a Unix socket, or say --i-know-this-is-open.",
+    ),
+    ("serve.start", "The NBD server could not bind its address or start its threads. The cause says why."),
+    (
         "session.interrupted",
         "A signal or the caller asked the command to stop. Nothing appears under the final name; run the same command again.",
     ),
@@ -319,6 +334,7 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("source.disk", "The source has no such disk. Disks are counted from 1 or named; `hyper2kvm info` lists them."),
     ("source.empty", "The source has no bytes at all. A download or export probably failed; get the file again."),
+    ("source.no-disk", "The source opens, and holds no disk at all: an OVA or OVF without one."),
     ("source.read", "The operating system could not read the source. The cause says why."),
     (
         "source.sector-size",
@@ -346,6 +362,19 @@ pub const CODES: &[(&str, &str)] = &[
         "tar.unsupported",
         "The archive has sparse or multi-volume members, or members of an unknown type. Pack the files again with a plain tar.",
     ),
+    (
+        "test.format",
+        "QEMU boots qcow2, raw and vmdk images here. Convert or migrate the source first and test the result.",
+    ),
+    (
+        "test.no-boot",
+        "The boot test saw no sign that the guest came up. The console log, whose path is shown, says how far it came.",
+    ),
+    (
+        "usage.bus",
+        "Migrated machines sit on virtio-blk, virtio-scsi or sata. The other buses exist for boot tests only.",
+    ),
+    ("usage.topic", "`hyper2kvm help` knows commands and error codes; the word given is neither."),
     (
         "verify.mismatch",
         "The output was read back and does not hold what was read from the source. It was not given its name. Bad memory or a bad disk is the usual cause.",

@@ -1,0 +1,409 @@
+//! What was typed: every command and flag, from which help, man pages and completions are generated.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::size::{Rate, Size};
+
+/// Any virtual disk as one flat block device: inspect, fix, convert and serve it for KVM, in one pass.
+#[derive(Debug, Parser)]
+#[command(
+    name = "hyper2kvm",
+    version,
+    disable_help_subcommand = true,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = EXAMPLES
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// Flags that mean the same everywhere.
+    #[command(flatten)]
+    pub global: Global,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  hyper2kvm info guest.ova                         what it is
+  hyper2kvm plan guest.ova                         what migrate would change
+  hyper2kvm migrate guest.ova -o out/              fix and convert it, in one pass
+  hyper2kvm test out/guest.qcow2                   boot the result and wait for a sign of life
+  hyper2kvm serve guest.vmdk --unix /tmp/g.sock    the flattened disk over NBD
+  hyper2kvm convert guest.vmdk guest.qcow2         copy it as it is
+
+Exit codes:
+  0 done and verified   1 failed               2 usage               3 source unreadable
+  4 unsupported or corrupt   5 refused by policy   6 verification mismatch   7 interrupted";
+
+/// The commands. Source first, destination second.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Copy a disk as it is to qcow2 or raw, verified.
+    Convert(ConvertArgs),
+    /// Print the tree of layers that reads of a source go through, with bytes and latency of each.
+    Explain(ExplainArgs),
+    /// Explain an error code, or print the help of a command.
+    Help(HelpArgs),
+    /// Tell what a source is: format, chain, size, facts, safety verdict.
+    Info(SourceArgs),
+    /// Tell facts about the guests inside.
+    Inspect(GuestArgs),
+    /// Print the extents of the flattened disk.
+    Map(SourceArgs),
+    /// Inspect, plan, fix, convert and validate, in one pass; writes qcow2, domain XML and a report.
+    Migrate(MigrateArgs),
+    /// Mount the flattened disk as a read-only file, by FUSE.
+    Mount(MountArgs),
+    /// Print what migrate would change, and what it would leave.
+    Plan(GuestArgs),
+    /// Serve the flattened disk over NBD, read-only.
+    Serve(ServeArgs),
+    /// Boot an image in QEMU and wait for a sign of life. The image is never written.
+    Test(TestArgs),
+    /// Print shell completions.
+    #[command(hide = true)]
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages into a directory.
+    #[command(hide = true)]
+    Man {
+        /// Where to write `hyper2kvm*.1`.
+        dir: PathBuf,
+    },
+}
+
+/// Flags that mean the same everywhere.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Common options")]
+pub struct Global {
+    /// Print one JSON object (docs/json.md) instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Print errors only.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Log more: -v info, -vv debug, -vvv trace.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+
+    /// When to colour text.
+    #[arg(long, global = true, value_enum, default_value_t = Choice::Auto, value_name = "WHEN")]
+    pub color: Choice,
+
+    /// Memory budget; the process stays within it + 64 MiB.
+    #[arg(long, global = true, value_name = "SIZE", default_value = "256M")]
+    pub memory: Size,
+
+    /// Worker threads [default: one a core].
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: Option<u16>,
+
+    /// The source's format; never guess.
+    #[arg(long, global = true, value_name = "FORMAT")]
+    pub format: Option<String>,
+
+    /// A directory beneath which references of an image may lead; repeatable.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub allow_dir: Vec<PathBuf>,
+
+    /// Replace a prefix of the references of an image; repeatable.
+    #[arg(long, global = true, value_name = "OLD=NEW", value_parser = parse_map_path)]
+    pub map_path: Vec<(String, PathBuf)>,
+
+    /// Read the output back and compare.
+    #[arg(long, global = true, value_enum, default_value_t = Switch::On, value_name = "SWITCH")]
+    pub verify: Switch,
+
+    /// Say what would be done, and do nothing.
+    #[arg(long, global = true)]
+    pub dry_run: bool,
+
+    /// Read at most this many bytes a second.
+    #[arg(long, global = true, value_name = "RATE")]
+    pub rate_limit: Option<Rate>,
+
+    /// How to show progress.
+    #[arg(long, global = true, value_enum, default_value_t = ProgressStyle::Auto, value_name = "STYLE")]
+    pub progress: ProgressStyle,
+}
+
+/// On, off or by the terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Choice {
+    /// When standard output is a terminal.
+    Auto,
+    /// Never.
+    Never,
+    /// Always.
+    Always,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// Do it.
+    On,
+    /// Do not.
+    Off,
+}
+
+/// How to show progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProgressStyle {
+    /// A bar on a terminal, plain lines without one.
+    Auto,
+    /// A bar.
+    Bar,
+    /// A line now and then.
+    Plain,
+    /// JSON lines on standard error.
+    Json,
+    /// Nothing.
+    None,
+}
+
+/// One source.
+#[derive(Args, Clone, Debug)]
+pub struct SourceArgs {
+    /// An image, OVA or OVF; `SRC#2` names its second disk.
+    pub src: String,
+
+    /// Which disk of several: a number from 1, or a name.
+    #[arg(long, value_name = "N|NAME")]
+    pub disk: Option<String>,
+}
+
+/// Explain options.
+#[derive(Args, Clone, Debug)]
+pub struct ExplainArgs {
+    /// The source.
+    #[command(flatten)]
+    pub source: SourceArgs,
+
+    /// Read the whole flattened disk first, so that the figures mean something.
+    #[arg(long)]
+    pub read: bool,
+}
+
+/// The disks of one machine.
+#[derive(Args, Clone, Debug)]
+pub struct GuestArgs {
+    /// The disks of one machine in order: one OVA or OVF, or several images.
+    #[arg(required = true)]
+    pub src: Vec<String>,
+
+    /// Which disk of several: a number from 1, or a name; repeatable.
+    #[arg(long, value_name = "N|NAME")]
+    pub disk: Vec<String>,
+}
+
+/// Migrate options.
+#[derive(Args, Clone, Debug)]
+pub struct MigrateArgs {
+    /// The machine.
+    #[command(flatten)]
+    pub guest: GuestArgs,
+
+    /// Where the results go; made if missing.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+
+    /// Name of the machine and its files [default: from the source].
+    #[arg(long)]
+    pub name: Option<String>,
+
+    /// Replace existing results.
+    #[arg(long)]
+    pub force: bool,
+
+    /// Copy the free space of the guest's file systems too.
+    #[arg(long)]
+    pub keep_free_space: bool,
+
+    /// Bus of the disks in the domain XML.
+    #[arg(long, value_enum, default_value_t = Bus::VirtioBlk)]
+    pub bus: Bus,
+
+    /// Network of the interfaces in the domain XML.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub network: String,
+}
+
+/// Convert options.
+#[derive(Args, Clone, Debug)]
+pub struct ConvertArgs {
+    /// The source.
+    #[command(flatten)]
+    pub source: SourceArgs,
+
+    /// The destination.
+    pub dst: PathBuf,
+
+    /// Format of the destination [default: by its suffix, else qcow2].
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub to: Option<Target>,
+
+    /// Replace an existing destination.
+    #[arg(long)]
+    pub force: bool,
+
+    /// Leave out what the guest's file systems say is free.
+    #[arg(long)]
+    pub skip_free_space: bool,
+}
+
+/// Formats that can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Target {
+    /// QEMU's copy-on-write format, version 3.
+    Qcow2,
+    /// A sparse file.
+    Raw,
+}
+
+/// Serve options.
+#[derive(Args, Clone, Debug)]
+#[command(group = clap::ArgGroup::new("where").required(true))]
+pub struct ServeArgs {
+    /// The source.
+    #[command(flatten)]
+    pub source: SourceArgs,
+
+    /// Listen on a Unix socket, mode 0600.
+    #[arg(long, value_name = "PATH", group = "where")]
+    pub unix: Option<PathBuf>,
+
+    /// Listen on a loopback address.
+    #[arg(long, value_name = "ADDR:PORT", group = "where")]
+    pub tcp: Option<std::net::SocketAddr>,
+
+    /// Name of the export.
+    #[arg(long, default_value = "")]
+    pub export: String,
+
+    /// Serve beyond loopback although anyone there can read the disk.
+    #[arg(long)]
+    pub i_know_this_is_open: bool,
+}
+
+/// Mount options.
+#[derive(Args, Clone, Debug)]
+pub struct MountArgs {
+    /// The source.
+    #[command(flatten)]
+    pub source: SourceArgs,
+
+    /// An empty directory; `disk.raw` appears in it.
+    pub dir: PathBuf,
+}
+
+/// Test options.
+#[derive(Args, Clone, Debug)]
+pub struct TestArgs {
+    /// A qcow2 or raw image.
+    pub image: PathBuf,
+
+    /// Bus of the disk.
+    #[arg(long, value_enum, default_value_t = Bus::VirtioBlk)]
+    pub bus: Bus,
+
+    /// Model of the network card.
+    #[arg(long, value_enum, default_value_t = Nic::Virtio)]
+    pub nic: Nic,
+
+    /// Boot by UEFI instead of BIOS.
+    #[arg(long)]
+    pub uefi: bool,
+
+    /// Give up after this many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub timeout: u64,
+
+    /// Memory of the guest.
+    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    pub guest_memory: Size,
+
+    /// Virtual CPUs of the guest.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub cpus: u32,
+
+    /// A regular expression on the console that counts as a sign of life; repeatable, each must appear.
+    #[arg(long, value_name = "REGEX")]
+    pub expect: Vec<String>,
+
+    /// Where the console log is kept [default: IMAGE.console.log].
+    #[arg(long, value_name = "PATH")]
+    pub console: Option<PathBuf>,
+
+    /// Use KVM instead of emulation.
+    #[arg(long)]
+    pub kvm: bool,
+}
+
+/// Buses that a disk can sit on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Bus {
+    /// IDE (test only).
+    Ide,
+    /// VMware's paravirtual SCSI (test only).
+    Pvscsi,
+    /// AHCI.
+    Sata,
+    /// virtio-blk.
+    VirtioBlk,
+    /// virtio-scsi.
+    VirtioScsi,
+}
+
+/// Models of a network card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Nic {
+    /// Intel 82540EM.
+    E1000,
+    /// No card.
+    None,
+    /// virtio-net.
+    Virtio,
+    /// VMware's paravirtual card.
+    Vmxnet3,
+}
+
+/// Help options.
+#[derive(Args, Clone, Debug)]
+pub struct HelpArgs {
+    /// An error code such as `ova.digest`, or a command; nothing lists both.
+    pub topic: Option<String>,
+}
+
+fn parse_map_path(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((old, new)) if !old.is_empty() && !new.is_empty() => Ok((old.to_owned(), PathBuf::from(new))),
+        _ => Err("expected OLD=NEW".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_path_map_needs_both_sides() {
+        assert!(parse_map_path("/vmfs/volumes/a=/srv/a").is_ok());
+        assert!(parse_map_path("=x").is_err());
+        assert!(parse_map_path("/vmfs").is_err());
+    }
+}

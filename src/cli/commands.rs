@@ -1,0 +1,58 @@
+//! One file a command: each takes its arguments and a [`Context`], prints its result, and returns.
+
+use std::sync::Arc;
+
+use super::args::{Command, Global};
+use super::help;
+use super::output::Output;
+use crate::error::Result;
+use crate::session::{Budget, Policy, Session};
+
+mod convert;
+mod explain;
+mod info;
+mod inspect;
+mod map;
+mod migrate;
+mod mount;
+mod plan;
+mod serve;
+mod test;
+
+/// What every command gets.
+#[derive(Clone, Debug)]
+pub(super) struct Context {
+    global: Global,
+    output: Output,
+    session: Arc<Session>,
+}
+
+/// Runs the command.
+pub(super) fn run(command: &Command, global: &Global, output: Output) -> Result<()> {
+    let context = Context { global: global.clone(), output, session: session(global) };
+    match command {
+        Command::Completions { shell } => {
+            help::completions(*shell);
+            Ok(())
+        }
+        Command::Convert(args) => convert::run(args, &context),
+        Command::Explain(args) => explain::run(args, &context),
+        Command::Help(args) => help::run(args.topic.as_deref(), output),
+        Command::Info(args) => info::run(args, &context),
+        Command::Inspect(args) => inspect::run(args, &context),
+        Command::Man { dir } => help::man(dir),
+        Command::Map(args) => map::run(args, &context),
+        Command::Migrate(args) => migrate::run(args, &context),
+        Command::Mount(args) => mount::run(args, &context),
+        Command::Plan(args) => plan::run(args, &context),
+        Command::Serve(args) => serve::run(args, &context),
+        Command::Test(args) => test::run(args, &context),
+    }
+}
+
+/// What the flags mean for the run.
+fn session(global: &Global) -> Arc<Session> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let policy = Policy { allow_dirs: global.allow_dir.clone(), map_path: global.map_path.clone() };
+    Session::new(Budget::new(global.memory.0), policy, global.jobs.map_or(cores, usize::from))
+}

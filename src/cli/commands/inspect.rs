@@ -1,0 +1,114 @@
+//! `inspect`: facts about the guests inside.
+
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::cli::args::GuestArgs;
+use crate::cli::output::table;
+use crate::cli::size::Size;
+use crate::error::{Result, escape};
+use crate::pipeline::guest::{Guest, System};
+use crate::pipeline::migrate;
+use crate::volume::Table;
+
+pub(super) fn run(args: &GuestArgs, context: &Context) -> Result<()> {
+    let (_, _, guest) = migrate::look(&args.src, &args.disk, context.global.format.as_deref(), &context.session, None)?;
+    context.output.result(&json_of(args, &guest), &text_of(&guest, context))
+}
+
+fn json_of(args: &GuestArgs, guest: &Guest) -> Value {
+    json!({
+        "sources": args.src,
+        "machine": guest.machine,
+        "partition_tables": guest.tables.iter().map(|table| table.as_ref().map(table_json)).collect::<Vec<_>>(),
+        "firmware": if guest.looks_like_uefi() { "uefi" } else { "bios" },
+        "guest": guest.system.as_ref().map(guest_json),
+        "notes": guest.notes,
+    })
+}
+
+fn guest_json(system: &System) -> Value {
+    let mounts: Vec<Value> =
+        system.root.mounts.iter().map(|(at, volume)| json!({ "mount_point": at, "volume": volume })).collect();
+    json!({ "root_volume": system.root.volume, "mounts": mounts, "facts": system.facts })
+}
+
+fn table_json(table: &Table) -> Value {
+    let partitions: Vec<Value> = table
+        .partitions
+        .iter()
+        .map(|partition| {
+            json!({
+                "number": partition.number,
+                "offset": partition.range.start,
+                "length": partition.range.end.saturating_sub(partition.range.start),
+                "type": partition.type_id,
+                "type_name": partition.type_name,
+                "bootable": partition.bootable,
+                "partuuid": partition.partuuid,
+                "label": partition.label,
+            })
+        })
+        .collect();
+    json!({
+        "kind": table.kind.name(),
+        "id": table.id,
+        "sector_size": table.sector_size.bytes(),
+        "partitions": partitions,
+        "problems": table.problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
+}
+
+fn text_of(guest: &Guest, context: &Context) -> String {
+    let mut text = String::new();
+    match &guest.system {
+        Some(system) => text.push_str(&system_text(system, context)),
+        None => text.push_str("no operating system found\n"),
+    }
+    text.push_str(&context.output.bold("volumes\n"));
+    for volume in &guest.machine.volumes {
+        let disk = guest.machine.disks.get(volume.disk).map_or("?", |disk| disk.name.as_str());
+        let number = volume.partition.map(|number| number.to_string()).unwrap_or_default();
+        let kind = volume.fs_kind.as_deref().unwrap_or("unknown");
+        let spec = volume.stable_spec().unwrap_or_default();
+        text.push_str(&format!(
+            "  {disk}{number:4} {:>10}  {kind:8} {}\n",
+            Size(volume.size).to_string(),
+            escape(&spec)
+        ));
+    }
+    for note in &guest.notes {
+        text.push_str(&format!("note: {}\n", escape(note)));
+    }
+    text
+}
+
+fn system_text(system: &System, context: &Context) -> String {
+    let facts = &system.facts;
+    let mut rows: Vec<(String, String)> = Vec::new();
+    let mut row = |key: &str, value: Option<String>| {
+        if let Some(value) = value {
+            rows.push((format!("  {key}"), escape(&value)));
+        }
+    };
+    row("system", facts.os.pretty_name.clone().or_else(|| facts.os.id.clone()));
+    row("host name", facts.hostname.clone());
+    row("architecture", facts.arch.clone());
+    row("packages", facts.package_format.map(str::to_owned));
+    for kernel in &facts.kernels {
+        row("kernel", Some(kernel.image.clone()));
+    }
+    for loader in &facts.bootloaders {
+        row("boot loader", Some(format!("{:?} ({})", loader.kind, loader.config)));
+    }
+    for nic in &facts.nics {
+        row("interface", Some(nic.name.clone()));
+    }
+    for tool in &facts.tools {
+        row("tools", Some(tool.path.clone()));
+    }
+    for (at, _) in &system.root.mounts {
+        row("mounted", Some(at.clone()));
+    }
+    format!("{}\n{}", context.output.bold("guest"), table(&rows))
+}

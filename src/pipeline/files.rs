@@ -1,0 +1,95 @@
+//! Small files beside the disks, which also appear under their names only when they are complete and durable.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, RenameFlags};
+
+use crate::error::{Error, Kind, Result};
+
+/// A file that is written and durable and has no name yet. Dropped before [`Staged::publish`], it leaves nothing behind.
+#[derive(Debug)]
+pub struct Staged {
+    partial: PathBuf,
+    path: PathBuf,
+    published: bool,
+}
+
+impl Staged {
+    /// Writes `content` to `PATH.partial` and syncs it.
+    pub fn write(path: &Path, content: &[u8]) -> Result<Self> {
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let staged = Self { partial: PathBuf::from(partial), path: path.to_path_buf(), published: false };
+        match std::fs::remove_file(&staged.partial) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::write("removing a stale file", error).path(&staged.partial));
+            }
+            _ => {}
+        }
+        let create = || -> std::io::Result<()> {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&staged.partial)?;
+            file.write_all(content)?;
+            file.sync_all()
+        };
+        create().map_err(|e| Error::write("writing", e).path(&staged.partial))?;
+        Ok(staged)
+    }
+
+    /// Gives the file its name, durably; `force` replaces what has it.
+    pub fn publish(mut self, force: bool) -> Result<()> {
+        let flags = if force { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
+        rustix::fs::renameat_with(CWD, &self.partial, CWD, &self.path, flags).map_err(|errno| match errno {
+            rustix::io::Errno::EXIST => exists(&self.path),
+            other => Error::write("renaming", other.into()).path(&self.path),
+        })?;
+        self.published = true;
+        sync_dir(&self.path)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.published {
+            let _ = std::fs::remove_file(&self.partial);
+        }
+    }
+}
+
+/// Fails when `path` exists and replacing it was not allowed. Looks at the name itself, not at what a link points to.
+pub fn must_not_exist(path: &Path, force: bool) -> Result<()> {
+    if force || rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).is_err() { Ok(()) } else { Err(exists(path)) }
+}
+
+fn exists(path: &Path) -> Error {
+    Error::new(Kind::Exists, "output.exists", "the output exists already").path(path).hint("--force replaces it")
+}
+
+#[allow(clippy::disallowed_methods, reason = "opens the output directory, to make a rename durable")]
+fn sync_dir(path: &Path) -> Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent).and_then(|dir| dir.sync_all()).map_err(|e| Error::write("syncing the directory", e).path(parent))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_appears_only_when_published() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.xml");
+        drop(Staged::write(&path, b"one").unwrap());
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+        Staged::write(&path, b"two").unwrap().publish(false).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 3);
+        let again = Staged::write(&path, b"three").unwrap().publish(false).unwrap_err();
+        assert_eq!(again.code(), "output.exists");
+        assert!(must_not_exist(&path, false).is_err());
+        assert!(must_not_exist(&path, true).is_ok());
+        Staged::write(&path, b"three").unwrap().publish(true).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 5);
+    }
+}

@@ -1,0 +1,319 @@
+//! A machine with its guest: overlays on its disks, volumes, file systems, the root, and the facts.
+
+use std::ops::{ControlFlow, Range};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::chain::{OpenedDisk, Selector};
+use crate::container::ovf::{self, Ovf};
+use crate::disk::{Checked, Disk, DiskMut, Slice};
+use crate::error::{Error, Kind, Result};
+use crate::fs::Filesystem;
+use crate::fs::ext::Ext;
+use crate::inspect::{self, Facts, Machine, MachineDisk, MachineNic, Root, Volume};
+use crate::overlay::Overlay;
+use crate::session::Session;
+use crate::volume::signature::{self, Signature, Usage};
+use crate::volume::trim::{FreeMap, FreeSpace, Trimmed};
+use crate::volume::{self, Role, Table};
+
+/// A machine, opened for inspection and fixing. Nothing is written but its overlays.
+#[derive(Debug)]
+pub struct Guest {
+    /// Each disk with its copy-on-write overlay.
+    pub overlays: Vec<Arc<Checked<Overlay>>>,
+    /// Each disk's partition table.
+    pub tables: Vec<Option<Table>>,
+    /// Disks, volumes and network cards.
+    pub machine: Machine,
+    /// Where each volume of the machine lies on its disk.
+    pub places: Vec<Range<u64>>,
+    /// The installed system, when there is one.
+    pub system: Option<System>,
+    /// What could not be read, and why.
+    pub notes: Vec<String>,
+}
+
+/// An installed system and what is known about it.
+#[derive(Debug)]
+pub struct System {
+    /// Its tree of mounted file systems.
+    pub root: Root,
+    /// The facts.
+    pub facts: Facts,
+}
+
+impl Guest {
+    /// Looks inside `disks`. Journals are replayed into the overlays, which spill into `spill_dir`.
+    pub fn open(
+        disks: &[OpenedDisk],
+        described: Option<&Ovf>,
+        session: &Arc<Session>,
+        spill_dir: Option<&Path>,
+    ) -> Result<Self> {
+        let mut guest = Self {
+            overlays: Vec::new(),
+            tables: Vec::new(),
+            machine: Machine { nics: nics(described, session), ..Machine::default() },
+            places: Vec::new(),
+            system: None,
+            notes: Vec::new(),
+        };
+        for (index, disk) in disks.iter().enumerate() {
+            guest.add_disk(index, disk, session, spill_dir)?;
+        }
+        let mut roots = inspect::find_roots(&guest.machine)?.into_iter();
+        if let Some(root) = roots.next() {
+            let facts = inspect::linux(&root.tree)?;
+            guest.system = Some(System { root, facts });
+        }
+        let others = roots.count();
+        if others > 0 {
+            guest.notes.push(format!("{others} more installed systems are left as they are"));
+        }
+        Ok(guest)
+    }
+
+    fn add_disk(
+        &mut self,
+        index: usize,
+        disk: &OpenedDisk,
+        session: &Arc<Session>,
+        spill_dir: Option<&Path>,
+    ) -> Result<()> {
+        let overlay = Overlay::new(disk.disk(), session, spill_dir);
+        let flat: Arc<dyn Disk> = Arc::clone(&overlay) as Arc<dyn Disk>;
+        let table = volume::scan(&flat)?;
+        for found in volumes(&flat, table.as_ref()) {
+            session.check()?;
+            self.add_volume(index, &overlay, found)?;
+        }
+        let address = disk.described.as_ref().and_then(|described| described.attached);
+        self.machine.disks.push(MachineDisk {
+            name: format!("sd{}", disk_letters(index)),
+            size: disk.image.len(),
+            controller: address.map_or(Some(0), |(_, controller, _)| u32::try_from(controller).ok()),
+            unit: address.map_or(u32::try_from(index).ok(), |(_, _, unit)| Some(unit)),
+        });
+        self.overlays.push(overlay);
+        self.tables.push(table);
+        Ok(())
+    }
+
+    fn add_volume(&mut self, disk: usize, overlay: &Arc<Checked<Overlay>>, found: Found) -> Result<()> {
+        let base: Arc<dyn DiskMut> = Arc::clone(overlay) as Arc<dyn DiskMut>;
+        let label = found.label(disk);
+        let slice: Arc<Checked<Slice<dyn DiskMut>>> = Checked::wrap(Slice::new(label, base, found.range.clone())?);
+        let signatures = signature::probe(&*slice)?;
+        let mut volume = Volume {
+            disk,
+            partition: found.partition,
+            partuuid: found.partuuid,
+            partlabel: found.partlabel,
+            size: found.range.end.saturating_sub(found.range.start),
+            ..Volume::default()
+        };
+        if let Some(signature) = signature::sole(&signatures) {
+            self.open_volume(&mut volume, signature, slice);
+        } else if signatures.len() > 1 {
+            let kinds: Vec<&str> = signatures.iter().map(|signature| signature.kind).collect();
+            self.notes.push(format!("{} carries several signatures: {}", found.name, kinds.join(", ")));
+        }
+        self.machine.volumes.push(volume);
+        self.places.push(found.range);
+        Ok(())
+    }
+
+    fn open_volume(&mut self, volume: &mut Volume, signature: &Signature, slice: Arc<Checked<Slice<dyn DiskMut>>>) {
+        volume.fs_kind = Some(signature.kind.to_owned());
+        volume.fs_uuid.clone_from(&signature.uuid);
+        volume.fs_label.clone_from(&signature.label);
+        if signature.usage != Usage::Filesystem || !matches!(signature.kind, "ext2" | "ext3" | "ext4") {
+            return;
+        }
+        match Ext::open_mut(slice) {
+            Ok(fs) => {
+                volume.fs_kind = Some(fs.facts().kind.to_owned());
+                volume.fs_uuid.clone_from(&fs.facts().uuid);
+                volume.fs_label.clone_from(&fs.facts().label);
+                volume.fs = Some(Arc::new(fs));
+            }
+            Err(error) => {
+                let number = volume.partition.map(|n| format!(" {n}")).unwrap_or_default();
+                self.notes.push(format!("the {} of partition{number} cannot be opened: {error}", signature.kind));
+            }
+        }
+    }
+
+    /// The installed system, or an error that says what was found instead.
+    pub fn system(&self) -> Result<&System> {
+        self.system.as_ref().ok_or_else(|| {
+            let kinds: Vec<&str> = self.machine.volumes.iter().filter_map(|volume| volume.fs_kind.as_deref()).collect();
+            let found = if kinds.is_empty() { "no file system".to_owned() } else { kinds.join(", ") };
+            let error =
+                Error::unsupported("guest.none", "no operating system that can be fixed was found").found(found);
+            match self.notes.first() {
+                Some(note) => error.hint(format!("{note}; `hyper2kvm convert` copies the disk as it is")),
+                None => error.hint("`hyper2kvm convert` copies the disk as it is"),
+            }
+        })
+    }
+
+    /// Whether the disks are made for UEFI: an EFI system partition and no BIOS boot partition on a GPT.
+    #[must_use]
+    pub fn looks_like_uefi(&self) -> bool {
+        const ESP: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
+        const BIOS_BOOT: &str = "21686148-6449-6e6f-744e-656564454649";
+        let has = |guid: &str| {
+            let mut partitions = self.tables.iter().flatten().flat_map(|table| &table.partitions);
+            partitions.any(|partition| partition.type_id == guid)
+        };
+        has(ESP) && !has(BIOS_BOOT)
+    }
+
+    /// Leaves every file system clean and the overlays frozen, and gives each disk as it will be copied.
+    pub fn finish(&self, skip_free_space: bool) -> Result<Vec<Arc<dyn Disk>>> {
+        for fs in self.machine.volumes.iter().filter_map(|volume| volume.fs.as_ref()) {
+            match fs.writer() {
+                Ok(writer) => writer.sync()?,
+                Err(error) => tracing::info!(%error, "a file system is left as it is"),
+            }
+        }
+        self.overlays.iter().for_each(|overlay| overlay.inner().freeze());
+        let disk = |index: usize| -> Result<Arc<dyn Disk>> {
+            let overlay = self.overlays.get(index).map(|overlay| Arc::clone(overlay) as Arc<dyn Disk>);
+            let overlay = overlay.ok_or_else(|| Error::failed("guest.disk", "there is no such disk"))?;
+            Ok(if skip_free_space { Checked::wrap(Trimmed::new(overlay, self.free_map(index))) } else { overlay })
+        };
+        (0..self.overlays.len()).map(disk).collect()
+    }
+
+    /// The provably free ranges of a disk. A file system whose allocation state cannot be read has none.
+    fn free_map(&self, disk: usize) -> FreeMap {
+        let mut map = FreeMap::new();
+        for (volume, place) in self.machine.volumes.iter().zip(&self.places) {
+            if volume.disk != disk {
+                continue;
+            }
+            if let Some(fs) = &volume.fs
+                && let Err(error) = map.add(place, &Free(&**fs))
+            {
+                tracing::warn!(%error, "free space is copied, since it cannot be told from the rest");
+            }
+        }
+        map
+    }
+}
+
+/// `disk` without what its file systems say is free; the bytes that stay are the disk's own.
+pub fn without_free_space(disk: &OpenedDisk, session: &Arc<Session>) -> Result<Arc<dyn Disk>> {
+    let guest = Guest::open(std::slice::from_ref(disk), None, session, None)?;
+    Ok(Checked::wrap(Trimmed::new(disk.disk(), guest.free_map(0))))
+}
+
+/// The disks that `--disk` chose, in the machine's order; all of them when it was not given.
+pub fn select(disks: Vec<OpenedDisk>, chosen: &[String]) -> Result<Vec<OpenedDisk>> {
+    if chosen.is_empty() {
+        return Ok(disks);
+    }
+    let selectors = chosen.iter().map(|text| text.parse()).collect::<Result<Vec<Selector>>>()?;
+    let matches = |index: usize, disk: &OpenedDisk, selector: &Selector| match selector {
+        Selector::Number(number) => *number == index.saturating_add(1),
+        Selector::Name(name) => *name == disk.name,
+    };
+    for (selector, text) in selectors.iter().zip(chosen) {
+        if !disks.iter().enumerate().any(|(index, disk)| matches(index, disk, selector)) {
+            return Err(Error::new(Kind::Usage, "source.disk", "the source has no such disk").found(text));
+        }
+    }
+    let wanted = |(index, disk): &(usize, OpenedDisk)| selectors.iter().any(|selector| matches(*index, disk, selector));
+    Ok(disks.into_iter().enumerate().filter(wanted).map(|(_, disk)| disk).collect())
+}
+
+/// A place on a disk that may hold a file system.
+struct Found {
+    name: String,
+    partition: Option<u32>,
+    partuuid: Option<String>,
+    partlabel: Option<String>,
+    range: Range<u64>,
+}
+
+impl Found {
+    fn label(&self, disk: usize) -> String {
+        format!("{} of disk {}", self.name, disk.saturating_add(1))
+    }
+}
+
+/// The partitions that lie on the disk alone, or the whole disk when there is no table.
+fn volumes(disk: &Arc<dyn Disk>, table: Option<&Table>) -> Vec<Found> {
+    let Some(table) = table else {
+        let whole = Found {
+            name: "whole disk".to_owned(),
+            partition: None,
+            partuuid: None,
+            partlabel: None,
+            range: 0..disk.len(),
+        };
+        return vec![whole];
+    };
+    let usable = |partition: &&volume::Partition| {
+        partition.role != Role::Extended && table.check_writable(partition.number).is_ok()
+    };
+    let found = |partition: &volume::Partition| Found {
+        name: format!("partition {}", partition.number),
+        partition: Some(partition.number),
+        partuuid: Some(partition.partuuid.clone()),
+        partlabel: partition.label.clone(),
+        range: partition.range.clone(),
+    };
+    table.partitions.iter().filter(usable).map(found).collect()
+}
+
+/// The machine's network cards, each with the MAC address that it will have: its own, or a new one of QEMU's range.
+fn nics(described: Option<&Ovf>, session: &Session) -> Vec<MachineNic> {
+    let nic = |(index, nic): (usize, &ovf::Nic)| MachineNic {
+        mac: Some(nic.mac.clone().unwrap_or_else(|| new_mac(index, session))),
+        model: nic.model.clone(),
+    };
+    described.map(|machine| machine.nics.iter().enumerate().map(nic).collect()).unwrap_or_default()
+}
+
+fn new_mac(index: usize, session: &Session) -> String {
+    let [a, b, c, ..] = session.random(&format!("mac {index}"));
+    format!("52:54:00:{a:02x}:{b:02x}:{c:02x}")
+}
+
+/// `a`, `b` … `z`, `aa` …, as the kernel names SCSI disks.
+fn disk_letters(index: usize) -> String {
+    let mut letters = Vec::new();
+    let mut rest = index;
+    loop {
+        letters.push(char::from(b'a' + u8::try_from(rest % 26).unwrap_or(0)));
+        match (rest / 26).checked_sub(1) {
+            Some(next) => rest = next,
+            None => return letters.iter().rev().collect(),
+        }
+    }
+}
+
+/// A file system as the free map sees it.
+struct Free<'a>(&'a dyn Filesystem);
+
+impl FreeSpace for Free<'_> {
+    fn free_ranges(&self, visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>) -> Result<()> {
+        self.0.free_ranges(visit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_are_lettered_as_the_kernel_does() {
+        for (index, letters) in [(0, "a"), (25, "z"), (26, "aa"), (27, "ab"), (701, "zz"), (702, "aaa")] {
+            assert_eq!(disk_letters(index), letters);
+        }
+    }
+}

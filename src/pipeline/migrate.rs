@@ -1,0 +1,343 @@
+//! `migrate`: the whole pipeline for one machine.
+
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::files::{self, Staged};
+use super::guest::{Guest, System};
+use super::report::{Artifact, Report, Stage};
+use super::{digests_json, finish_digests, guest, naming, source};
+use crate::chain::{Opened, OpenedDisk};
+use crate::container::digests::Verified;
+use crate::container::ovf::{self, Ovf};
+use crate::convert::{self, Options, Outcome, Progress};
+use crate::disk::Disk;
+use crate::error::{Error, Result};
+use crate::fix::{self, Plan};
+use crate::fs::Timestamp;
+use crate::libvirt::{self, Domain};
+use crate::session::Session;
+
+/// What to migrate and how.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The disks of one machine in order: one OVA, or several images.
+    pub sources: Vec<String>,
+    /// Which disks of an OVA; empty for all.
+    pub disks: Vec<String>,
+    /// The format of the images; `None` looks for magic numbers.
+    pub format: Option<String>,
+    /// The directory that gets the results; made if missing.
+    pub output: PathBuf,
+    /// The machine's name; by default the source's.
+    pub name: Option<String>,
+    /// Replace existing results.
+    pub force: bool,
+    /// Copy the free space of the guest's file systems too.
+    pub keep_free_space: bool,
+    /// Read the output back and compare.
+    pub verify: bool,
+    /// Most bytes to read in a second.
+    pub rate_limit: Option<NonZeroU64>,
+    /// Bus of the disks in the domain XML.
+    pub bus: libvirt::DiskBus,
+    /// Network of the interfaces in the domain XML.
+    pub network: String,
+}
+
+/// A machine that was migrated.
+#[derive(Debug)]
+pub struct Migrated {
+    /// The disks that were written.
+    pub outcomes: Vec<Outcome>,
+    /// The domain XML.
+    pub xml: PathBuf,
+    /// The report.
+    pub report: PathBuf,
+    /// What was changed in the guest, and what was left.
+    pub plan: Plan,
+    /// The report's content.
+    pub json: Value,
+}
+
+/// Memory of a machine whose source does not say.
+const DEFAULT_MEMORY: u64 = 2 << 30;
+
+/// Virtual CPUs of a machine whose source does not say.
+const DEFAULT_CPUS: u32 = 2;
+
+/// A machine, looked at and planned for.
+#[derive(Debug)]
+pub struct Planned {
+    /// What was opened.
+    pub sources: Vec<Opened>,
+    /// The machine's disks.
+    pub disks: Vec<OpenedDisk>,
+    /// The machine and its guest.
+    pub guest: Guest,
+    /// What to change.
+    pub plan: Plan,
+    /// How long looking and planning took.
+    pub times: (Duration, Duration),
+}
+
+impl Planned {
+    /// The machine as its container describes it.
+    fn described(&self) -> Option<&Ovf> {
+        self.sources.first().and_then(|source| source.machine.as_ref())
+    }
+
+    /// Bytes that were fetched from the sources so far.
+    fn bytes_read(&self) -> u64 {
+        let files = self.sources.iter().flat_map(|source| &source.sources);
+        files.flat_map(|file| file.below()).filter_map(|file| file.stats()).map(|stats| stats.bytes).sum()
+    }
+}
+
+/// Opens the sources as the disks of one machine and looks inside.
+pub fn look(
+    sources: &[String],
+    chosen: &[String],
+    format: Option<&str>,
+    session: &Arc<Session>,
+    spill_dir: Option<&Path>,
+) -> Result<(Vec<Opened>, Vec<OpenedDisk>, Guest)> {
+    let mut opened: Vec<Opened> =
+        sources.iter().map(|name| source::open_one(name, None, format, session)).collect::<Result<_>>()?;
+    let disks: Vec<OpenedDisk> = opened.iter_mut().flat_map(|source| std::mem::take(&mut source.disks)).collect();
+    let disks = guest::select(disks, chosen)?;
+    let described = opened.first().and_then(|source| source.machine.as_ref());
+    let guest = Guest::open(&disks, described, session, spill_dir)?;
+    Ok((opened, disks, guest))
+}
+
+/// Looks inside a machine and plans what it needs.
+pub fn plan(
+    sources: &[String],
+    chosen: &[String],
+    format: Option<&str>,
+    session: &Arc<Session>,
+    spill_dir: Option<&Path>,
+) -> Result<Planned> {
+    let start = Instant::now();
+    let (sources, disks, guest) = look(sources, chosen, format, session, spill_dir)?;
+    let looked = start.elapsed();
+    let start = Instant::now();
+    let System { root, facts } = guest.system()?;
+    let plan = fix::plan(facts, &guest.machine, root)?;
+    Ok(Planned { sources, disks, guest, plan, times: (looked, start.elapsed()) })
+}
+
+/// Runs the whole pipeline. Nothing has its final name before every disk is verified; the report is written last.
+pub fn run(request: &Request, session: &Arc<Session>, progress: &dyn Progress) -> Result<Migrated> {
+    let start = Instant::now();
+    std::fs::create_dir_all(&request.output)
+        .map_err(|e| Error::write("making the output directory", e).path(&request.output))?;
+    let planned = plan(&request.sources, &request.disks, request.format.as_deref(), session, Some(&request.output))?;
+    let names = Names::new(request, &planned);
+    names.must_be_free(request.force)?;
+
+    let fixing = Instant::now();
+    let system = planned.guest.system()?;
+    let now = Timestamp { seconds: session.now, nanoseconds: 0 };
+    let applied = fix::apply(&planned.plan, &system.root.tree, now)?;
+    let final_disks = planned.guest.finish(!request.keep_free_space)?;
+    let fixed = fixing.elapsed();
+
+    session.begin_streaming();
+    let (verified, digests) = convert_all(&final_disks, &names, request, &planned.sources, session, progress)?;
+    let xml = domain(request, &planned, &names, session).to_xml()?;
+    let xml = Staged::write(&names.xml, xml.as_bytes())?;
+    let sealed = seal_all(verified, progress)?;
+    xml.publish(request.force)?;
+
+    let done = Done { outcomes: &sealed, applied: &applied, digests: &digests, fixed, total: start.elapsed() };
+    let json = report(request, &planned, &names, &done, session).to_json();
+    let pretty = serde_json::to_vec_pretty(&json)
+        .map_err(|e| Error::failed("output.json", "the report cannot be shown as JSON").because(e))?;
+    Staged::write(&names.report, &pretty)?.publish(request.force)?;
+    Ok(Migrated { outcomes: sealed, xml: names.xml, report: names.report, plan: planned.plan, json })
+}
+
+/// Copies and verifies every disk; none has its name yet.
+fn convert_all(
+    disks: &[Arc<dyn Disk>],
+    names: &Names,
+    request: &Request,
+    sources: &[Opened],
+    session: &Arc<Session>,
+    progress: &dyn Progress,
+) -> Result<(Vec<convert::Verified>, Vec<Verified>)> {
+    let options =
+        Options { verify: request.verify, force: request.force, rate_limit: request.rate_limit, ..Options::default() };
+    let mut prepared = Vec::new();
+    for (disk, path) in disks.iter().zip(&names.disks) {
+        prepared.push(convert::prepare(Arc::clone(disk), path, &options, session, progress)?);
+    }
+    let mut copied = Vec::new();
+    for output in prepared {
+        copied.push(output.copy(progress)?);
+    }
+    let digests: Vec<Vec<Verified>> = sources.iter().map(finish_digests).collect::<Result<_>>()?;
+    let verified = copied.into_iter().map(|output| output.verify(progress)).collect::<Result<_>>()?;
+    Ok((verified, digests.concat()))
+}
+
+fn seal_all(verified: Vec<convert::Verified>, progress: &dyn Progress) -> Result<Vec<Outcome>> {
+    verified.into_iter().map(|output| output.seal(progress)).collect()
+}
+
+/// Names of what is written.
+#[derive(Clone, Debug)]
+struct Names {
+    stem: String,
+    disks: Vec<PathBuf>,
+    xml: PathBuf,
+    report: PathBuf,
+}
+
+impl Names {
+    fn new(request: &Request, planned: &Planned) -> Self {
+        let described = planned.described().map(|machine| machine.name.clone()).filter(|name| !name.is_empty());
+        let by_file = planned.sources.first().and_then(|source| source.path.file_stem());
+        let by_file = by_file.map(|stem| stem.to_string_lossy().into_owned());
+        let name = request.name.clone().or(described).or(by_file).unwrap_or_default();
+        let stem = naming::file_stem(&name);
+        let count = planned.disks.len();
+        let disk = |index| request.output.join(naming::disk_file(&stem, index, count, "qcow2"));
+        Self {
+            disks: (0..count).map(disk).collect(),
+            xml: request.output.join(format!("{stem}.xml")),
+            report: request.output.join(format!("{stem}.report.json")),
+            stem,
+        }
+    }
+
+    fn must_be_free(&self, force: bool) -> Result<()> {
+        let mut all = self.disks.iter().chain([&self.xml, &self.report]);
+        all.try_for_each(|path| files::must_not_exist(path, force))
+    }
+}
+
+/// The libvirt domain that runs the result.
+fn domain(request: &Request, planned: &Planned, names: &Names, session: &Session) -> Domain {
+    let described = planned.described();
+    let uefi =
+        described.map_or_else(|| planned.guest.looks_like_uefi(), |machine| machine.firmware == ovf::Firmware::Uefi);
+    let secure_boot = described.is_some_and(|machine| machine.secure_boot);
+    let disk = |(path, order): (&PathBuf, u32)| libvirt::Disk {
+        path: std::path::absolute(path).unwrap_or_else(|_| path.clone()),
+        format: "qcow2",
+        bus: request.bus,
+        boot: Some(order),
+    };
+    Domain {
+        name: names.stem.clone(),
+        uuid: Some(uuid::Builder::from_random_bytes(session.random("domain uuid")).into_uuid()),
+        memory: described.and_then(|machine| machine.memory).unwrap_or(DEFAULT_MEMORY),
+        vcpus: described.and_then(|machine| machine.cpus).unwrap_or(DEFAULT_CPUS),
+        hypervisor: libvirt::Hypervisor::default(),
+        chipset: libvirt::Chipset::default(),
+        firmware: if uefi { libvirt::Firmware::Uefi { secure_boot } } else { libvirt::Firmware::Bios },
+        clock: libvirt::Clock::default(),
+        video: libvirt::Video::default(),
+        os: None,
+        disks: names.disks.iter().zip(1..).map(disk).collect(),
+        nics: nics(request, planned),
+    }
+}
+
+/// The network cards of the source with their addresses; one card when nothing is known of the machine.
+fn nics(request: &Request, planned: &Planned) -> Vec<libvirt::Nic> {
+    let card = |mac: Option<&str>, was| libvirt::Nic {
+        mac: mac.and_then(libvirt::Mac::parse),
+        model: libvirt::NicModel::Virtio,
+        source: libvirt::NicSource::Network(request.network.clone()),
+        was,
+    };
+    let Some(described) = planned.described() else { return vec![card(None, None)] };
+    let cards = planned.guest.machine.nics.iter().zip(&described.nics);
+    let was = |nic: &ovf::Nic| libvirt::SourceNic {
+        model: nic.model.clone().unwrap_or_default(),
+        network: nic.network.clone().unwrap_or_default(),
+    };
+    cards.map(|(nic, source)| card(nic.mac.as_deref(), Some(was(source)))).collect()
+}
+
+/// What the stages came to.
+struct Done<'a> {
+    outcomes: &'a [Outcome],
+    applied: &'a fix::Report,
+    digests: &'a [Verified],
+    fixed: Duration,
+    total: Duration,
+}
+
+fn report(request: &Request, planned: &Planned, names: &Names, done: &Done<'_>, session: &Session) -> Report {
+    let outcomes = done.outcomes;
+    let sum = |part: fn(&Outcome) -> Duration| outcomes.iter().map(part).sum::<Duration>();
+    let stage = |name, duration, result| Stage { name, duration, result };
+    let facts = planned.guest.system.as_ref().map(|system| &system.facts);
+    let converted: Vec<Value> = outcomes.iter().map(outcome_json).collect();
+    let verified = if request.verify { "passed" } else { "off" };
+    let left = planned.plan.left.iter().map(|left| ("plan", format!("{}: {}: {}", left.path, left.what, left.why)));
+    let notes = planned.guest.notes.iter().map(|note| ("inspect", note.clone()));
+    Report {
+        source: json!({
+            "paths": request.sources,
+            "machine": planned.described().map(super::describe_machine),
+            "digests": digests_json(done.digests),
+            "bytes_read": planned.bytes_read(),
+        }),
+        timestamp: session.now,
+        duration: done.total,
+        stages: vec![
+            stage("inspect", planned.times.0, json!({ "facts": facts })),
+            stage("plan", planned.times.1, json!({ "actions": planned.plan.actions.len() })),
+            stage("fix", done.fixed, json!(done.applied)),
+            stage("convert", sum(|o| o.times.plan + o.times.copy + o.times.sync), json!({ "disks": converted })),
+            stage("validate", sum(|o| o.times.verify), json!({ "verification": verified })),
+        ],
+        artifacts: artifacts(names, outcomes),
+        warnings: notes.chain(left).collect(),
+        plan: json!(planned.plan),
+    }
+}
+
+fn artifacts(names: &Names, outcomes: &[Outcome]) -> Vec<Artifact> {
+    let disk = |(index, outcome): (usize, &Outcome)| Artifact {
+        kind: "disk",
+        disk_id: Some(format!("disk{}", index + 1)),
+        path: outcome.path.display().to_string(),
+        format: "qcow2",
+        size_bytes: outcome.file_len,
+        boot_order_hint: u32::try_from(index).unwrap_or(u32::MAX),
+        checksum: Some(format!("blake3:{}", outcome.digest)),
+    };
+    let xml = Artifact {
+        kind: "libvirt-xml",
+        disk_id: None,
+        path: names.xml.display().to_string(),
+        format: "xml",
+        size_bytes: std::fs::metadata(&names.xml).map_or(0, |meta| meta.len()),
+        boot_order_hint: 999,
+        checksum: None,
+    };
+    outcomes.iter().enumerate().map(disk).chain([xml]).collect()
+}
+
+fn outcome_json(outcome: &Outcome) -> Value {
+    json!({
+        "path": outcome.path.display().to_string(),
+        "virtual_size": outcome.len,
+        "file_size": outcome.file_len,
+        "read": outcome.bytes.read,
+        "written": outcome.bytes.written,
+        "zero": outcome.bytes.zero,
+        "hole": outcome.bytes.hole,
+    })
+}

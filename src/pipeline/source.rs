@@ -1,0 +1,70 @@
+//! Opening what the user named: `PATH`, `PATH#N`, several paths as the disks of one machine.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::chain::{OpenOptions, Opened, OpenedDisk, Selector, open};
+use crate::error::{Error, Kind, Result};
+use crate::session::Session;
+
+/// How the user named a source: its path, and which disk of it, if that was said with `#`.
+#[must_use]
+pub fn split(source: &str) -> (PathBuf, Option<Selector>) {
+    if let Some((path, disk)) = source.rsplit_once('#')
+        && !Path::new(source).exists()
+        && let Ok(selector) = disk.parse::<Selector>()
+    {
+        return (PathBuf::from(path), Some(selector));
+    }
+    (PathBuf::from(source), None)
+}
+
+/// Opens one source; `disk` is what `--disk` said.
+pub fn open_one(source: &str, disk: Option<&str>, format: Option<&str>, session: &Arc<Session>) -> Result<Opened> {
+    let (path, named) = split(source);
+    let selector = match (named, disk) {
+        (Some(_), Some(_)) => {
+            return Err(Error::new(Kind::Usage, "source.disk", "the disk is named twice, with # and with --disk"));
+        }
+        (Some(selector), None) => Some(selector),
+        (None, Some(disk)) => Some(disk.parse()?),
+        (None, None) => None,
+    };
+    open(&path, &OpenOptions { format: format.map(str::to_owned), disk: selector }, session)
+}
+
+/// Opens one source that must come down to one disk.
+pub fn open_disk(source: &str, disk: Option<&str>, format: Option<&str>, session: &Arc<Session>) -> Result<Single> {
+    let mut opened = open_one(source, disk, format, session)?;
+    let names: Vec<String> = opened.disks.iter().map(|disk| disk.name.clone()).collect();
+    match (opened.disks.pop(), opened.disks.is_empty()) {
+        (Some(disk), true) => Ok(Single { disk, opened }),
+        (Some(_), false) => Err(Error::new(Kind::Usage, "source.disk", "the source has several disks")
+            .path(&opened.path)
+            .found(names.join(", "))
+            .hint("choose one with --disk N, or SRC#N")),
+        (None, _) => Err(Error::unsupported("source.no-disk", "the source has no disk").path(&opened.path)),
+    }
+}
+
+/// A source of one disk.
+#[derive(Debug)]
+pub struct Single {
+    /// The disk.
+    pub disk: OpenedDisk,
+    /// The rest of what was opened; its `disks` are empty.
+    pub opened: Opened,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_can_be_named_after_a_hash() {
+        let (path, disk) = split("/no/such/guest.ova#2");
+        assert_eq!((path.as_path(), disk), (Path::new("/no/such/guest.ova"), Some(Selector::Number(2))));
+        let (path, disk) = split("/no/such/guest.ova");
+        assert_eq!((path.as_path(), disk), (Path::new("/no/such/guest.ova"), None));
+    }
+}
