@@ -2,15 +2,22 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
 use std::io;
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::slice::ChunksExactMut;
 
 use super::constants::*;
 use super::session::{Action, Request, Session};
 use super::wire::fill;
-use crate::export::{Allocation, Error, Export, Extent};
-use crate::limits::{MAX_EXTENTS, MAX_RUNS, MAX_STRING, MIN_HOLE, MIN_SPARSE_READ, SMALL_BUFFER};
+use crate::export::{Error, Export};
+use crate::limits::{MAX_EXTENTS, MAX_STRING, MIN_SPARSE_READ, SMALL_BUFFER};
+
+mod extents;
+mod runs;
+#[cfg(test)]
+mod tests;
+
+use extents::Extents;
+use runs::{Run, runs};
 
 /// Bytes of a simple reply's header.
 const SIMPLE: usize = 16;
@@ -20,9 +27,6 @@ const CHUNK: usize = 20;
 const DATA_CHUNK: usize = 28;
 /// Bytes of the header of a chunk that holds extents: the chunk's, and the context.
 const STATUS_CHUNK: usize = 24;
-
-/// What extents are multiples of, but for the ends of the request.
-const SECTOR: u64 = 512;
 
 /// Where replies go.
 pub trait Wire {
@@ -273,137 +277,6 @@ impl Reply<'_> {
     }
 }
 
-/// Extents on their way into a block status chunk. Equal neighbours become one, and what the export leaves out is data.
-///
-/// Extents end where sectors end, since qemu-img counts in sectors and would take a sector for zeros that only begins with
-/// them. A sector of several kinds has that which promises least.
-struct Extents<'a> {
-    slots: ChunksExactMut<'a, u8>,
-    count: usize,
-    /// Where the next extent starts, in the export.
-    at: u64,
-    /// The extent that may still grow.
-    last: Option<(u64, Allocation)>,
-    /// The start of a sector whose end the export has not told about yet.
-    partial: Option<(u64, Allocation)>,
-    /// Bytes of the request that the export has not told about yet.
-    left: u64,
-    full: bool,
-}
-
-impl<'a> Extents<'a> {
-    fn new(range: &Range<u64>, area: &'a mut [u8]) -> Self {
-        let left = range.end.saturating_sub(range.start);
-        let slots = area.chunks_exact_mut(8);
-        Self { slots, count: 0, at: range.start, last: None, partial: None, left, full: false }
-    }
-
-    fn add(&mut self, extent: Extent) -> ControlFlow<()> {
-        let mut length = extent.length.min(self.left);
-        self.left = self.left.saturating_sub(length);
-        if length > 0
-            && let Some((told, kind)) = self.partial.take()
-        {
-            let sector_end = self.at.saturating_add(told).next_multiple_of(SECTOR);
-            let total = told.saturating_add(length).min(sector_end.saturating_sub(self.at));
-            let kind = weaker(kind, extent.kind);
-            length = length.saturating_sub(total.saturating_sub(told));
-            if self.at.saturating_add(total) == sector_end {
-                self.emit(total, kind);
-            } else {
-                self.partial = Some((total, kind));
-            }
-        }
-        let tail = length.min(self.at.saturating_add(length) % SECTOR);
-        self.emit(length.saturating_sub(tail), extent.kind);
-        if tail > 0 {
-            self.partial = Some((tail, extent.kind));
-        }
-        if self.full || self.left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
-
-    fn emit(&mut self, length: u64, kind: Allocation) {
-        if length == 0 || self.full {
-            return;
-        }
-        self.at = self.at.saturating_add(length);
-        match &mut self.last {
-            Some((total, last)) if *last == kind => *total = total.saturating_add(length),
-            Some(_) if self.slots.len() <= 1 => self.full = true,
-            _ => {
-                self.settle();
-                self.last = Some((length, kind));
-            }
-        }
-    }
-
-    fn settle(&mut self) {
-        if let Some((length, kind)) = self.last.take()
-            && let Some(slot) = self.slots.next()
-        {
-            let length = u32::try_from(length).unwrap_or(u32::MAX);
-            fill(slot, &[&length.to_be_bytes(), &kind.flags().to_be_bytes()]);
-            self.count = self.count.saturating_add(1);
-        }
-    }
-
-    fn finish(mut self) -> usize {
-        let _ = self.add(Extent { length: self.left, kind: Allocation::Data });
-        if let Some((length, kind)) = self.partial.take() {
-            self.emit(length, kind);
-        }
-        self.settle();
-        self.count
-    }
-}
-
-/// The kind of something of both kinds: that which promises less.
-const fn weaker(a: Allocation, b: Allocation) -> Allocation {
-    match (a, b) {
-        (Allocation::Hole, Allocation::Hole) => Allocation::Hole,
-        (Allocation::Data, _) | (_, Allocation::Data) => Allocation::Data,
-        _ => Allocation::Zero,
-    }
-}
-
-/// A part of a read that is sent as data, or as a hole.
-struct Run {
-    length: u64,
-    zero: bool,
-}
-
-/// What to send of `range` as data and what as holes. Short holes are data, and so is everything if the export cannot tell.
-fn runs(export: &dyn Export, range: Range<u64>) -> Vec<Run> {
-    let length = range.end.saturating_sub(range.start);
-    let mut left = length;
-    let mut found: Vec<Run> = Vec::new();
-    let told = guarded(|| {
-        export.extents(range, &mut |extent| {
-            let run = Run { length: extent.length.min(left), zero: extent.kind.is_zero() };
-            left = left.saturating_sub(run.length);
-            append_run(&mut found, run);
-            if left == 0 || found.len() >= MAX_RUNS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
-    });
-    if told.is_err() {
-        return vec![Run { length, zero: false }];
-    }
-    append_run(&mut found, Run { length: left, zero: false });
-    let mut runs = Vec::new();
-    for Run { length, zero } in found {
-        append_run(&mut runs, Run { length, zero: zero && length >= MIN_HOLE });
-    }
-    runs
-}
-
-fn append_run(runs: &mut Vec<Run>, run: Run) {
-    match runs.last_mut() {
-        _ if run.length == 0 => {}
-        Some(last) if last.zero == run.zero => last.length = last.length.saturating_add(run.length),
-        _ => runs.push(run),
-    }
-}
-
 /// Reads all of `buf`. Tests find bytes that the export did not fill, since debug builds poison them.
 fn read(export: &dyn Export, buf: &mut [u8], offset: u64) -> Result<(), Error> {
     if buf.is_empty() {
@@ -447,6 +320,3 @@ fn usize_of(length: u32) -> usize {
 fn u64_of(length: usize) -> u64 {
     u64::try_from(length).unwrap_or(u64::MAX)
 }
-
-#[cfg(test)]
-mod tests;

@@ -6,9 +6,10 @@
 )]
 
 use super::super::wire::Fields;
+use super::extents::weaker;
 use super::*;
-use crate::export::{Errno, Visit};
-use crate::limits::{LARGE_BUFFER, MAX_PAYLOAD};
+use crate::export::{Allocation, Errno, Extent, Visit};
+use crate::limits::{LARGE_BUFFER, MAX_PAYLOAD, MAX_RUNS, MIN_HOLE};
 use proptest::prelude::*;
 
 /// Bytes in memory with a map, and a range that cannot be read.
