@@ -27,6 +27,13 @@ pub trait Export: Send + Sync {
     /// A hint that `range` will be read soon. Returns at once.
     fn prefetch(&self, _range: Range<u64>) {}
 
+    /// Whether a read of `range` is likely to wait for nothing: neither a network, nor a disk, nor a long computation. Of several
+    /// requests that arrive at once, those that are not quick go to other threads. A hint; the server also learns from the
+    /// time that reads take, but a rare slow one among many quick ones would hold these up.
+    fn is_quick(&self, _range: Range<u64>) -> bool {
+        true
+    }
+
     /// The request size in bytes that suits the export best: a grain or cluster. Clients are told the next power of two between
     /// 512 bytes and 32 MiB.
     fn preferred_block(&self) -> u32 {

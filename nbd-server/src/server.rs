@@ -1,5 +1,6 @@
 //! The server: binds, starts its threads, and ends them.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -109,6 +110,12 @@ impl Server {
     /// [`SHUTDOWN_GRACE`], and a thread that hangs in an export for twice that time is left behind.
     pub fn wait(&self) {
         self.ended.wait();
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("uris", &self.uris("")).finish_non_exhaustive()
     }
 }
 

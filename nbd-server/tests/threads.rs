@@ -52,6 +52,36 @@ fn requests_that_pile_up_on_a_slow_export_are_served_together() {
 }
 
 #[test]
+fn a_rare_slow_read_holds_up_no_quick_one() {
+    /// One page in a hundred is far away.
+    struct Cached;
+    impl Export for Cached {
+        fn size(&self) -> u64 {
+            1 << 30
+        }
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), Error> {
+            if !self.is_quick(offset..offset) {
+                thread::sleep(Duration::from_millis(50));
+            }
+            buf.fill((offset >> 12) as u8);
+            Ok(())
+        }
+        fn is_quick(&self, range: Range<u64>) -> bool {
+            !(range.start >> 12).is_multiple_of(100)
+        }
+    }
+    let (_folder, path, _server) = serve(Cached);
+    let mut client = Client::ready(&path);
+    let mut batch = Vec::new();
+    for page in 99..131 {
+        batch.extend(request(CMD_READ, 0, page, page << 12, 4096));
+    }
+    client.send(&batch);
+    let cookies: Vec<u64> = (99..131).map(|_| client.chunk().cookie).collect();
+    assert_eq!(cookies.last(), Some(&100), "{cookies:?}");
+}
+
+#[test]
 fn no_more_than_16_requests_of_a_connection_are_served_at_once() {
     let gate = Arc::new(Gate::default());
     let (_folder, path) = socket();

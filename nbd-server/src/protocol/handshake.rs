@@ -124,7 +124,7 @@ impl Handshake {
     }
 
     /// Takes at most one option from the start of `input`, appends the answer to `output`, and returns how much of `input`
-    /// was consumed. `admit` is asked, once at most, when the client is about to enter transmission; `false` turns it away.
+    /// was consumed. `admit` is asked when the client is about to enter transmission; `false` turns it away.
     pub fn advance(&mut self, input: &[u8], output: &mut Vec<u8>, admit: &mut dyn FnMut() -> bool) -> (usize, Step) {
         match self.state {
             State::Flags => self.flags(input),

@@ -15,7 +15,7 @@ use super::stream::Stream;
 use crate::export::{Error, Export, Visit};
 use crate::limits::SMALL_BUFFER;
 use crate::protocol::constants::{CMD_DISC, CMD_READ};
-use crate::protocol::{Outbox, Request, Session, Wire, respond};
+use crate::protocol::{Action, Outbox, Request, Session, Wire, respond};
 
 /// Serving from an export that is slower than this is worth waking another thread for.
 const SLOW_NANOS: u64 = 20_000;
@@ -65,14 +65,13 @@ impl Connection<'_> {
         let mut out = Outbox::new(SMALL_BUFFER);
         let mut depth = Depth::default();
         loop {
-            let mut count = 0;
             while let Some(request) = inbox.next()? {
-                count += 1;
+                self.shared.counters.count_request();
                 if request.command == CMD_DISC {
                     return out.flush(&mut self.wire());
                 }
                 let piled = depth.observe(inbox.has_more() || self.queue.is_busy());
-                if !(piled && self.export.is_slow() && self.hand_over(scope, request, &mut out)?) {
+                if !(piled && !self.is_quick(&request) && self.hand_over(scope, request, &mut out)?) {
                     self.serve(&request, &mut out)?;
                 }
                 if out.len() >= BATCH {
@@ -80,10 +79,21 @@ impl Connection<'_> {
                 }
             }
             out.flush(&mut self.wire())?;
-            self.shared.counters.count_requests(count);
             if self.shared.stopping.load(Ordering::Acquire) || !inbox.fill(|buf| self.stream.receive(buf))? {
                 return Ok(());
             }
+        }
+    }
+
+    /// Whether the reader should serve a request itself although others wait.
+    fn is_quick(&self, request: &Request) -> bool {
+        match self.session.action(request) {
+            Action::Read { .. } => {
+                let range = request.offset..request.offset.saturating_add(request.length.into());
+                !self.export.is_slow() && (range.is_empty() || self.export.is_quick(range))
+            }
+            Action::BlockStatus { .. } => !self.export.is_slow(),
+            _ => true,
         }
     }
 
@@ -160,7 +170,7 @@ impl Wire for SocketWire<'_> {
     }
 }
 
-/// An export that measures how long its reads take.
+/// An export that measures how long its answers take.
 struct Timed<'a> {
     export: &'a dyn Export,
     /// A moving average.
@@ -192,7 +202,14 @@ impl Export for Timed<'_> {
     }
 
     fn extents(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<(), Error> {
-        self.export.extents(range, visit)
+        let started = Instant::now();
+        let result = self.export.extents(range, visit);
+        self.observe(started);
+        result
+    }
+
+    fn is_quick(&self, range: Range<u64>) -> bool {
+        self.export.is_quick(range)
     }
 
     fn prefetch(&self, range: Range<u64>) {

@@ -83,10 +83,12 @@ impl Address {
 impl SocketFile {
     fn new(path: &Path) -> io::Result<Self> {
         let metadata = fs::symlink_metadata(path)?;
-        if metadata.permissions().mode() & 0o777 != 0o600 {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the socket cannot be made private"));
+        let file = Self { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) };
+        if metadata.permissions().mode() & 0o777 == 0o600 {
+            Ok(file)
+        } else {
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, "the socket cannot be made private"))
         }
-        Ok(Self { path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) })
     }
 }
 

@@ -27,8 +27,8 @@ impl Counters {
         self.accepted.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn count_requests(&self, count: u64) {
-        self.requests.fetch_add(count, Ordering::Relaxed);
+    pub(super) fn count_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn count_sent(&self, bytes: usize) {
