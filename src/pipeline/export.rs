@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hyper2kvm_nbd::{Allocation, Errno, Export};
 
-use crate::disk::{Disk, ExtentKind};
+use crate::disk::{Disk, ExtentKind, Latency};
 
 /// The flattened disk behind NBD's own trait.
 #[derive(Clone, Debug)]
@@ -37,6 +37,10 @@ impl Export for DiskExport {
         self.0.prefetch(range);
     }
 
+    fn is_quick(&self, _range: Range<u64>) -> bool {
+        self.0.hints().latency < Latency::Remote
+    }
+
     fn preferred_block(&self) -> u32 {
         self.0.hints().preferred
     }
@@ -47,9 +51,10 @@ impl Export for DiskExport {
     }
 }
 
+/// The client learns the code; the message, which may name paths of this host, goes to the log.
 fn told(error: &crate::error::Error) -> hyper2kvm_nbd::Error {
     tracing::warn!(%error, code = error.code(), "a read for an NBD client failed");
-    hyper2kvm_nbd::Error::new(Errno::Io, error.to_string())
+    hyper2kvm_nbd::Error::new(Errno::Io, error.code())
 }
 
 /// A disk as a file in a FUSE mount.
