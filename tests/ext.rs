@@ -1,10 +1,12 @@
 //! The ext2, ext3 and ext4 driver beside the kernel: the same tree, the same journal replay, and files that e2fsck finds
 //! nothing wrong with. Needs root for mounts.
 
+mod busy;
 mod fill;
 mod image;
 mod model;
 mod tree;
+mod trim;
 
 use hyper2kvm::fs::ext::Ext;
 use hyper2kvm::fs::{Attributes, Filesystem, Timestamp};

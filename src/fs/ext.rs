@@ -13,6 +13,7 @@ use super::{Attributes, DirEntry, FileKind, Filesystem, FilesystemMut, FsFacts, 
 use crate::disk::{Disk, DiskMut, read_vec};
 use crate::error::{Error, Kind, Result};
 use crate::volume::bytes::{le16, long, size};
+use journal::Replay;
 use node::{FLAG_ENCRYPT, FLAG_INLINE, FLAG_VERITY, Node};
 use superblock::Superblock;
 use view::{Blocks, View};
@@ -34,6 +35,8 @@ mod map;
 mod names;
 mod node;
 mod superblock;
+#[cfg(test)]
+mod tests;
 mod view;
 mod xattr;
 
@@ -69,25 +72,17 @@ impl Ext {
     /// When it is not an ext file system, or one that cannot be read.
     pub fn open(volume: Arc<dyn Disk>) -> Result<Self> {
         let sb = Self::superblock(&*volume)?;
-        let mut blocks = Blocks::new(volume, None, &sb);
-        let mut refusal = read_only("the volume was opened for reading");
-        let mut current = true;
-        let mut dirty = sb.needs_recovery() || !sb.is_sound();
-        let mut newest = sb.clone();
-        if sb.needs_recovery() {
-            match journal::read(&blocks, &sb) {
-                Ok(Some(replay)) => {
-                    blocks.journalled = replay.blocks;
-                    newest = Superblock::parse(&blocks.superblock()?, blocks.volume_len())?;
-                    same_geometry(&sb, &newest)?;
-                }
-                Ok(None) => {}
-                Err(error) if is_about_content(&error) => (refusal, current) = (error, false),
-                Err(error) => return Err(error),
-            }
-            dirty = true;
+        let blocks = Blocks::new(Arc::clone(&volume), None, &sb);
+        let refusal = read_only("the volume was opened for reading");
+        if !sb.needs_recovery() {
+            let dirty = !sb.is_sound();
+            return Ok(Self::assembled(blocks, sb, dirty, Some(refusal), true));
         }
-        Ok(Self::assembled(blocks, newest, dirty, Some(refusal), current))
+        match journal::read(&blocks, &sb).and_then(|replay| replayed(volume, &sb, replay)) {
+            Ok((blocks, newest)) => Ok(Self::assembled(blocks, newest, true, Some(refusal), true)),
+            Err(error) if is_about_content(&error) => Ok(Self::assembled(blocks, sb, true, Some(error), false)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Opens a volume for reading and writing. What its journal holds is put in place first, and what a crash left half
@@ -98,19 +93,19 @@ impl Ext {
     pub fn open_mut(volume: Arc<dyn DiskMut>) -> Result<Self> {
         let sb = Self::superblock(&*volume)?;
         let disk: Arc<dyn Disk> = volume.clone();
-        let blocks = Blocks::new(disk, Some(volume), &sb);
+        let blocks = Blocks::new(Arc::clone(&disk), Some(volume), &sb);
         let dirty = sb.needs_recovery() || !sb.is_sound();
         let unwritable = features::unwritable(sb.ro_compat());
         if !unwritable.is_empty() {
             let what = format!("the file system has features that cannot be written: {}", unwritable.join(" "));
-            let mut fs = Self::open(blocks.into_disk())?;
+            let mut fs = Self::open(disk)?;
             fs.refusal = Some(unsupported(what));
             return Ok(fs);
         }
-        match recover(&blocks, &sb) {
+        match recover(&disk, &blocks, &sb) {
             Ok(newest) => Ok(Self::assembled(blocks, newest, dirty, None, true)),
             Err(error) if is_about_content(&error) => {
-                let mut fs = Self::open(blocks.into_disk())?;
+                let mut fs = Self::open(disk)?;
                 fs.refusal = Some(error);
                 Ok(fs)
             }
@@ -146,19 +141,33 @@ impl Ext {
     }
 }
 
+/// The volume and its superblock as they are after a replay of `replay`, in memory.
+fn replayed(volume: Arc<dyn Disk>, sb: &Superblock, replay: Replay) -> Result<(Blocks, Superblock)> {
+    let mut blocks = Blocks::new(volume, None, sb);
+    blocks.overlay(replay.blocks);
+    let newest = Superblock::parse(&blocks.superblock()?, blocks.volume_len())?;
+    let facts =
+        |sb: &Superblock| (sb.block_size, sb.blocks_count, sb.blocks_per_group, sb.inodes_per_group, sb.inode_size);
+    if facts(sb) == facts(&newest) {
+        return Ok((blocks, newest));
+    }
+    Err(unsupported("the journal holds a change of the file system's size").hint("mount and unmount it in the guest"))
+}
+
 /// Puts what the journal holds in place, empties it, finishes what was interrupted and counts anew. The new superblock.
-fn recover(blocks: &Blocks, sb: &Superblock) -> Result<Superblock> {
-    let replay = if sb.needs_recovery() { journal::read(blocks, sb)? } else { None };
+fn recover(disk: &Arc<dyn Disk>, blocks: &Blocks, sb: &Superblock) -> Result<Superblock> {
     let mut view = View::new(blocks, Arc::new(sb.clone()));
-    if let Some(replay) = &replay {
+    if sb.needs_recovery() {
+        let replay = journal::read(blocks, sb)?;
+        // Nothing is written before it is known that the result can be read.
+        let (_, newest) = replayed(Arc::clone(disk), sb, replay.clone())?;
         for (block, copy) in &replay.blocks {
             blocks.write(&blocks.journalled_copy(*copy)?, *block, 0)?;
         }
         if let Some((at, bytes)) = &replay.emptied {
             blocks.write(bytes, *at, 0)?;
         }
-        view.reload()?;
-        same_geometry(sb, &view.sb)?;
+        view = View::new(blocks, Arc::new(newest));
         view.edit_sb().set_recovered();
         if replay.errors {
             view.edit_sb().set_errors();
@@ -177,14 +186,13 @@ fn is_about_content(error: &Error) -> bool {
     matches!(error.kind(), Kind::Corrupt | Kind::Limit | Kind::Unsupported)
 }
 
-/// A journal may change counters, never the geometry.
-fn same_geometry(before: &Superblock, after: &Superblock) -> Result<()> {
-    let facts =
-        |sb: &Superblock| (sb.block_size, sb.blocks_count, sb.blocks_per_group, sb.inodes_per_group, sb.inode_size);
-    if facts(before) == facts(after) {
-        return Ok(());
+/// What was read; `None` when its bytes contradict themselves, for callers that can do without.
+fn believed<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == Kind::Corrupt => Ok(None),
+        Err(error) => Err(error),
     }
-    Err(unsupported("the journal holds a change of the file system's size").hint("mount and unmount it in the guest"))
 }
 
 impl View<'_> {

@@ -29,6 +29,20 @@ impl Image {
         Self { _folder: folder, path, point }
     }
 
+    /// A copy in its present state.
+    pub(crate) fn copy(&self) -> Self {
+        let image = Self::empty();
+        tools::ok("cp", ["--sparse=always".as_ref(), self.path.as_path(), image.path.as_path()]);
+        image
+    }
+
+    /// The same with every byte allocated, so that holes show what was discarded.
+    pub(crate) fn full_copy(&self) -> Self {
+        let image = Self::empty();
+        tools::ok("cp", ["--sparse=never".as_ref(), self.path.as_path(), image.path.as_path()]);
+        image
+    }
+
     /// Mounts it, lets `work` use the mounted tree, and unmounts it.
     pub(crate) fn mounted<T>(&self, options: &str, work: impl FnOnce(&Path) -> T) -> T {
         let options = format!("loop,{options}");
@@ -51,10 +65,15 @@ impl Image {
 struct Unmount<'a>(&'a Path);
 
 impl Drop for Unmount<'_> {
+    /// A `sync` elsewhere keeps a file system busy for a moment.
     fn drop(&mut self) {
-        let output = tools::output("umount", [self.0]);
-        if !output.status.success() {
-            tools::output("umount", ["--lazy".as_ref(), self.0.as_os_str()]);
+        for _ in 0..200 {
+            if tools::output("umount", [self.0]).status.success() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
         }
+        tools::output("umount", ["--lazy".as_ref(), self.0.as_os_str()]);
+        assert!(std::thread::panicking(), "{} cannot be unmounted", self.0.display());
     }
 }

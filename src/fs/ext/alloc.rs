@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::bitmap::{ClearRuns, fill, is_about_bytes, is_set};
+use super::bitmap::{ClearRuns, fill, is_set};
 use super::view::View;
-use super::{corrupt, full};
+use super::{believed, corrupt, full};
 use crate::error::Result;
 
 /// Groups that are searched for one run before several are taken.
@@ -57,9 +57,15 @@ impl View<'_> {
         }
         let (first, bit) = self.sb.group_of(goal);
         let passes = std::iter::once((first, bit)).chain(self.groups_from(goal).map(|number| (number, 0)));
-        let roomy =
-            passes.filter(|(number, _)| self.group(*number).is_ok_and(|group| u64::from(group.free_blocks()) >= count));
-        for (number, from) in roomy.take(GROUPS_TRIED) {
+        let mut tried = 0_usize;
+        for (number, from) in passes {
+            match believed(self.group(number))? {
+                Some(group) if u64::from(group.free_blocks()) >= count => tried = tried.saturating_add(1),
+                _ => continue,
+            }
+            if tried > GROUPS_TRIED {
+                break;
+            }
             let found = self.clear_runs(number, from, count, limit)?;
             if let Some(run) = found.into_iter().find(|run| run.end.saturating_sub(run.start) >= count) {
                 return Ok(Some(run.start..run.start.saturating_add(count)));
@@ -77,16 +83,12 @@ impl View<'_> {
     /// The free runs of a group from bit `from` on, below `limit`, up to the first of `enough` blocks. None of a group whose
     /// bitmap cannot be believed.
     fn clear_runs(&self, number: u32, from: u64, enough: u64, limit: u64) -> Result<Vec<Range<u64>>> {
-        let group = match self.group(number) {
-            Ok(group) if group.free_blocks() == 0 => return Ok(Vec::new()),
-            Ok(group) => group,
-            Err(error) if is_about_bytes(&error) => return Ok(Vec::new()),
-            Err(error) => return Err(error),
+        let group = match believed(self.group(number))? {
+            Some(group) if group.free_blocks() > 0 => group,
+            _ => return Ok(Vec::new()),
         };
-        let bytes = match self.block_bitmap(&group) {
-            Ok(bytes) => bytes,
-            Err(error) if is_about_bytes(&error) => return Ok(Vec::new()),
-            Err(error) => return Err(error),
+        let Some(bytes) = believed(self.block_bitmap(&group))? else {
+            return Ok(Vec::new());
         };
         let start = self.sb.group_start(number);
         let len = self.sb.group_len(number).min(limit.saturating_sub(start));

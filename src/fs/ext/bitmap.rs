@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use super::checksum::crc32c;
-use super::corrupt;
 use super::group::{BLOCK_UNINIT, Group, INODE_UNINIT, base_blocks};
 use super::view::View;
-use crate::error::{Error, Result};
+use super::{believed, corrupt};
+use crate::error::Result;
 use crate::volume::bytes::size;
 
 /// The bits that are clear among the first `len`, as ranges in order.
@@ -163,11 +163,11 @@ impl View<'_> {
         let first = self.group_of_node(parent);
         for offset in 0..self.sb.groups {
             let number = first.wrapping_add(offset).checked_rem(self.sb.groups).unwrap_or(0);
-            let Ok(mut group) = self.group(number) else { continue };
+            let Some(mut group) = believed(self.group(number))? else { continue };
             if group.free_inodes() == 0 {
                 continue;
             }
-            let Ok(mut bytes) = self.inode_bitmap(&group) else { continue };
+            let Some(mut bytes) = believed(self.inode_bitmap(&group))? else { continue };
             let reserved = if number == 0 { u64::from(self.sb.first_inode()).saturating_sub(1) } else { 0 };
             let inodes = u64::from(self.sb.inodes_per_group.get());
             let Some(free) = ClearRuns::new(&bytes, reserved, inodes).next() else { continue };
@@ -223,11 +223,8 @@ impl View<'_> {
         let mut ranges = Vec::new();
         for number in 0..self.sb.groups {
             ranges.push(base_blocks(&self.sb, number));
-            match self.group(number) {
-                Ok(group) => ranges.extend(group.own_blocks(&self.sb)),
-                Err(error) if strict || !is_about_bytes(&error) => return Err(error),
-                Err(_) => {}
-            }
+            let group = if strict { Some(self.group(number)?) } else { believed(self.group(number))? };
+            ranges.extend(group.iter().flat_map(|group| group.own_blocks(&self.sb)));
         }
         ranges.retain(|range| !range.is_empty());
         ranges.sort_by_key(|range| range.start);
@@ -240,11 +237,6 @@ impl View<'_> {
         }
         Ok(merged)
     }
-}
-
-/// Whether an error says that the file system is damaged, rather than that it could not be read.
-pub(super) fn is_about_bytes(error: &Error) -> bool {
-    error.kind() == crate::error::Kind::Corrupt
 }
 
 #[cfg(test)]

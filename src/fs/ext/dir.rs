@@ -7,7 +7,7 @@ use super::features::INCOMPAT_FILETYPE;
 use super::map::Piece;
 use super::node::{FLAG_CASEFOLD, FLAG_ENCRYPT, FLAG_INDEX, FLAG_INLINE, MAP_LEN, Node};
 use super::view::{Block, View};
-use super::{corrupt, unsupported};
+use super::{believed, corrupt, unsupported};
 use crate::error::Result;
 use crate::fs::FileKind;
 use crate::limits;
@@ -237,7 +237,7 @@ impl View<'_> {
         if dir.has(FLAG_INDEX)
             && !dir.has(FLAG_CASEFOLD)
             && !matches!(name, b"." | b"..")
-            && let Ok(found) = self.find_hashed(dir, name)
+            && let Some(found) = believed(self.find_hashed(dir, name))?
         {
             return Ok(found);
         }

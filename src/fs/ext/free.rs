@@ -2,7 +2,8 @@
 
 use std::ops::{ControlFlow, Range};
 
-use super::bitmap::{ClearRuns, is_about_bytes, is_set, within};
+use super::believed;
+use super::bitmap::{ClearRuns, is_set, within};
 use super::features::{COMPAT_SPARSE_SUPER2, RO_COMPAT_SHARED_BLOCKS};
 use super::group::BLOCK_UNINIT;
 use super::view::View;
@@ -19,10 +20,8 @@ impl View<'_> {
             return Ok(());
         }
         // A group whose descriptor is damaged hides where metadata lies, which may be in any group.
-        let metadata = match self.metadata(true) {
-            Ok(metadata) => metadata,
-            Err(error) if is_about_bytes(&error) => return Ok(()),
-            Err(error) => return Err(error),
+        let Some(metadata) = believed(self.metadata(true))? else {
+            return Ok(());
         };
         let bs = self.sb.block_size;
         let mut pending: Option<Range<u64>> = None;
@@ -50,10 +49,8 @@ impl View<'_> {
     fn free_of_group(&self, number: u32, metadata: &[Range<u64>]) -> Result<Vec<Range<u64>>> {
         let (start, len) = (self.sb.group_start(number), self.sb.group_len(number));
         let read = self.group(number).and_then(|group| self.block_bitmap(&group).map(|bytes| (group, bytes)));
-        let (group, bytes) = match read {
-            Ok(read) => read,
-            Err(error) if is_about_bytes(&error) => return Ok(Vec::new()),
-            Err(error) => return Err(error),
+        let Some((group, bytes)) = believed(read)? else {
+            return Ok(Vec::new());
         };
         let runs: Vec<Range<u64>> = ClearRuns::new(&bytes, 0, len).collect();
         let count = runs.iter().map(|run| run.end.saturating_sub(run.start)).fold(0, u64::saturating_add);

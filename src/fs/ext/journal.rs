@@ -34,7 +34,7 @@ const TAG_SAME_UUID: u32 = 2;
 const TAG_LAST: u32 = 8;
 
 /// What a journal holds that is not yet in place.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Replay {
     /// Each block with its newest copy.
     pub(super) blocks: BTreeMap<u64, Journalled>,
@@ -160,13 +160,13 @@ struct Tag {
     escaped: bool,
 }
 
-/// Reads the journal of the file system. `None` for one without a journal.
+/// Reads the journal of the file system.
 ///
 /// # Errors
 /// When what it holds cannot be trusted or is not understood, as in the kernel: nothing of it is replayed then.
-pub(super) fn read(blocks: &Blocks, sb: &Superblock) -> Result<Option<Replay>> {
+pub(super) fn read(blocks: &Blocks, sb: &Superblock) -> Result<Replay> {
     if !sb.has_journal() {
-        return Ok(None);
+        return Err(damaged("there is none"));
     }
     if sb.journal_inode() == 0 {
         return Err(Error::unsupported("ext.journal", "the journal is on another device"));
@@ -181,7 +181,7 @@ pub(super) fn read(blocks: &Blocks, sb: &Superblock) -> Result<Option<Replay>> {
         return Err(damaged("it is larger than its file").found(header.field(0x10)));
     }
     let at = log.place(0)?;
-    Reader { log, header, sb }.replay(at).map(Some)
+    Reader { log, header, sb }.replay(at)
 }
 
 /// The journal's file.

@@ -31,7 +31,7 @@ pub(super) struct Blocks {
     count: u64,
     cache: Mutex<HashMap<u64, Block>>,
     /// Blocks whose newest copy is still in the journal. Empty when the volume can be written.
-    pub(super) journalled: BTreeMap<u64, Journalled>,
+    journalled: BTreeMap<u64, Journalled>,
     /// Where the metadata of all groups lies; no change moves it.
     pub(super) metadata: OnceLock<Vec<Range<u64>>>,
 }
@@ -49,9 +49,10 @@ impl Blocks {
         }
     }
 
-    /// The disk alone.
-    pub(super) fn into_disk(self) -> Arc<dyn Disk> {
-        self.disk
+    /// From now on, blocks are read from where the journal has them.
+    pub(super) fn overlay(&mut self, journalled: BTreeMap<u64, Journalled>) {
+        self.journalled = journalled;
+        self.cached().clear();
     }
 
     /// Block `number`, from the cache if it is there.
@@ -152,6 +153,12 @@ impl Blocks {
 
     fn cached(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Block>> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of metadata held in memory.
+    #[cfg(test)]
+    pub(super) fn cached_bytes(&self) -> u64 {
+        long(self.cached().len()).saturating_mul(self.block_size)
     }
 
     fn remember(&self, number: u64, block: &Block) {
@@ -266,13 +273,6 @@ impl<'a> View<'a> {
     fn store_sb(&self) -> Result<()> {
         let (first, offset) = (superblock::OFFSET / self.sb.block_size, superblock::OFFSET % self.sb.block_size);
         self.blocks.write(self.sb.raw(), first, offset)
-    }
-
-    /// Reads the superblock again, after the blocks below have changed.
-    pub(super) fn reload(&mut self) -> Result<()> {
-        let raw = self.blocks.superblock()?;
-        self.sb = Arc::new(Superblock::parse(&raw, self.blocks.volume_len())?);
-        Ok(())
     }
 
     /// An error about metadata in block `number`.
