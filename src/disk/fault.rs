@@ -1,10 +1,11 @@
 //! Failures as an ordinary layer, and the loop that fails the n-th call until a run succeeds.
 
+use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Disk, DiskMut, Extent, ExtentKind, Fingerprint, Hints, SectorSize, Visit};
+use super::{Disk, DiskMut, Fingerprint, Hints, SectorSize, Visit};
 use crate::error::{Error, Kind, Result};
 
 /// Fails one call: the `n`-th read, extent query or write (counted together, from 0), or every read that touches `bad`.
@@ -14,21 +15,34 @@ pub struct Fault<D: ?Sized = dyn Disk> {
     fail_at: Option<u64>,
     bad: Option<Range<u64>>,
     disk: Arc<D>,
+    /// The same disk as what it is in any case.
+    whole: Arc<dyn Disk>,
 }
 
-impl<D: Disk + ?Sized> Fault<D> {
+impl Fault {
     /// Fails call number `n`, counted in `calls`, which several layers may share.
     #[must_use]
-    pub fn nth(disk: Arc<D>, calls: Arc<AtomicU64>, n: u64) -> Self {
-        Self { calls, fail_at: Some(n), bad: None, disk }
+    pub fn nth(disk: Arc<dyn Disk>, calls: Arc<AtomicU64>, n: u64) -> Self {
+        Self { calls, fail_at: Some(n), bad: None, whole: Arc::clone(&disk), disk }
     }
 
     /// Fails every read that touches `bad`.
     #[must_use]
-    pub fn range(disk: Arc<D>, bad: Range<u64>) -> Self {
-        Self { calls: Arc::default(), fail_at: None, bad: Some(bad), disk }
+    pub fn range(disk: Arc<dyn Disk>, bad: Range<u64>) -> Self {
+        Self { calls: Arc::default(), fail_at: None, bad: Some(bad), whole: Arc::clone(&disk), disk }
     }
+}
 
+impl Fault<dyn DiskMut> {
+    /// [`Fault::nth`] for a disk that may change.
+    #[must_use]
+    pub fn nth_mut(disk: Arc<dyn DiskMut>, calls: Arc<AtomicU64>, n: u64) -> Self {
+        let whole = Arc::clone(&disk) as Arc<dyn Disk>;
+        Self { calls, fail_at: Some(n), bad: None, disk, whole }
+    }
+}
+
+impl<D: ?Sized> Fault<D> {
     fn call(&self, range: &Range<u64>) -> Result<()> {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let hit = self.bad.as_ref().is_some_and(|bad| range.start < bad.end && bad.start < range.end);
@@ -39,31 +53,31 @@ impl<D: Disk + ?Sized> Fault<D> {
     }
 }
 
-impl Disk for Fault<dyn Disk> {
+impl<D: Debug + Send + Sync + ?Sized + 'static> Disk for Fault<D> {
     fn len(&self) -> u64 {
-        self.disk.len()
+        self.whole.len()
     }
 
     fn sector_size(&self) -> SectorSize {
-        self.disk.sector_size()
+        self.whole.sector_size()
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.call(&(offset..offset + buf.len() as u64))?;
-        self.disk.read_at(buf, offset)
+        self.whole.read_at(buf, offset)
     }
 
     fn extents(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<()> {
         self.call(&range)?;
-        self.disk.extents(range, visit)
+        self.whole.extents(range, visit)
     }
 
     fn hints(&self) -> Hints {
-        self.disk.hints()
+        self.whole.hints()
     }
 
     fn fingerprint(&self) -> Result<Fingerprint> {
-        self.disk.fingerprint()
+        self.whole.fingerprint()
     }
 
     fn describe(&self) -> (&'static str, String) {
@@ -71,32 +85,7 @@ impl Disk for Fault<dyn Disk> {
     }
 
     fn below(&self) -> Vec<Arc<dyn Disk>> {
-        vec![Arc::clone(&self.disk)]
-    }
-}
-
-impl Disk for Fault<dyn DiskMut> {
-    fn len(&self) -> u64 {
-        self.disk.len()
-    }
-
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.call(&(offset..offset + buf.len() as u64))?;
-        self.disk.read_at(buf, offset)
-    }
-
-    fn extents(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<()> {
-        self.call(&range)?;
-        visit(Extent { range, kind: ExtentKind::Data, depth: 0, place: None }).is_break();
-        Ok(())
-    }
-
-    fn fingerprint(&self) -> Result<Fingerprint> {
-        self.disk.fingerprint()
-    }
-
-    fn describe(&self) -> (&'static str, String) {
-        ("fault", format!("{:?}", self.fail_at))
+        vec![Arc::clone(&self.whole)]
     }
 }
 

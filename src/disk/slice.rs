@@ -1,60 +1,83 @@
 //! A range of another disk: a tar member, a partition, a flat extent.
 
+use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Disk, DiskMut, Extent, Fingerprint, Hints, SectorSize, Visit};
 use crate::error::{Error, Result};
 
-/// The bytes `range` of a disk, as a disk.
+/// The bytes `range` of a disk, as a disk; one that may change when the disk may.
 #[derive(Clone, Debug)]
 pub struct Slice<D: ?Sized = dyn Disk> {
     label: String,
     start: u64,
     len: u64,
     disk: Arc<D>,
+    /// The same disk as what it is in any case.
+    whole: Arc<dyn Disk>,
 }
 
-impl<D: Disk + ?Sized> Slice<D> {
-    /// The slice; `range` must lie inside `disk`.
-    pub fn new(label: impl Into<String>, disk: Arc<D>, range: Range<u64>) -> Result<Self> {
-        if range.start > range.end || range.end > disk.len() {
-            return Err(Error::corrupt("disk.range", format!("{} goes past the end of what holds it", label.into()))
-                .offset(range.start)
-                .expected(format!("an end of at most {:#x}", disk.len()))
-                .found(format!("{:#x}", range.end)));
-        }
-        Ok(Self { label: label.into(), start: range.start, len: range.end - range.start, disk })
+impl Slice {
+    /// The slice of a disk that can only be read; `range` must lie inside `disk`.
+    pub fn new(label: impl Into<String>, disk: Arc<dyn Disk>, range: Range<u64>) -> Result<Self> {
+        let label = label.into();
+        inside(&label, &*disk, &range)?;
+        Ok(Self { label, start: range.start, len: range.end - range.start, whole: Arc::clone(&disk), disk })
     }
 }
 
-impl Disk for Slice<dyn Disk> {
+impl Slice<dyn DiskMut> {
+    /// The slice of a disk that may change; `range` must lie inside `disk`.
+    pub fn new_mut(label: impl Into<String>, disk: Arc<dyn DiskMut>, range: Range<u64>) -> Result<Self> {
+        let label = label.into();
+        inside(&label, &*disk, &range)?;
+        let whole = Arc::clone(&disk) as Arc<dyn Disk>;
+        Ok(Self { label, start: range.start, len: range.end - range.start, disk, whole })
+    }
+}
+
+fn inside<D: Disk + ?Sized>(label: &str, disk: &D, range: &Range<u64>) -> Result<()> {
+    if range.start > range.end || range.end > disk.len() {
+        return Err(Error::corrupt("disk.range", format!("{label} goes past the end of what holds it"))
+            .offset(range.start)
+            .expected(format!("an end of at most {:#x}", disk.len()))
+            .found(format!("{:#x}", range.end)));
+    }
+    Ok(())
+}
+
+impl<D: Debug + Send + Sync + ?Sized + 'static> Disk for Slice<D> {
     fn len(&self) -> u64 {
         self.len
     }
 
     fn sector_size(&self) -> SectorSize {
-        self.disk.sector_size()
+        self.whole.sector_size()
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.disk.read_at(buf, self.start + offset)
+        self.whole.read_at(buf, self.start + offset)
     }
 
     fn extents(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<()> {
-        extents(&*self.disk, self.start, range, visit)
+        let range = self.start + range.start..self.start + range.end;
+        self.whole.extents(range, &mut |extent| {
+            let range = extent.range.start - self.start..extent.range.end - self.start;
+            visit(Extent { range, ..extent })
+        })
     }
 
     fn prefetch(&self, range: Range<u64>) {
-        self.disk.prefetch(self.start + range.start..self.start + range.end);
+        self.whole.prefetch(self.start + range.start..self.start + range.end);
     }
 
     fn hints(&self) -> Hints {
-        self.disk.hints()
+        self.whole.hints()
     }
 
     fn fingerprint(&self) -> Result<Fingerprint> {
-        Ok(Fingerprint::of(&[&self.disk.fingerprint()?.0, &self.start.to_le_bytes(), &self.len.to_le_bytes()]))
+        Ok(Fingerprint::of(&[&self.whole.fingerprint()?.0, &self.start.to_le_bytes(), &self.len.to_le_bytes()]))
     }
 
     fn describe(&self) -> (&'static str, String) {
@@ -62,38 +85,7 @@ impl Disk for Slice<dyn Disk> {
     }
 
     fn below(&self) -> Vec<Arc<dyn Disk>> {
-        vec![Arc::clone(&self.disk)]
-    }
-}
-
-impl Disk for Slice<dyn DiskMut> {
-    fn len(&self) -> u64 {
-        self.len
-    }
-
-    fn sector_size(&self) -> SectorSize {
-        self.disk.sector_size()
-    }
-
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        self.disk.read_at(buf, self.start + offset)
-    }
-
-    fn extents(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<()> {
-        self.disk
-            .extents(self.start + range.start..self.start + range.end, &mut |extent| visit(shift(extent, self.start)))
-    }
-
-    fn hints(&self) -> Hints {
-        self.disk.hints()
-    }
-
-    fn fingerprint(&self) -> Result<Fingerprint> {
-        Ok(Fingerprint::of(&[&self.disk.fingerprint()?.0, &self.start.to_le_bytes(), &self.len.to_le_bytes()]))
-    }
-
-    fn describe(&self) -> (&'static str, String) {
-        ("slice", self.label.clone())
+        vec![Arc::clone(&self.whole)]
     }
 }
 
@@ -109,14 +101,6 @@ impl DiskMut for Slice<dyn DiskMut> {
     fn flush(&self) -> Result<()> {
         self.disk.flush()
     }
-}
-
-fn extents(disk: &dyn Disk, start: u64, range: Range<u64>, visit: &mut Visit<'_>) -> Result<()> {
-    disk.extents(start + range.start..start + range.end, &mut |extent| visit(shift(extent, start)))
-}
-
-fn shift(extent: Extent, start: u64) -> Extent {
-    Extent { range: extent.range.start - start..extent.range.end - start, ..extent }
 }
 
 #[cfg(test)]

@@ -103,7 +103,7 @@ impl Guest {
     fn add_volume(&mut self, disk: usize, overlay: &Arc<Checked<Overlay>>, found: Found) -> Result<()> {
         let base: Arc<dyn DiskMut> = Arc::clone(overlay) as Arc<dyn DiskMut>;
         let label = found.label(disk);
-        let slice: Arc<Checked<Slice<dyn DiskMut>>> = Checked::wrap(Slice::new(label, base, found.range.clone())?);
+        let slice: Arc<Checked<Slice<dyn DiskMut>>> = Checked::wrap(Slice::new_mut(label, base, found.range.clone())?);
         let signatures = signature::probe(&*slice)?;
         let mut volume = Volume {
             disk,
