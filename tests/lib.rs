@@ -11,13 +11,21 @@
     reason = "tests run other programs, read files, and fail by panicking; clippy's exemption covers only #[test] functions"
 )]
 
-#[allow(dead_code, unused_imports, reason = "the suites that use the rest land with the commands that they test")]
 mod support;
 
 mod architecture;
+mod boot;
+mod cli;
+mod convert;
 mod docs;
 mod ext;
 mod file_disk;
 mod guest;
+mod kill;
 mod libvirt;
+mod memory;
+mod migrate;
+mod mount;
+mod serve;
+mod strace;
 mod volume;

@@ -3,6 +3,7 @@
 pub(crate) mod boot;
 pub(crate) mod fixtures;
 pub(crate) mod lab;
+pub(crate) mod migrated;
 pub(crate) mod mount;
 pub(crate) mod run;
 pub(crate) mod tools;
@@ -11,6 +12,7 @@ pub(crate) mod tree;
 pub(crate) use boot::{Bus, Machine, Nic};
 pub(crate) use fixtures::Variant;
 pub(crate) use lab::Lab;
+pub(crate) use migrated::{Migrated, only, replayed_source};
 pub(crate) use mount::Mounted;
 pub(crate) use run::{Ran, Run};
 pub(crate) use tree::Tree;

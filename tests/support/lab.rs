@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use super::tools;
 
@@ -18,6 +19,16 @@ impl Lab {
             tempfile::Builder::new().prefix("hyper2kvm-test.").tempdir_in(place).expect("a temporary directory");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
         Self { folder }
+    }
+
+    /// One that outlives this test and goes away when the process ends, however it ends: for what many tests share.
+    pub(crate) fn shared() -> PathBuf {
+        let path = Self::new().folder.keep();
+        // Its end of the pipe closes with this process, and then it tidies up.
+        let mut janitor = Command::new("sh");
+        janitor.args(["-c", "trap '' INT; cat; rm -rf \"$0\""]).arg(&path).stdin(Stdio::piped());
+        std::mem::forget(janitor.spawn().expect("a shell"));
+        path
     }
 
     /// A path in it.

@@ -56,7 +56,7 @@ impl Run {
         self
     }
 
-    /// As another user, without any group or capability. The program is copied into `lab`, since a checkout may lie where that
+    /// As another user, without any other group or capability. The program is copied into `lab`, since a checkout may lie where that
     /// user cannot go.
     pub(crate) fn user(mut self, uid: u32, lab: &Lab) -> Self {
         let copy = lab.path("hyper2kvm");
@@ -65,15 +65,7 @@ impl Run {
         }
         self.program = copy;
         let [reuid, regid] = ["--reuid", "--regid"].map(|flag| format!("{flag}={uid}"));
-        self.wrap([
-            "setpriv",
-            &reuid,
-            &regid,
-            "--clear-groups",
-            "--inh-caps=-all",
-            "--bounding-set=-all",
-            "--no-new-privs",
-        ])
+        self.wrap(["setpriv", &reuid, &regid, "--clear-groups", "--inh-caps=-all"])
     }
 
     /// Under `strace -f`, for the given system calls, with its log in `log`.
@@ -104,6 +96,8 @@ impl Run {
         let line = words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).envs(self.env).env_remove("HYPER2KVM_LOG");
+        // Cargo's, for build products; the program as installed runs without.
+        command.env_remove("LD_LIBRARY_PATH");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(folder) = self.folder {
             command.current_dir(folder);
@@ -138,11 +132,6 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// The process; that of the wrapper, if there is one.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.as_ref().expect("it runs").id()
-    }
-
     /// Whether it has not ended by itself.
     pub(crate) fn is_alive(&mut self) -> bool {
         matches!(self.child.as_mut().expect("it runs").try_wait(), Ok(None))

@@ -33,6 +33,12 @@ where
     stdout
 }
 
+/// Runs a program as a plain user, who must succeed with it.
+pub(crate) fn ok_as(uid: u32, program: &str, args: &[&Path]) -> String {
+    let flags = [format!("--reuid={uid}"), format!("--regid={uid}"), "--clear-groups".to_owned(), program.to_owned()];
+    ok("setpriv", flags.iter().map(OsStr::new).chain(args.iter().map(|arg| arg.as_os_str())))
+}
+
 /// `qemu-img check` finds nothing, leaks included.
 pub(crate) fn assert_clean_qcow2(image: &Path) {
     ok("qemu-img", ["check", "-f", "qcow2"].map(Path::new).into_iter().chain([image]));
@@ -55,13 +61,24 @@ pub(crate) fn map(format: &str, image: &Path) -> Vec<Piece> {
     let json: serde_json::Value = serde_json::from_str(&json).expect("qemu-img prints JSON");
     let pieces = json.as_array().expect("a list").iter();
     let number = |piece: &serde_json::Value, name: &str| piece[name].as_u64().expect("a number");
-    pieces
-        .map(|piece| Piece {
-            start: number(piece, "start"),
-            length: number(piece, "length"),
-            data: piece["data"].as_bool().expect("a flag"),
-        })
-        .collect()
+    merge(pieces.map(|piece| Piece {
+        start: number(piece, "start"),
+        length: number(piece, "length"),
+        data: piece["data"].as_bool().expect("a flag"),
+    }))
+}
+
+/// Neighbours of one kind made one; there must be no gap and no overlap.
+pub(crate) fn merge(pieces: impl IntoIterator<Item = Piece>) -> Vec<Piece> {
+    let mut merged: Vec<Piece> = Vec::new();
+    for piece in pieces {
+        assert_eq!(piece.start, merged.last().map_or(0, |last| last.start + last.length), "a gap in a map");
+        match merged.last_mut() {
+            Some(last) if last.data == piece.data => last.length += piece.length,
+            _ => merged.push(piece),
+        }
+    }
+    merged
 }
 
 /// A range of an image.

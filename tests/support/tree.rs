@@ -131,6 +131,19 @@ pub(crate) struct Change<'a> {
     pub(crate) after: Option<&'a Node>,
 }
 
+impl Change<'_> {
+    /// A file came or went, so that its folder changed too.
+    pub(crate) fn is_structural(&self) -> bool {
+        self.before.is_none() || self.after.is_none()
+    }
+
+    /// Only the modification time is another, and the count of links that subfolders make.
+    pub(crate) fn is_of_times_only(&self) -> bool {
+        let timeless = |node: &Node| Node { modified: (0, 0), links: 0, ..node.clone() };
+        self.before.map(timeless) == self.after.map(timeless)
+    }
+}
+
 impl fmt::Debug for Change<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.before, self.after) {
