@@ -20,7 +20,7 @@ use super::{Head, Layer, Place, Run, Sample, Unit};
 use crate::disk::{Disk, read_vec};
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::session::Session;
+use crate::session::{Policy, Session};
 use crate::source::Reference;
 
 /// Whether the file is a sparse extent or a descriptor.
@@ -33,7 +33,7 @@ pub fn probe(sample: &Sample) -> bool {
 ///
 /// # Errors
 /// `vmdk.*` codes, or those of reading.
-pub fn open(file: Arc<dyn Disk>, _session: &Arc<Session>) -> Result<Head> {
+pub fn open(file: Arc<dyn Disk>, session: &Arc<Session>) -> Result<Head> {
     let start = read_vec(&*file, 0, usize::try_from(file.len()).unwrap_or(usize::MAX).min(header::LEN))?;
     let Some(bytes) = start.first_chunk().filter(|bytes| bytes.starts_with(b"KDMV")) else {
         return described(&Descriptor::parse(&whole(&*file)?)?);
@@ -54,7 +54,7 @@ pub fn open(file: Arc<dyn Disk>, _session: &Arc<Session>) -> Result<Head> {
         return described(&descriptor);
     }
     refuse_parent(&descriptor)?;
-    check_embedded(&descriptor)?;
+    check_embedded(&descriptor, &session.policy)?;
     let extent = SparseExtent::open(Arc::clone(&file), header, limits::MAX_VMDK_TABLES)?;
     let len = extent.header().capacity;
     let extents = vec![Extent { start: 0, len, storage: Opened::Sparse { file: 0, extent } }];
@@ -82,9 +82,10 @@ fn refuse_parent(descriptor: &Descriptor) -> Result<()> {
         .hint("consolidate the snapshots, or export the machine as OVF"))
 }
 
-/// The descriptor inside a sparse file describes that file: it must list one sparse extent, and a plain name for it. The name is
-/// not used; one that leads elsewhere shows that the file was tampered with.
-fn check_embedded(descriptor: &Descriptor) -> Result<()> {
+/// The descriptor inside a sparse file describes that file: it must list one sparse extent. Its name is not used. Some writers
+/// put a path there, so one that goes down is accepted; one that leads elsewhere is what a forged file has, and is refused unless
+/// the user vouches for that place.
+fn check_embedded(descriptor: &Descriptor, policy: &Policy) -> Result<()> {
     let [ExtentLine { storage: Storage::Sparse { file }, .. }] = descriptor.extents.as_slice() else {
         return Err(Error::refused(
             "reference.refused",
@@ -93,10 +94,15 @@ fn check_embedded(descriptor: &Descriptor) -> Result<()> {
         .at("embedded descriptor")
         .expected("one sparse extent"));
     };
-    if file.is_plain() {
+    let down = file.name.split(|b| *b == b'/').all(|part| Reference::new(part, file.role).is_plain());
+    let dirs = policy.allow_dirs.iter().map(|dir| dir.as_os_str().as_encoded_bytes());
+    let mut places = dirs.chain(policy.map_path.iter().map(|(old, _)| old.as_bytes()));
+    if down || places.any(|place| !place.is_empty() && file.name.starts_with(place)) {
         return Ok(());
     }
-    Err(Error::refused("reference.refused", "the descriptor inside the file names a file elsewhere").at(file))
+    Err(Error::refused("reference.refused", "the descriptor inside the file names a file elsewhere")
+        .at(file)
+        .hint("if you trust the image, allow the place with --allow-dir DIR or --map-path OLD=NEW; it is not opened"))
 }
 
 /// The disk that a descriptor describes, whose extents are other files.

@@ -4,6 +4,7 @@ use super::header::tests::{good, poke};
 use super::*;
 use crate::disk::{Checked, Memory};
 use crate::format::FORMATS;
+use crate::session::Budget;
 
 const GRAIN: usize = 4096;
 
@@ -257,6 +258,32 @@ fn hostile_files_are_refused() {
         let result = layer(bytes).and_then(|layer| read(&*layer));
         assert_eq!(result.map_or_else(|error| error.code(), |_| "ok"), code, "{name}");
     }
+}
+
+#[test]
+fn the_name_inside_is_not_opened_and_must_not_lead_elsewhere() {
+    let named = |name: &str, policy: Policy| {
+        let descriptor = format!("# Disk DescriptorFile\nRW 64 SPARSE \"{name}\"\n");
+        let bytes = Builder { descriptor, ..Builder::new(64) }.build();
+        let session = Session::new(Budget::new(0), policy, 1);
+        open(Checked::wrap(Memory::new(bytes)), &session).map_or_else(|error| error.code(), |_| "ok")
+    };
+    for (name, code) in [
+        ("disk.vmdk", "ok"),
+        ("out/disk.vmdk", "ok"),
+        ("/etc/passwd", "reference.refused"),
+        ("../x.vmdk", "reference.refused"),
+        ("a/../../x.vmdk", "reference.refused"),
+        ("C:\\x.vmdk", "reference.refused"),
+        ("nbd:host", "reference.refused"),
+        ("", "reference.refused"),
+    ] {
+        assert_eq!(named(name, Policy::default()), code, "{name}");
+    }
+    let policy = Policy { allow_dirs: vec!["/build".into()], map_path: vec![("C:\\".into(), "/x".into())] };
+    assert_eq!(named("/build/out/disk.vmdk", policy.clone()), "ok");
+    assert_eq!(named("C:\\x.vmdk", policy.clone()), "ok");
+    assert_eq!(named("/etc/passwd", policy), "reference.refused");
 }
 
 #[test]
