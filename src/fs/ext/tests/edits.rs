@@ -21,7 +21,7 @@ fn a_failure_of_any_read_or_write_is_noticed() {
             5000,
             |n, calls: &Arc<AtomicU64>| {
                 let memory: Arc<dyn DiskMut> = disk(image.clone());
-                let faulty: Arc<dyn DiskMut> = Checked::wrap(Fault::nth(memory, Arc::clone(calls), n));
+                let faulty: Arc<dyn DiskMut> = Checked::wrap(Fault::nth_mut(memory, Arc::clone(calls), n));
                 let fs = Ext::open_mut(faulty)?;
                 let writer = fs.writer()?;
                 let file = lookup_checked(&fs, b"file")?;
