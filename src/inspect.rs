@@ -128,3 +128,6 @@ impl Reader<'_> {
         Ok(paths)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,7 +52,7 @@ pub(super) fn plan(draft: &mut Draft<'_>) -> Result<bool> {
 /// A kernel without an initramfs must have everything built in.
 fn check_builtin(draft: &mut Draft<'_>, kernel: &Kernel) -> Result<()> {
     let lists = match &kernel.modules {
-        Some(dir) => Lists::of_guest(draft.tree(), dir)?,
+        Some(dir) => Lists::builtin_of_guest(draft.tree(), dir)?,
         None => Lists::default(),
     };
     if WANTED.iter().any(|name| !lists.is_builtin(name)) {
@@ -114,17 +114,21 @@ fn examine(draft: &Draft<'_>, kernel: &Kernel, path: &str) -> Result<Verdict> {
         return Ok(Verdict::Cannot("the release of its kernel is not known".to_owned()));
     };
     let guest_dir = modules_dir(tree, &release)?;
-    let guest = match &guest_dir {
-        Some(dir) => Lists::of_guest(tree, dir)?,
+    let builtin = match &guest_dir {
+        Some(dir) => Lists::builtin_of_guest(tree, dir)?,
         None => Lists::default(),
     };
     let own = own_lists(&image, &image_dir);
     let present = present_modules(&image, &image_dir);
-    let has = |name: &str| present.contains_key(name) || own.is_builtin(name) || guest.is_builtin(name);
+    let has = |name: &str| present.contains_key(name) || own.is_builtin(name) || builtin.is_builtin(name);
     let missing: Vec<&str> = WANTED.iter().copied().filter(|name| !has(name)).collect();
     if missing.is_empty() {
         return Ok(Verdict::Complete);
     }
+    let guest = match &guest_dir {
+        Some(dir) => Lists::of_guest(tree, dir)?,
+        None => Lists::default(),
+    };
     let absent: Vec<&str> = missing.iter().copied().filter(|name| guest.module(name).is_none()).collect();
     let (Some(guest_dir), true) = (&guest_dir, absent.is_empty()) else {
         return Ok(Verdict::Cannot(format!("the kernel {} has no module {}", escape(&release), absent.join(", "))));

@@ -25,6 +25,8 @@ struct State {
     nodes: BTreeMap<u64, Node>,
     next: u64,
     capacity: u64,
+    /// Blocks in use.
+    used: u64,
 }
 
 #[derive(Debug)]
@@ -72,7 +74,8 @@ impl MemoryFs {
             body: empty_directory(),
             xattrs: BTreeMap::new(),
         };
-        let state = State { nodes: BTreeMap::from([(ROOT, root)]), next: ROOT + 1, capacity: DEFAULT_CAPACITY };
+        let state =
+            State { nodes: BTreeMap::from([(ROOT, root)]), next: ROOT + 1, capacity: DEFAULT_CAPACITY, used: 0 };
         Self { facts, state: Mutex::new(state) }
     }
 
@@ -145,27 +148,30 @@ impl State {
     }
 
     fn available(&self) -> u64 {
-        let used = self.nodes.values().map(|node| blocks(node.stat.size)).sum::<u64>();
-        self.capacity.saturating_sub(used.saturating_mul(BLOCK))
+        self.capacity.saturating_sub(self.used.saturating_mul(BLOCK))
     }
 
-    fn reserve(&self, old: u64, new: u64) -> Result<()> {
+    /// Counts a file of `old` bytes as one of `new` bytes, if there is room.
+    fn resize(&mut self, old: u64, new: u64) -> Result<()> {
         let needed = blocks(new).saturating_sub(blocks(old)).saturating_mul(BLOCK);
-        if needed <= self.available() {
-            return Ok(());
+        if needed > self.available() {
+            return Err(Error::new(Kind::NoSpace, "guest.full", "the guest's file system has no room left")
+                .expected(format!("{needed} bytes free"))
+                .found(self.available()));
         }
-        Err(Error::new(Kind::NoSpace, "guest.full", "the guest's file system has no room left")
-            .expected(format!("{needed} bytes free"))
-            .found(self.available()))
+        self.used = self.used.saturating_sub(blocks(old)).saturating_add(blocks(new));
+        Ok(())
     }
 
     fn set_content(&mut self, inode: Inode, content: Vec<u8>) -> Result<()> {
-        let size = length(&content);
-        self.reserve(self.node(inode)?.stat.size, size)?;
+        let (old, new) = (self.node(inode)?.stat.size, length(&content));
+        if !matches!(self.node(inode)?.body, Body::File(_)) {
+            return Err(not_regular());
+        }
+        self.resize(old, new)?;
         let node = self.node_mut(inode)?;
-        let Body::File(old) = &mut node.body else { return Err(not_regular()) };
-        *old = content;
-        node.stat.size = size;
+        node.body = Body::File(content);
+        node.stat.size = new;
         Ok(())
     }
 
@@ -181,7 +187,7 @@ impl State {
             Body::File(content) | Body::Link(content) => length(content),
             Body::Directory { .. } => BLOCK,
         };
-        self.reserve(0, size)?;
+        self.resize(0, size)?;
         let inode = self.next;
         self.next = self.next.saturating_add(1);
         let xattrs = attributes.xattrs.iter().cloned().collect();
@@ -294,7 +300,9 @@ impl FilesystemMut for MemoryFs {
         if matches!(state.node(Inode(slot.inode))?.body, Body::Directory { .. }) {
             return Err(not_regular());
         }
-        state.nodes.remove(&slot.inode);
+        if let Some(node) = state.nodes.remove(&slot.inode) {
+            state.used = state.used.saturating_sub(blocks(node.stat.size));
+        }
         if let Body::Directory { entries, .. } = &mut state.node_mut(dir)?.body {
             entries.remove(name);
         }

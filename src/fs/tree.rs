@@ -554,6 +554,22 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_has_as_many_entries_as_the_limit() {
+        let limit = limits::MAX_GUEST_DIR_ENTRIES;
+        let fs = Arc::new(MemoryFs::default().with_capacity(1 << 40));
+        let (root, attributes) = (fs.root(), Attributes::default());
+        let tree = Tree::new(fs.clone());
+        let writer = fs.writer().unwrap();
+        for index in 0..=limit {
+            if index.saturating_add(1) >= limit {
+                assert_eq!(tree.list("/").unwrap().len(), index);
+            }
+            writer.symlink(root, index.to_string().as_bytes(), b"x", &attributes).unwrap();
+        }
+        assert_eq!(tree.list("/").unwrap_err().code(), "guest.directory-size");
+    }
+
+    #[test]
     fn splits_the_last_name() {
         assert_eq!(split_name(b"/etc/fstab"), Some((b"/etc".as_slice(), b"fstab".as_slice())));
         assert_eq!(split_name(b"/etc"), Some((b"/".as_slice(), b"etc".as_slice())));

@@ -102,9 +102,9 @@ pub(super) fn entries(reader: &mut Reader<'_>, bootloaders: &[Bootloader]) -> Re
             continue;
         }
         let Some(text) = reader.text(&bootloader.config)? else { continue };
-        let left = limits::MAX_BOOT_ENTRIES.saturating_sub(all.len());
-        all.extend(parse(&text, bootloader).into_iter().take(left));
-        if all.len() >= limits::MAX_BOOT_ENTRIES {
+        all.extend(parse(&text, bootloader));
+        if all.len() > limits::MAX_BOOT_ENTRIES {
+            all.truncate(limits::MAX_BOOT_ENTRIES);
             reader.notes.push(format!("only the first {} boot entries are considered", limits::MAX_BOOT_ENTRIES));
             break;
         }

@@ -286,6 +286,19 @@ mod tests {
     }
 
     #[test]
+    fn a_module_as_large_as_the_limit_is_taken() {
+        let limit = usize::try_from(limits::MAX_MODULE).unwrap();
+        for (over, accepted) in [(-1, true), (0, true), (1, false)] {
+            let zeros = vec![0; limit.checked_add_signed(over).unwrap()];
+            let result = module("a.ko.zst", zstd::bulk::compress(&zeros, 1).unwrap());
+            assert_eq!(
+                result.map_or_else(|error| error.code().len(), |content| content.len()) == zeros.len(),
+                accepted
+            );
+        }
+    }
+
+    #[test]
     fn a_window_above_the_limit_is_refused() {
         let frame = |log: u32| {
             let mut encoder = zstd::stream::Encoder::new(Vec::new(), 1).unwrap();

@@ -414,6 +414,24 @@ mod tests {
     }
 
     #[test]
+    fn module_lists_as_long_as_the_limit_are_kept() {
+        for (over, accepted) in [(-1, true), (0, true), (1, false)] {
+            let size = u64::try_from(limits::MAX_INITRAMFS_KEPT).unwrap().checked_add_signed(over).unwrap();
+            let entry = |name: &[u8], size: u64| Entry {
+                name: name.to_vec(),
+                mode: 0o100_644,
+                size: u32::try_from(size).unwrap(),
+            };
+            let mut image = Image::default();
+            let half = size / 2;
+            image.add(&entry(b"a/modules.dep", half), &mut io::repeat(b'x').take(half)).unwrap();
+            let rest = size.checked_sub(half).unwrap();
+            let result = image.add(&entry(b"a/modules.alias", rest), &mut io::repeat(b'x').take(rest));
+            assert_eq!(result.is_ok(), accepted, "{over}");
+        }
+    }
+
+    #[test]
     fn links_resolve_inside_the_image() {
         let mut image = Image::default();
         for (name, target) in [("lib", "usr/lib"), ("abs", "/usr/lib"), ("loop", "loop"), ("up", "../../usr")] {

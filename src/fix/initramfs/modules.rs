@@ -67,14 +67,16 @@ fn relative(path: &str) -> Option<&str> {
 }
 
 impl Lists {
-    /// The lists of the guest's kernel in `dir`. Without a `modules.dep` only what is built in is known.
+    /// The lists of the guest's kernel in `dir`. Files that are not there count as empty.
     pub(crate) fn of_guest(tree: &Tree, dir: &str) -> Result<Self> {
-        let read = |name: &str| -> Result<String> {
-            let content = tree.read(format!("{dir}/{name}"), limits::MAX_MODULE_LIST)?.unwrap_or_default();
-            Ok(String::from_utf8_lossy(&content).into_owned())
-        };
+        let read = |name| list(tree, dir, name);
         let (dep, alias, symbols) = (read("modules.dep")?, read("modules.alias")?, read("modules.symbols")?);
         Ok(Self::parse(&dep, &alias, &symbols, &read("modules.softdep")?, &read("modules.builtin")?))
+    }
+
+    /// Only what the guest's kernel has built in, which is little to read.
+    pub(crate) fn builtin_of_guest(tree: &Tree, dir: &str) -> Result<Self> {
+        Ok(Self::parse("", "", "", "", &list(tree, dir, "modules.builtin")?))
     }
 
     /// Reads the five files. Lines that are none of theirs are left out.
@@ -201,6 +203,12 @@ impl Lists {
             ("modules.symbols.bin", symbols_index),
         ])
     }
+}
+
+/// One of a guest's lists as text.
+fn list(tree: &Tree, dir: &str, name: &str) -> Result<String> {
+    let content = tree.read(format!("{dir}/{name}"), limits::MAX_MODULE_LIST)?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&content).into_owned())
 }
 
 /// `KEYWORD KEY VALUE`, three words exactly.
