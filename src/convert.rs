@@ -171,18 +171,22 @@ fn prepare_output(
 ) -> Result<Prepared> {
     let start = Instant::now();
     progress.update(&Update::start(Phase::Plan, 0));
-    let fingerprint = source.fingerprint()?;
+    let (given, fingerprint) = (Arc::clone(&source), source.fingerprint()?);
     let source = whole_sectors(source)?;
     let mut sink: Box<dyn Sink> = match options.format {
         Format::Qcow2 => Box::new(Qcow2Sink::new(source.len(), options.cluster_size)?),
         Format::Raw => Box::new(RawSink::new(source.len())),
     };
-    let needs = space::needs(&*source, &*sink, session)?;
-    needs.check_free(&*output)?;
+    let free = output.free_space()?;
+    let needs = space::needs(&*source, &*sink, free, session).map_err(|error| match error.kind() {
+        Kind::NoSpace => error.at(output.name()),
+        _ => error,
+    })?;
     sink.begin(&*output)?;
     Ok(Prepared {
         job: Job {
             source,
+            given,
             fingerprint,
             output,
             options: options.clone(),
@@ -225,8 +229,10 @@ fn whole_sectors(source: Arc<dyn Disk>) -> Result<Arc<dyn Disk>> {
 /// What every stage needs.
 #[derive(Debug)]
 struct Job {
+    /// What is copied: whole sectors.
     source: Arc<dyn Disk>,
-    /// Of the source as it was given.
+    /// The source as it was given, and its fingerprint before the first byte was read.
+    given: Arc<dyn Disk>,
     fingerprint: Fingerprint,
     output: Arc<dyn Output>,
     options: Options,
@@ -250,10 +256,11 @@ impl Prepared {
     pub fn copy(self, progress: &dyn Progress) -> Result<Copied> {
         let Self { mut job, mut sink, needs } = self;
         let start = Instant::now();
+        job.session.begin_streaming();
         let pace = Pace::new(job.options.rate_limit);
         let to: &mut dyn Sink = &mut *sink;
         let copied = copy::copy(&*job.source, (to, &*job.output), needs.read, &pace, &job.session, progress)?;
-        if job.source_fingerprint()? != job.fingerprint {
+        if job.given.fingerprint()? != job.fingerprint {
             return Err(Error::new(Kind::Unreadable, "source.changed", "the source changed while it was copied")
                 .at(job.source.describe().1)
                 .hint("convert a snapshot, or stop what writes to it"));
@@ -266,18 +273,6 @@ impl Prepared {
         job.output.sync()?;
         job.times.sync = start.elapsed();
         Ok(Copied { job, sink, file_len, content: copied.content, bytes: copied.bytes })
-    }
-}
-
-impl Job {
-    fn source_fingerprint(&self) -> Result<Fingerprint> {
-        // The padding of `whole_sectors` has no state of its own; compare the disk that was given.
-        match self.source.below().first() {
-            Some(given) if self.source.describe().0 == "concat" && self.source.below().len() == 2 => {
-                given.fingerprint()
-            }
-            _ => self.source.fingerprint(),
-        }
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::Prepared;
-use super::output::Output;
 use super::plan::{BLOCK, CHUNK, Planner, WINDOW};
 use super::sink::Sink;
 use crate::disk::Disk;
@@ -20,14 +19,15 @@ pub(super) struct Needs {
     pub(super) file: u64,
 }
 
-/// Walks the map of `source`.
-pub(super) fn needs(source: &dyn Disk, sink: &dyn Sink, session: &Session) -> Result<Needs> {
+/// Walks the map of `source`, and refuses as soon as the data alone does not fit into `free` bytes.
+pub(super) fn needs(source: &dyn Disk, sink: &dyn Sink, free: Option<u64>, session: &Session) -> Result<Needs> {
     let mut planner = Planner::new(source);
     let (mut read, mut data, mut windows, mut last) = (0_u64, 0_u64, 0_u64, None);
     while let Some(task) = planner.next()? {
         let window = task.chunk / (WINDOW / CHUNK);
         if last.replace(window) != Some(window) {
             session.check()?;
+            check(data, free)?;
             windows += 1;
         }
         let bytes = task.bytes(source.len());
@@ -35,17 +35,9 @@ pub(super) fn needs(source: &dyn Disk, sink: &dyn Sink, session: &Session) -> Re
         // A cluster is written whole when any block of it has data.
         data = data.saturating_add(if sink.granule() > BLOCK { CHUNK } else { bytes.next_multiple_of(sink.granule()) });
     }
-    Ok(Needs { read, file: data.saturating_add(sink.overhead(data, windows)) })
-}
-
-impl Needs {
-    /// Refuses when the output's file system has less room than that.
-    pub(super) fn check_free(self, output: &dyn Output) -> Result<()> {
-        match output.free_space()? {
-            Some(free) if free < self.file => Err(too_little(self.file, free).at(output.name())),
-            _ => Ok(()),
-        }
-    }
+    let file = data.saturating_add(sink.overhead(data, windows));
+    check(file, free)?;
+    Ok(Needs { read, file })
 }
 
 /// Refuses when several prepared outputs do not fit together, where they share a file system.
@@ -61,15 +53,14 @@ pub fn check_space(outputs: &[Prepared]) -> Result<()> {
             sum.0 = sum.0.saturating_add(prepared.needs.file);
         }
     }
-    match sums.into_values().find(|(needed, free)| needed > free) {
-        Some((needed, free)) => Err(too_little(needed, free)),
-        None => Ok(()),
-    }
+    sums.into_values().try_for_each(|(needed, free)| check(needed, Some(free)))
 }
 
-fn too_little(needed: u64, free: u64) -> Error {
-    Error::new(Kind::NoSpace, "output.space", "the output may not fit into its file system")
-        .expected(format!("{} MiB free", needed.div_ceil(1 << 20)))
+/// Refuses when `needed` bytes are more than are `free`.
+fn check(needed: u64, free: Option<u64>) -> Result<()> {
+    let Some(free) = free.filter(|free| *free < needed) else { return Ok(()) };
+    Err(Error::new(Kind::NoSpace, "output.space", "the output may not fit into its file system")
+        .expected(format!("at least {} MiB free", needed.div_ceil(1 << 20)))
         .found(format!("{} MiB", free >> 20))
-        .hint("free some space or choose another output directory")
+        .hint("free some space or choose another output directory"))
 }

@@ -513,6 +513,17 @@ fn too_little_space_is_said_before_the_first_byte() {
 }
 
 #[test]
+fn a_map_without_end_does_not_hold_up_the_space_check() {
+    let dir = tempfile::tempdir().unwrap();
+    let partial = Partial::create(&dir.path().join("out"), false).unwrap();
+    let output =
+        Mischievous { partial, mischief: Mischief::Room(1 << 30), calls: Arc::default(), last: Mutex::default() };
+    let disk: Arc<dyn Disk> = Checked::wrap(Dots { len: 1 << 50, every: 1 << 20 });
+    let error = prepare_output(disk, Arc::new(output), &Options::default(), &session(1), &()).unwrap_err();
+    assert_eq!(error.code(), "output.space");
+}
+
+#[test]
 fn the_space_estimate_is_an_upper_bound() {
     let chunk = plan::CHUNK as usize;
     for parts in [
