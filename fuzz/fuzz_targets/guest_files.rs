@@ -9,10 +9,24 @@ use hyper2kvm::inspect::{Machine, MachineDisk, Volume, find_roots, linux};
 use libfuzzer_sys::fuzz_target;
 
 const FILES: &[&str] = &[
-    "/etc/fstab", "/boot/grub/grub.cfg", "/boot/grub/menu.lst", "/boot/loader/entries/a.conf", "/boot/extlinux/extlinux.conf",
-    "/etc/default/grub", "/etc/crypttab", "/etc/kernel/cmdline", "/etc/initramfs-tools/modules", "/etc/initramfs-tools/conf.d/resume",
-    "/etc/network/interfaces", "/etc/netplan/a.yaml", "/etc/NetworkManager/system-connections/a", "/etc/systemd/network/a.network",
-    "/etc/sysconfig/network-scripts/ifcfg-eth0", "/etc/udev/rules.d/a.rules", "/etc/os-release", "/etc/hostname",
+    "/etc/fstab",
+    "/boot/grub/grub.cfg",
+    "/boot/grub/menu.lst",
+    "/boot/loader/entries/a.conf",
+    "/boot/extlinux/extlinux.conf",
+    "/etc/default/grub",
+    "/etc/crypttab",
+    "/etc/kernel/cmdline",
+    "/etc/initramfs-tools/modules",
+    "/etc/initramfs-tools/conf.d/resume",
+    "/etc/network/interfaces",
+    "/etc/netplan/a.yaml",
+    "/etc/NetworkManager/system-connections/a",
+    "/etc/systemd/network/a.network",
+    "/etc/sysconfig/network-scripts/ifcfg-eth0",
+    "/etc/udev/rules.d/a.rules",
+    "/etc/os-release",
+    "/etc/hostname",
 ];
 
 fuzz_target!(|data: &[u8]| {
@@ -26,7 +40,13 @@ fuzz_target!(|data: &[u8]| {
         fs.add_file(FILES[usize::from(*which) % FILES.len()], content).expect("room");
     }
     let fs: Arc<dyn Filesystem> = Arc::new(fs);
-    let volume = Volume { partition: Some(1), fs_kind: Some("ext4".into()), fs_uuid: Some("U".into()), fs: Some(fs), ..Volume::default() };
+    let volume = Volume {
+        partition: Some(1),
+        fs_kind: Some("ext4".into()),
+        fs_uuid: Some("U".into()),
+        fs: Some(fs),
+        ..Volume::default()
+    };
     let disk = MachineDisk { name: "sda".into(), ..MachineDisk::default() };
     let machine = Machine { disks: vec![disk], volumes: vec![volume], nics: Vec::new() };
     let root = &find_roots(&machine).expect("memory can be read")[0];
