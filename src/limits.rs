@@ -125,8 +125,9 @@ pub const MAX_OVF: usize = 4 << 20;
 /// XML nodes of an OVF descriptor: some 100 bytes of memory each.
 pub const MAX_OVF_NODES: u32 = 200_000;
 
-/// Block groups of an ext file system: 256 TiB with blocks of 4 KiB, and 16 times what ext4 can address with 1 KiB ones.
-pub const MAX_EXT_GROUPS: u64 = 1 << 21;
+/// Block groups of an ext file system: 64 TiB with blocks of 4 KiB, where VMware's largest disk has 62; their descriptors and the
+/// places of their metadata then take at most 64 MiB of memory.
+pub const MAX_EXT_GROUPS: u64 = 1 << 19;
 
 /// Runs and map blocks of one ext file that are held at once, 32 bytes each. A file of 4 GiB in single blocks has as many.
 pub const MAX_EXT_RUNS: usize = 1 << 20;

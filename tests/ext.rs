@@ -12,10 +12,11 @@ use hyper2kvm::fs::ext::Ext;
 use hyper2kvm::fs::{Attributes, Filesystem, Timestamp};
 
 use crate::file_disk::FileDisk;
+use crate::support::tools;
 use image::Image;
 use model::Model;
 
-/// Every shape: name, size in MiB, options of mke2fs, mount options.
+/// Every shape that can be written: name, size in MiB, options of mke2fs.
 const SHAPES: &[(&str, u64, &[&str])] = &[
     ("ext4", 96, &["-t", "ext4", "-b", "4096"]),
     ("ext4-1k", 96, &["-t", "ext4", "-b", "1024"]),
@@ -33,6 +34,8 @@ const SHAPES: &[(&str, u64, &[&str])] = &[
     ("ext4-not-flex", 96, &["-t", "ext4", "-O", "^flex_bg"]),
     ("ext4-ea-inode", 96, &["-t", "ext4", "-O", "ea_inode"]),
     ("ext4-large-dir", 96, &["-t", "ext4", "-O", "large_dir", "-b", "1024"]),
+    ("ext4-sparse-super2", 96, &["-t", "ext4", "-O", "sparse_super2,^resize_inode"]),
+    ("ext4-mmp", 96, &["-t", "ext4", "-O", "mmp"]),
     ("ext3", 96, &["-t", "ext3"]),
     ("ext3-1k", 96, &["-t", "ext3", "-b", "1024", "-I", "128"]),
     ("ext2", 96, &["-t", "ext2"]),
@@ -53,19 +56,26 @@ fn each_shape(work: impl Fn(&str, Image, bool)) {
 }
 
 #[test]
-fn every_shape_reads_as_in_the_kernel() {
-    each_shape(|name, image, large| {
-        image.mounted("rw", |root| {
-            fill::everything(root, large);
-            if name == "ext4" {
-                fill::huge(root);
-            }
+fn what_cannot_be_written_is_read_as_in_the_kernel() {
+    let features = [None, Some("quota"), Some("project")];
+    for (feature, options) in features.into_iter().zip([&["-O", "bigalloc", "-C", "16384"][..], &[], &[]]) {
+        let image = Image::make(96, &[&["-t", "ext4"], options].concat());
+        let theirs = image.mounted("rw", |root| {
+            fill::everything(root, true);
+            fill::huge(root);
+            rustix::fs::sync();
+            tree::of_kernel(root)
         });
-        let fs = Ext::open(FileDisk::open(&image.path)).unwrap();
-        assert!(!fs.facts().dirty);
-        let ours = tree::of_driver(&fs);
-        image.mounted("ro", |root| tree::assert_same(&ours, &tree::of_kernel(root)));
-    });
+        // Not every kernel mounts a file system with quotas.
+        if let Some(feature) = feature {
+            tools::ok("tune2fs", ["-O".as_ref(), feature.as_ref(), image.path.as_path()]);
+        }
+        let before = std::fs::read(&image.path).unwrap();
+        let fs = Ext::open_mut(FileDisk::open(&image.path)).unwrap();
+        assert_eq!(fs.writer().unwrap_err().code(), "ext.feature");
+        tree::assert_same(&tree::of_driver(&fs), &theirs);
+        assert!(std::fs::read(&image.path).unwrap() == before, "{feature:?}");
+    }
 }
 
 /// Changes like those of the fixes, and some that are meaner.
@@ -162,11 +172,13 @@ fn has_wide_times(shape: &str) -> bool {
 }
 
 #[test]
-fn every_shape_is_written_as_the_kernel_and_e2fsck_like_it() {
+fn every_shape_is_read_as_in_the_kernel_and_written_as_e2fsck_likes_it() {
     each_shape(|name, image, large| {
         image.mounted("rw", |root| fill::everything(root, large));
         let fs = Ext::open_mut(FileDisk::open(&image.path)).unwrap();
+        assert!(!fs.facts().dirty);
         let mut model = Model::new(&fs);
+        image.mounted("ro", |root| tree::assert_same(&model.tree, &tree::of_kernel(root)));
         edit(&mut model, name);
         fs.writer().unwrap().sync().unwrap();
         tree::assert_same(&tree::of_driver(&fs), &model.tree);

@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 use std::process::Command;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use hyper2kvm::disk::{Checked, Memory};
 use hyper2kvm::fs::ext::Ext;
@@ -11,9 +11,9 @@ use hyper2kvm::fs::{Attributes, FileKind, Filesystem};
 use libfuzzer_sys::fuzz_target;
 
 static IMAGES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
-    let script = "d=$(mktemp -d); trap 'rm -r $d' EXIT; PATH=$PATH:/usr/sbin; mkdir $d/r $d/r/dir; seq -f $d/r/dir/a-longer-name-%g 99 | xargs touch
+    let script = "u=3f2504e0-4f89-11d3-9a0c-0305e82c3301; d=$(mktemp -d); trap 'rm -r $d' EXIT; PATH=$PATH:/usr/sbin; mkdir $d/r $d/r/dir; seq -f $d/r/dir/a-longer-name-%g 99 | xargs touch
         head -c 30000 /dev/zero >$d/r/file; ln -s $(printf %100s | tr ' ' x) $d/r/link; exec 2>/dev/null
-        mke2fs -q -F -b 1024 -d $d/r $2 $d/i 2M && e2fsck -fyD $d/i >/dev/null
+        mke2fs -q -F -b 1024 -U $u -E hash_seed=$u -d $d/r $2 $d/i 4M >/dev/null; e2fsck -fyD $d/i >/dev/null
         printf 'jo\njw -b 1000-1003 %s\njw -r 1001\njc\n' $d/r/file >$d/s; [ -z $1 ] || debugfs -w -f $d/s $d/i >/dev/null; cat $d/i";
     let make = |dirty, options| Command::new("bash").args(["-c", script, "-", dirty, options]).output().unwrap().stdout;
     let images = vec![
@@ -22,7 +22,7 @@ static IMAGES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
         make("dirty", "-text3"),
         make("dirty", "-text4 -O^metadata_csum"),
     ];
-    assert!(images.iter().all(|image| image.len() == 2 << 20), "e2fsprogs is needed");
+    assert!(images.iter().all(|image| image.len() == 4 << 20), "e2fsprogs is needed");
     images
 });
 

@@ -4,8 +4,12 @@
 //! replayed first: into the disk when it can be written, else in memory. Writes then go in place, without a journal, since they
 //! go to an overlay that is thrown away when anything fails. Each call gathers its changes and stores them at its end, so that
 //! one that is refused or runs out of space changes nothing.
+//!
+//! Times change only as the caller says: a new file has the given time, and with it the directory that it is created in;
+//! replacing, appending, removing and attributes leave all times as they are, so that [`FilesystemMut::set_times`] decides.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
+use std::fmt;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -53,7 +57,6 @@ pub fn is_ext(volume: &dyn Disk) -> Result<bool> {
 }
 
 /// An ext2, ext3 or ext4 file system.
-#[derive(Debug)]
 pub struct Ext {
     blocks: Blocks,
     facts: FsFacts,
@@ -138,6 +141,12 @@ impl Ext {
         let value = job(&mut view)?;
         *state = view.commit()?;
         Ok(value)
+    }
+}
+
+impl fmt::Debug for Ext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ext").field("facts", &self.facts).field("refusal", &self.refusal).finish_non_exhaustive()
     }
 }
 

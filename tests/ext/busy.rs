@@ -116,3 +116,24 @@ fn snapshots_are_replayed_as_the_kernel_does() {
     snapshots(&["-t", "ext3"], "commit=1", 17);
     snapshots(&["-t", "ext3", "-b", "1024", "-I", "128"], "data=journal", 18);
 }
+
+#[test]
+fn fast_commits_are_refused_and_the_disk_stays_as_it_was() {
+    let image = Image::make(40, &["-t", "ext4", "-O", "fast_commit"]);
+    let snapshot = image.mounted("rw", |root| {
+        fs::write(root.join("first"), "committed in full").unwrap();
+        rustix::fs::sync();
+        for index in 0..5 {
+            let file = File::create(root.join(format!("fast-{index}"))).unwrap();
+            file.write_all_at(b"fast", 0).unwrap();
+            rustix::fs::fsync(&file).unwrap();
+        }
+        image.copy()
+    });
+    let before = fs::read(&snapshot.path).unwrap();
+    let fs = Ext::open_mut(FileDisk::open(&snapshot.path)).unwrap();
+    assert_eq!(fs.writer().unwrap_err().code(), "ext.journal");
+    fs.free_ranges(&mut |range| panic!("{range:?} is not free")).unwrap();
+    assert!(fs.lookup(fs.root(), b"no such name").unwrap().is_none());
+    assert!(fs::read(&snapshot.path).unwrap() == before);
+}

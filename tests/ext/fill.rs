@@ -87,6 +87,10 @@ fn xattrs(root: &Path) {
         set(&path, "user.value", &noise(len, usize::try_from(len).unwrap()));
         set(&path, "trusted.second", b"2");
     }
+    // Only where values may have an inode of their own.
+    let huge = dir.join("value-huge");
+    fs::write(&huge, "x").unwrap();
+    let _ = lsetxattr(&huge, "user.huge", &noise(1, 20_000), XattrFlags::empty());
     // Two files with the same attributes share one block.
     for name in ["shared-1", "shared-2"] {
         let path = dir.join(name);

@@ -73,6 +73,9 @@ fn what_is_free_is_what_fitrim_discards() {
         });
         let fs = Ext::open(FileDisk::open(&image.path)).unwrap();
         let ranges = free_ranges(&fs);
+        if name == "ext4-sparse-super2" {
+            return assert_eq!(ranges, [], "where copies of metadata lie is not believed");
+        }
         let (expected, groups) = by_dumpe2fs(&image, fs.facts().block_size);
         assert_eq!(ranges, expected, "{name}");
         assert_eq!(ranges.iter().map(|range| range.end - range.start).sum::<u64>(), fs.facts().free, "{name}");

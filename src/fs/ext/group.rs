@@ -148,12 +148,16 @@ fn place(sb: &Superblock, group: u32) -> (u64, usize) {
     let (index, slot) = (group / per_block, group % per_block);
     let at = size(u64::from(slot)).saturating_mul(sb.desc_size);
     if sb.incompat() & INCOMPAT_META_BG == 0 || index < sb.first_meta_bg() {
-        return (sb.first_data_block.saturating_add(1).saturating_add(u64::from(index)), at);
+        return (sb.block().saturating_add(1).saturating_add(u64::from(index)), at);
     }
     let first = index.saturating_mul(per_block.get());
     let mut block = sb.group_start(first);
     if sb.group_has_super(first) {
         block = block.saturating_add(1);
+    }
+    // With bigalloc and blocks of 1 KiB, group 0 starts with the boot block.
+    if first == 0 {
+        block = block.max(sb.block().saturating_add(1));
     }
     (block, at)
 }

@@ -405,7 +405,8 @@ impl Reader<'_> {
         if !self.header.has(INCOMPAT_FAST_COMMIT) {
             return Ok(());
         }
-        let bytes = self.log.block(self.header.end())?;
+        // The block between ordinary and fast commits is unused.
+        let bytes = self.log.block(self.header.end().saturating_add(1))?;
         // A head tag: type 9, and the transaction that the commit follows.
         let head = u16::from_le_bytes(array(&bytes, 0)) == 9;
         let sequence = u32::from_le_bytes(array(&bytes, 8));

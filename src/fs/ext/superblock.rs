@@ -153,6 +153,11 @@ impl Superblock {
         }
     }
 
+    /// The block that holds it.
+    pub(super) fn block(&self) -> u64 {
+        OFFSET / self.block_size
+    }
+
     pub(super) fn raw(&self) -> &[u8] {
         &self.raw
     }

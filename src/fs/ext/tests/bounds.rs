@@ -3,7 +3,7 @@
 use super::*;
 use crate::disk::Zero;
 use crate::limits::*;
-use crate::volume::bytes::{put16, put32};
+use crate::volume::bytes::{put_be32, put16, put32};
 
 /// A superblock without checksums of `blocks` blocks of 4 KiB in groups of 8 blocks with 8 inodes.
 fn superblock(blocks: u64) -> Vec<u8> {
@@ -76,6 +76,44 @@ fn runs_and_tables_of_a_file() {
         Ok(())
     })
     .unwrap();
+}
+
+#[test]
+fn revoked_blocks() {
+    // A journal of one transaction that revokes as many blocks, 1,020 in each block of the log.
+    let image = make(&["-t", "ext4", "-b", "4096", "-J", "size=8", "-O", "^metadata_csum,^64bit"], 24 << 10);
+    let blocks = MAX_EXT_REVOKED.div_ceil(1020) as u64 + 2;
+    let fs = Ext::open(disk(image.clone())).unwrap();
+    let log: Vec<usize> = fs
+        .reading(|view| {
+            let node = view.node(8)?;
+            (0..=blocks).map(|block| Ok(view.physical(&node, block)?.unwrap() as usize * 4096)).collect()
+        })
+        .unwrap();
+    drop(fs);
+    let header = log[0];
+    for (count, accepted) in [(MAX_EXT_REVOKED - 1, true), (MAX_EXT_REVOKED, true), (MAX_EXT_REVOKED + 1, false)] {
+        let mut image = image.clone();
+        image[1024 + 0x60] |= 4;
+        put_be32(&mut image, header + 0x18, 1);
+        put_be32(&mut image, header + 0x1c, 1);
+        put_be32(&mut image, header + 0x28, 1);
+        let all: Vec<u32> = (1..=u32::try_from(count).unwrap()).collect();
+        let mut places = log[1..].iter();
+        for list in all.chunks(1020) {
+            let at = places.next().unwrap();
+            let fields = [journal::MAGIC, 5, 1, 16 + 4 * u32::try_from(list.len()).unwrap()];
+            for (slot, value) in fields.iter().chain(list).enumerate() {
+                put_be32(&mut image, at + slot * 4, *value);
+            }
+        }
+        let at = places.next().unwrap();
+        for (slot, value) in [journal::MAGIC, 2, 1].into_iter().enumerate() {
+            put_be32(&mut image, at + slot * 4, value);
+        }
+        let fs = Ext::open_mut(disk(image)).unwrap();
+        assert_eq!(fs.writer().map_err(|error| error.code()).err(), (!accepted).then_some("ext.limit"), "{count}");
+    }
 }
 
 #[test]
