@@ -3,7 +3,7 @@
 
 use hyper2kvm::cache::BlockCache;
 use hyper2kvm::container::Ova;
-use hyper2kvm::disk::{Checked, Disk, Memory};
+use hyper2kvm::disk::{Checked, Memory};
 use hyper2kvm::session::Session;
 use libfuzzer_sys::fuzz_target;
 

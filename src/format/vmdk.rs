@@ -39,17 +39,17 @@ pub fn open(file: Arc<dyn Disk>, session: &Arc<Session>) -> Result<Head> {
         return described(&Descriptor::parse(&whole(&*file)?)?);
     };
     let header = Header::parse(bytes)?;
-    let Some((offset, size)) = header.descriptor else {
-        return Err(Error::corrupt("vmdk.descriptor", "this is one part of a disk")
-            .hint("name the disk's descriptor, the small .vmdk file beside it"));
-    };
+    let Some((offset, size)) = header.descriptor else { return Err(one_part()) };
     if offset.checked_add(u64::try_from(size).unwrap_or(u64::MAX)).is_none_or(|end| end > file.len()) {
         return Err(
             Error::corrupt("vmdk.descriptor", "the embedded descriptor lies outside of the file").offset(offset)
         );
     }
-    let descriptor =
-        Descriptor::parse(&read_vec(&*file, offset, size)?).map_err(|error| error.at("embedded descriptor"))?;
+    let text = read_vec(&*file, offset, size)?;
+    if text.first() == Some(&0) {
+        return Err(one_part());
+    }
+    let descriptor = Descriptor::parse(&text).map_err(|error| error.at("embedded descriptor"))?;
     if header.capacity == 0 {
         return described(&descriptor);
     }
@@ -59,6 +59,12 @@ pub fn open(file: Arc<dyn Disk>, session: &Arc<Session>) -> Result<Head> {
     let len = extent.header().capacity;
     let extents = vec![Extent { start: 0, len, storage: Opened::Sparse { file: 0, extent } }];
     Ok(Head::complete(Arc::new(Vmdk { len, extents, files: vec![file], descriptor })))
+}
+
+/// A sparse file without a descriptor, or with room for one that is not used.
+fn one_part() -> Error {
+    Error::corrupt("vmdk.descriptor", "this is one part of a disk")
+        .hint("name the disk's descriptor, the small .vmdk file beside it")
 }
 
 /// A whole file that holds a descriptor only.

@@ -248,6 +248,7 @@ fn hostile_files_are_refused() {
         ("tiny file, huge disk", sparse().field(12, 1 << 40).build(), "vmdk.directory"),
         ("too many tables", sparse().field(12, 1 << 36).field(44, 1).build(), "vmdk.directory"),
         ("descriptor outside", sparse().field(28, 1 << 30).build(), "vmdk.descriptor"),
+        ("empty descriptor", with(sparse(), "").build(), "vmdk.descriptor"),
         ("no descriptor", sparse().field(28, 0).build(), "vmdk.descriptor"),
         ("descriptor names a host file", with(stream(), flat).build(), "reference.refused"),
         ("descriptor leads elsewhere", with(stream(), elsewhere).build(), "reference.refused"),
@@ -284,6 +285,19 @@ fn the_name_inside_is_not_opened_and_must_not_lead_elsewhere() {
     assert_eq!(named("/build/out/disk.vmdk", policy.clone()), "ok");
     assert_eq!(named("C:\\x.vmdk", policy.clone()), "ok");
     assert_eq!(named("/etc/passwd", policy), "reference.refused");
+}
+
+#[test]
+fn the_number_of_tables_is_bounded() {
+    let of = |tables: u64| {
+        let mut bytes = Builder::new(8).field(12, tables * 8).field(44, 1).build();
+        bytes.resize(1024 + 4 * tables as usize, 0);
+        bytes[1024..].fill(0);
+        layer(bytes)
+    };
+    let layer = of(limits::MAX_VMDK_TABLES).unwrap();
+    assert_eq!(layer.map(0, layer.len()).unwrap(), Run { len: layer.len(), place: Place::Parent });
+    assert_eq!(of(limits::MAX_VMDK_TABLES + 1).unwrap_err().code(), "vmdk.directory");
 }
 
 #[test]
