@@ -182,7 +182,7 @@ pub struct FsFacts {
     pub size: u64,
     /// Bytes free.
     pub free: u64,
-    /// Whether a journal had to be replayed, or still must.
+    /// Whether there was something to replay, to finish or to check when it was opened.
     pub dirty: bool,
     /// Feature names, in the format's own terms.
     pub features: Vec<String>,

@@ -78,7 +78,7 @@ impl Ext {
         let blocks = Blocks::new(Arc::clone(&volume), None, &sb);
         let refusal = read_only("the volume was opened for reading");
         if !sb.needs_recovery() {
-            let dirty = !sb.is_sound();
+            let dirty = is_dirty(&sb);
             return Ok(Self::assembled(blocks, sb, dirty, Some(refusal), true));
         }
         match journal::read(&blocks, &sb).and_then(|replay| replayed(volume, &sb, replay)) {
@@ -97,7 +97,7 @@ impl Ext {
         let sb = Self::superblock(&*volume)?;
         let disk: Arc<dyn Disk> = volume.clone();
         let blocks = Blocks::new(Arc::clone(&disk), Some(volume), &sb);
-        let dirty = sb.needs_recovery() || !sb.is_sound();
+        let dirty = is_dirty(&sb);
         let unwritable = features::unwritable(sb.ro_compat());
         if !unwritable.is_empty() {
             let what = format!("the file system has features that cannot be written: {}", unwritable.join(" "));
@@ -188,6 +188,11 @@ fn recover(disk: &Arc<dyn Disk>, blocks: &Blocks, sb: &Superblock) -> Result<Sup
     }
     let newest = view.commit()?;
     Ok(Superblock::clone(&newest))
+}
+
+/// Whether something has to be replayed, finished or checked.
+fn is_dirty(sb: &Superblock) -> bool {
+    sb.needs_recovery() || !sb.is_sound() || sb.last_orphan() != 0 || sb.orphan_file().is_some()
 }
 
 /// Whether an error says what is on the disk, rather than that the disk failed.

@@ -183,19 +183,23 @@ impl Guest {
         let disk = |index: usize| -> Result<Arc<dyn Disk>> {
             let overlay = self.overlays.get(index).map(|overlay| Arc::clone(overlay) as Arc<dyn Disk>);
             let overlay = overlay.ok_or_else(|| Error::failed("guest.disk", "there is no such disk"))?;
-            Ok(if skip_free_space { Checked::wrap(Trimmed::new(overlay, self.free_map(index))) } else { overlay })
+            Ok(if skip_free_space {
+                Checked::wrap(Trimmed::new(overlay, self.free_map(index, |_| true)))
+            } else {
+                overlay
+            })
         };
         (0..self.overlays.len()).map(disk).collect()
     }
 
-    /// The provably free ranges of a disk. A file system whose allocation state cannot be read has none.
-    fn free_map(&self, disk: usize) -> FreeMap {
+    /// The provably free ranges of a disk, of the file systems that `counts`. One whose allocation state cannot be read has none.
+    fn free_map(&self, disk: usize, counts: impl Fn(&dyn Filesystem) -> bool) -> FreeMap {
         let mut map = FreeMap::new();
         for (volume, place) in self.machine.volumes.iter().zip(&self.places) {
             if volume.disk != disk {
                 continue;
             }
-            if let Some(fs) = &volume.fs
+            if let Some(fs) = volume.fs.as_ref().filter(|fs| counts(&***fs))
                 && let Err(error) = map.add(place, &Free(&**fs))
             {
                 tracing::warn!(%error, "free space is copied, since it cannot be told from the rest");
@@ -206,9 +210,12 @@ impl Guest {
 }
 
 /// `disk` without what its file systems say is free; the bytes that stay are the disk's own.
+///
+/// A file system with something to replay or to finish keeps all its bytes: what is free afterwards is still in use for whoever
+/// reads it before, such as a boot loader, or the kernel that does the finishing.
 pub fn without_free_space(disk: &OpenedDisk, session: &Arc<Session>) -> Result<Arc<dyn Disk>> {
     let guest = Guest::open(std::slice::from_ref(disk), None, session, None)?;
-    Ok(Checked::wrap(Trimmed::new(disk.disk(), guest.free_map(0))))
+    Ok(Checked::wrap(Trimmed::new(disk.disk(), guest.free_map(0, |fs| !fs.facts().dirty))))
 }
 
 /// The disks that `--disk` chose, in the machine's order; all of them when it was not given.

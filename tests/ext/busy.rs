@@ -6,6 +6,8 @@ use std::path::Path;
 
 use hyper2kvm::fs::Filesystem;
 use hyper2kvm::fs::ext::Ext;
+use hyper2kvm::pipeline::{guest, source};
+use hyper2kvm::session::Session;
 
 use super::image::Image;
 use super::{fill, tree};
@@ -136,4 +138,22 @@ fn fast_commits_are_refused_and_the_disk_stays_as_it_was() {
     fs.free_ranges(&mut |range| panic!("{range:?} is not free")).unwrap();
     assert!(fs.lookup(fs.root(), b"no such name").unwrap().is_none());
     assert!(fs::read(&snapshot.path).unwrap() == before);
+}
+
+#[test]
+fn free_space_of_a_disk_that_is_copied_as_it_is_counts_only_when_nothing_is_pending() {
+    let image = Image::make(40, &["-t", "ext4"]);
+    let free = |image: &Image| {
+        let session = Session::with_defaults();
+        let single = source::open_disk(image.path.to_str().unwrap(), None, Some("raw"), &session).unwrap();
+        guest::without_free_space(&single.disk, &session).unwrap().describe()
+    };
+    let clean = Ext::open(FileDisk::open(&image.path)).unwrap().facts().free;
+    assert_eq!(free(&image), ("trim", format!("{clean} bytes free")));
+    let snapshot = image.mounted("rw", |root| {
+        fs::create_dir(root.join("d0")).unwrap();
+        rustix::fs::fsync(File::open(root.join("d0")).unwrap()).unwrap();
+        image.copy()
+    });
+    assert_eq!(free(&snapshot), ("trim", "0 bytes free".to_owned()));
 }

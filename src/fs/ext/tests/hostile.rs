@@ -273,6 +273,7 @@ fn orphans_in_a_loop_are_not_settled() {
     put32(&mut image, at + 0x14, number);
     let fs = Ext::open_mut(disk(image.clone())).unwrap();
     assert_eq!(fs.writer().unwrap_err().code(), "ext.corrupt");
+    assert!(fs.facts().dirty && Ext::open(disk(image.clone())).unwrap().facts().dirty);
     put32(&mut image, SB + 0xe8, 7);
     assert_eq!(Ext::open_mut(disk(image.clone())).unwrap().writer().unwrap_err().code(), "ext.corrupt");
     put32(&mut image, SB + 0xe8, u32::MAX);
