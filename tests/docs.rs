@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use regex::Regex;
 
 use crate::architecture::source_files;
+use crate::support::Run;
 
 #[test]
 fn every_error_code_is_explained() {
@@ -63,6 +64,59 @@ fn every_fuzz_target_is_built_and_smoke_run() {
         .map(|entry| entry.expect("an entry").path().file_stem().expect("a name").to_string_lossy().into_owned())
         .collect();
     assert_eq!(declared, files);
+}
+
+#[test]
+fn the_documents_examples_are_commands_and_flags_that_exist() {
+    let example = Regex::new(r"(?m)^(?:\$ )?hyper2kvm (\w+)([^#\n]*)").expect("a pattern");
+    let flag = Regex::new(r" (--[a-z-]+)").expect("a pattern");
+    let mut seen = 0;
+    for (path, text) in documents() {
+        for found in example.captures_iter(&text) {
+            let help = Run::new([&found[1], "--help"]).success();
+            for flag in flag.captures_iter(&found[2]) {
+                assert!(help.stdout.contains(&flag[1]), "{path}: `hyper2kvm {}` has no {}", &found[1], &flag[1]);
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen >= 10, "only {seen} examples were found");
+}
+
+#[test]
+fn the_documents_make_targets_exist() {
+    let makefile = read("Makefile");
+    let named = Regex::new(r"(?m)(?:^|`)make ([a-z]+)").expect("a pattern");
+    for (path, text) in documents() {
+        for found in named.captures_iter(&text) {
+            assert!(makefile.contains(&format!("\n{}: ##", &found[1])), "{path}: there is no `make {}`", &found[1]);
+        }
+    }
+}
+
+#[test]
+fn the_documents_name_files_that_exist() {
+    let named = Regex::new(r"`((?:src|tests|scripts|docs|fuzz|benches|nbd-server|fuse)/[\w./-]*|[\w-]+\.md)")
+        .expect("a pattern");
+    for (path, text) in documents() {
+        let folder = root().join(&path);
+        let folder = folder.parent().expect("a folder");
+        for found in named.captures_iter(&text) {
+            let name = &found[1];
+            let is_there = [root().as_path(), folder].iter().any(|base| {
+                let place = base.join(name);
+                place.exists() || place.with_extension("rs").exists()
+            });
+            assert!(is_there, "{path}: {name} is not there");
+        }
+    }
+}
+
+/// The README and everything in docs, by path.
+fn documents() -> Vec<(String, String)> {
+    let docs = fs::read_dir(root().join("docs")).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+    let names = docs.map(|name| format!("docs/{}", name.to_string_lossy())).chain(["README.md".to_owned()]);
+    names.filter(|name| name.ends_with(".md")).map(|name| (name.clone(), read(&name))).collect()
 }
 
 fn read(path: &str) -> String {
