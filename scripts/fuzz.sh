@@ -18,7 +18,7 @@ fi
 # With --target, the flags apply to the fuzzed code only, not to build scripts and macros.
 host=$(rustc -vV | sed -n 's/^host: //p')
 # libFuzzer needs the counters' section kept, and 8-bit counters, program counters and comparisons to feed on.
-RUSTFLAGS="-Dwarnings --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares" \
+RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares" \
     cargo build --quiet --release --manifest-path fuzz/Cargo.toml --target "$host" --bins
 
 run() {
