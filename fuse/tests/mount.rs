@@ -312,8 +312,10 @@ impl Place {
         assert!(example.exists(), "cargo test -p hyper2kvm-fuse builds {}", example.display());
         let dir = TempDir::new().unwrap();
         let program = dir.path().join("pattern");
-        std::fs::copy(example, &program).unwrap();
-        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        // Another process copies it: a copy made here could be open for writing in what another test forks just then, and a program
+        // that is open for writing cannot be run.
+        let copied = Command::new("install").args(["-m", "755"]).arg(&example).arg(&program).status().unwrap();
+        assert!(copied.success());
         std::os::unix::fs::chown(dir.path(), Some(user.id()), Some(user.id())).unwrap();
         Self { dir, program }
     }

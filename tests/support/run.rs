@@ -61,7 +61,10 @@ impl Run {
     pub(crate) fn user(mut self, uid: u32, lab: &Lab) -> Self {
         let copy = lab.path("hyper2kvm");
         if !copy.exists() {
-            std::fs::copy(&self.program, &copy).expect("copying the program into the lab");
+            // By another process: a copy made here could be open for writing in what another test forks just then, and a program that
+            // is open for writing cannot be run.
+            let copied = Command::new("install").args(["-m", "755"]).args([&self.program, &copy]).status();
+            assert!(copied.is_ok_and(|status| status.success()), "copying the program into the lab");
         }
         self.program = copy;
         let [reuid, regid] = ["--reuid", "--regid"].map(|flag| format!("{flag}={uid}"));
