@@ -3,7 +3,6 @@
 //! One [`crate::chain`] reader does bounds, recursion into parents, zero fill and the unit cache for all of them.
 
 use std::fmt::Debug;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::disk::{Disk, SectorSize};
@@ -11,11 +10,13 @@ use crate::error::{Error, Result};
 use crate::session::Session;
 use crate::source::Reference;
 
+mod finding;
 pub mod probe;
 pub mod qcow2;
 pub mod raw;
 pub mod vmdk;
 
+pub use finding::{Finding, Report, Severity};
 pub use probe::{FORMATS, Sample};
 
 /// A format as the static table [`FORMATS`] lists it.
@@ -28,7 +29,25 @@ pub struct Driver {
     /// Whether a file that begins (and ends) like this is of this format. Looks at magic numbers only.
     pub probe: fn(&Sample) -> bool,
     /// Reads the file's own header and says which other files the layer needs.
-    pub open: fn(Arc<dyn Disk>, &Arc<Session>) -> Result<Head>,
+    pub open: fn(Arc<dyn Disk>, &Ask<'_>) -> Result<Head>,
+}
+
+/// What a driver is asked for along with a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// The run.
+    pub session: &'a Arc<Session>,
+    /// The state to read instead of the current one, by name or id, where the format keeps several (`--snapshot`). Only the
+    /// topmost layer is ever asked for one; a driver without snapshots refuses.
+    pub snapshot: Option<&'a str>,
+}
+
+impl<'a> Ask<'a> {
+    /// For the current state.
+    #[must_use]
+    pub const fn current(session: &'a Arc<Session>) -> Self {
+        Self { session, snapshot: None }
+    }
 }
 
 /// A layer whose header is read and whose other files are yet to be opened: a driver names them, it cannot open them.
@@ -36,9 +55,34 @@ pub struct Head {
     /// Other files that hold bytes of this layer, each once.
     pub extents: Vec<Reference>,
     /// The layer below, if there is one.
-    pub parent: Option<Reference>,
+    pub parent: Option<Parent>,
     /// Makes the layer, given the opened `extents` in their order.
     pub build: Box<Build>,
+}
+
+/// The layer below another, as that one describes it.
+pub struct Parent {
+    /// Names under which it may be found, the best first; never empty.
+    pub names: Vec<Reference>,
+    /// Whether an opened layer is the one that was meant: by its content id, its UUID or whatever else the format keeps.
+    pub accept: Box<Accept>,
+}
+
+/// Tells whether a layer is the one that was meant.
+pub type Accept = dyn Fn(&dyn Layer) -> Result<()> + Send;
+
+impl Parent {
+    /// A parent of which nothing but its name is known.
+    #[must_use]
+    pub fn by_name(name: Reference) -> Self {
+        Self { names: vec![name], accept: Box::new(|_| Ok(())) }
+    }
+}
+
+impl Debug for Parent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parent").field("names", &self.names).finish_non_exhaustive()
+    }
 }
 
 /// Makes a layer of opened files.
@@ -62,6 +106,11 @@ impl Debug for Head {
 pub trait Layer: Debug + Send + Sync + 'static {
     /// The format's name, as `info` prints it: `vmdk`, `qcow2`, `raw`.
     fn format(&self) -> &'static str;
+
+    /// What a child keeps to recognise its parent by: a content id, a UUID, in the format's own notation.
+    fn identity(&self) -> Option<String> {
+        None
+    }
 
     /// Virtual size in bytes.
     fn len(&self) -> u64;
@@ -101,8 +150,9 @@ pub trait Layer: Debug + Send + Sync + 'static {
         true
     }
 
-    /// Verifies metadata; see the `check` command. The default finds nothing to verify.
-    fn check(&self, _found: &mut dyn FnMut(String) -> ControlFlow<()>) -> Result<()> {
+    /// Verifies metadata and reports everything that is wrong, until `found` breaks; the `check` command. An error means that
+    /// the check itself could not be done. The default finds nothing to verify.
+    fn check(&self, _found: &mut Report<'_>) -> Result<()> {
         Ok(())
     }
 }

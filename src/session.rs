@@ -154,6 +154,8 @@ pub struct Policy {
     pub allow_dirs: Vec<PathBuf>,
     /// Prefixes of references to replace (`--map-path OLD=NEW`).
     pub map_path: Vec<(String, PathBuf)>,
+    /// Whether a parent is used though its identity is not the one that its child keeps (`--ignore-parent-id`).
+    pub any_parent: bool,
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use hyper2kvm::disk::{Checked, Disk, Zero};
-use hyper2kvm::format::vmdk;
+use hyper2kvm::format::{Ask, vmdk};
 use hyper2kvm::limits;
 use hyper2kvm::session::Session;
 use libfuzzer_sys::fuzz_target;
@@ -12,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|data: &[u8]| {
     let text = [b"# Disk DescriptorFile\n", data].concat();
     let file = Checked::wrap(hyper2kvm::disk::Memory::new(text));
-    let Ok(head) = vmdk::open(file, &Session::with_defaults()) else { return };
+    let Ok(head) = vmdk::open(file, &Ask::current(&Session::with_defaults())) else { return };
     assert!(head.extents.len() <= limits::MAX_VMDK_EXTENTS && head.parent.is_none());
     let extents: Vec<Arc<dyn Disk>> = head.extents.iter().map(|_| big()).collect();
     let Ok(layer) = (head.build)(extents) else { return };

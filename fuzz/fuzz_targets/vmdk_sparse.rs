@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use hyper2kvm::disk::{Checked, Disk, Memory};
-use hyper2kvm::format::{Place, vmdk};
+use hyper2kvm::format::{Ask, Place, vmdk};
 use hyper2kvm::limits::MAX_UNIT;
 use hyper2kvm::session::Session;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let file: Arc<dyn Disk> = Checked::wrap(Memory::new(data.to_vec()));
-    let Ok(head) = vmdk::open(Arc::clone(&file), &Session::with_defaults()) else { return };
+    let Ok(head) = vmdk::open(Arc::clone(&file), &Ask::current(&Session::with_defaults())) else { return };
     let extents = head.extents.iter().map(|_| Arc::clone(&file)).collect();
     let Ok(layer) = (head.build)(extents) else { return };
     let mut at = 0;

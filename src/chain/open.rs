@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::image::Image;
-use super::resolver::Resolver;
+use super::resolver::{Resolved, Resolver};
 use crate::cache::BlockCache;
 use crate::container::manifest::Manifest;
 use crate::container::ova::{self, Ova};
@@ -12,7 +12,7 @@ use crate::container::ovf::{self, Ovf, OvfDisk};
 use crate::container::{Digests, digests::Verified, tar};
 use crate::disk::{Checked, Disk, Zero, read_vec};
 use crate::error::{Error, Kind, Result};
-use crate::format::{Driver, Layer, Sample, probe, raw};
+use crate::format::{Ask, Driver, Layer, Parent, Sample, probe, raw};
 use crate::limits;
 use crate::session::Session;
 use crate::source::{FileSource, Reference, Role};
@@ -80,7 +80,12 @@ impl OpenedDisk {
 /// # Errors
 /// Those of the source, the package, the format and the references; every one has a place.
 pub fn open(path: &Path, options: &OpenOptions, session: &Arc<Session>) -> Result<Opened> {
-    let opener = Opener { session, resolver: Resolver::beside(path, session)?, files: Mutex::default() };
+    let opener = Opener {
+        session,
+        resolver: Resolver::beside(path, session)?,
+        files: Mutex::default(),
+        notes: Mutex::default(),
+    };
     let source = BlockCache::wrap(FileSource::open(path)?, session);
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     let mut opened = match opener.container(&source, options).map_err(|error| error.path(path))? {
@@ -92,6 +97,7 @@ pub fn open(path: &Path, options: &OpenOptions, session: &Arc<Session>) -> Resul
     opened.sources.push(source);
     let others = opener.files.into_inner().unwrap_or_else(PoisonError::into_inner);
     opened.sources.extend(others.into_iter().map(|(_, file)| file as Arc<dyn Disk>));
+    opened.notes.extend(opener.notes.into_inner().unwrap_or_else(PoisonError::into_inner));
     Ok(opened)
 }
 
@@ -110,6 +116,8 @@ struct Opener<'a> {
     resolver: Resolver,
     /// The other files that were opened: those beside the source with their names, so that each is opened once.
     files: Mutex<Vec<(Option<Vec<u8>>, Cached)>>,
+    /// What is worth telling the user of the layers.
+    notes: Mutex<Vec<String>>,
 }
 
 impl Opener<'_> {
@@ -254,7 +262,7 @@ impl Opener<'_> {
         let len = capacity.ok_or_else(|| {
             Error::corrupt("ovf.descriptor", "a disk has neither a file nor a size").at(&described.id)
         })?;
-        (raw::open(Checked::wrap(Zero { len }), self.session)?.build)(Vec::new())
+        (raw::open(Checked::wrap(Zero { len }), &Ask::current(self.session))?.build)(Vec::new())
     }
 
     fn image(&self, layers: Vec<Arc<dyn Layer>>) -> Result<Arc<Checked<Image>>> {
@@ -273,11 +281,11 @@ impl Opener<'_> {
             Some(driver) => driver,
             None => probe::detect(&Sample::take(&*file)?)?,
         };
-        let head = (driver.open)(file, self.session)?;
+        let head = (driver.open)(file, &Ask::current(self.session))?;
         let extents = head.extents.iter().map(|reference| self.extent(names, reference));
         let mut layers = vec![(head.build)(extents.collect::<Result<_>>()?)?];
         if let Some(parent) = &head.parent {
-            layers.extend(self.parent(names, parent).map_err(|error| error.at(parent))?);
+            layers.extend(self.parent(names, parent)?);
         }
         Ok(layers)
     }
@@ -290,16 +298,47 @@ impl Opener<'_> {
         }
     }
 
-    /// The layers from a parent on.
-    fn parent(&self, names: &Names<'_>, reference: &Reference) -> Result<Vec<Arc<dyn Layer>>> {
+    /// The layers from a parent on: the first of its names that leads anywhere decides.
+    fn parent(&self, names: &Names<'_>, parent: &Parent) -> Result<Vec<Arc<dyn Layer>>> {
         let Names::Beside(resolver) = names else {
             return Err(Error::unsupported("ovf.unsupported", "a disk of the package is based on another image"));
         };
+        let mut first_failure = None;
+        for reference in &parent.names {
+            let resolved = match resolver.open(reference) {
+                Ok(resolved) => resolved,
+                Err(error) if matches!(error.code(), "reference.missing" | "reference.refused") => {
+                    first_failure.get_or_insert(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let layers = self.parent_in(resolved, reference).map_err(|error| error.at(reference))?;
+            self.accept(parent, reference, &layers)?;
+            return Ok(layers);
+        }
+        Err(first_failure.unwrap_or_else(|| Error::corrupt("reference.missing", "the image does not name its parent")))
+    }
+
+    /// The layers from the file on that a parent's name led to.
+    fn parent_in(&self, resolved: Resolved, reference: &Reference) -> Result<Vec<Arc<dyn Layer>>> {
         let driver = reference.format.as_deref().map(probe::by_name).transpose()?;
-        let resolved = resolver.open(reference)?;
         let below = BlockCache::wrap(resolved.source, self.session);
         self.files.lock().unwrap_or_else(PoisonError::into_inner).push((None, Arc::clone(&below)));
         self.layers(below, driver, &Names::Beside(&resolved.resolver))
+    }
+
+    /// Whether what was found is the parent that was meant.
+    fn accept(&self, parent: &Parent, reference: &Reference, layers: &[Arc<dyn Layer>]) -> Result<()> {
+        let Some(top) = layers.first() else { return Ok(()) };
+        match (parent.accept)(&**top) {
+            Err(error) if self.session.policy.any_parent => {
+                let note = format!("{reference}: used as it was asked for, though {error}");
+                self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
+                Ok(())
+            }
+            result => result.map_err(|error| error.at(reference)),
+        }
     }
 
     /// Opens a file beside `resolver`'s image; one beside the source itself once only.

@@ -250,11 +250,11 @@ mod tests {
         }
 
         fn allowing(&self, dir: &str) -> Policy {
-            Policy { allow_dirs: vec![self.path(dir)], map_path: Vec::new() }
+            Policy { allow_dirs: vec![self.path(dir)], ..Policy::default() }
         }
 
         fn mapping(&self, old: &str, new: &str) -> Policy {
-            Policy { allow_dirs: Vec::new(), map_path: vec![(old.into(), self.path(new))] }
+            Policy { map_path: vec![(old.into(), self.path(new))], ..Policy::default() }
         }
     }
 

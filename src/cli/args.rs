@@ -118,6 +118,10 @@ pub struct Global {
     #[arg(long, global = true, value_name = "OLD=NEW", value_parser = parse_map_path)]
     pub map_path: Vec<(String, PathBuf)>,
 
+    /// Use a parent image though it is not the one that its child remembers.
+    #[arg(long, global = true)]
+    pub ignore_parent_id: bool,
+
     /// Read the output back and compare.
     #[arg(long, global = true, value_enum, default_value_t = Switch::On, value_name = "SWITCH")]
     pub verify: Switch,

@@ -53,6 +53,10 @@ pub(super) fn run(command: &Command, global: &Global, output: Output) -> Result<
 /// What the flags mean for the run.
 fn session(global: &Global) -> Arc<Session> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let policy = Policy { allow_dirs: global.allow_dir.clone(), map_path: global.map_path.clone() };
+    let policy = Policy {
+        allow_dirs: global.allow_dir.clone(),
+        map_path: global.map_path.clone(),
+        any_parent: global.ignore_parent_id,
+    };
     Session::new(Budget::new(global.memory.0), policy, global.jobs.map_or(cores, usize::from))
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::disk::Disk;
 use crate::error::{Error, Result, escape_bytes};
-use crate::format::{Head, Layer, Place, Run, Sample, Unit};
+use crate::format::{Ask, Finding, Head, Layer, Parent, Place, Report, Run, Sample, Severity, Unit};
 use crate::limits::MAX_CHAIN_DEPTH;
 use crate::session::Session;
 use crate::source::{Reference, Role};
@@ -39,9 +39,9 @@ pub fn probe(sample: &Sample) -> bool {
 ///
 /// # Errors
 /// As [`Qcow2::open`].
-pub fn open(file: Arc<dyn Disk>, session: &Arc<Session>) -> Result<Head> {
-    let layer = Qcow2::open(file, session)?;
-    let parent = layer.backing();
+pub fn open(file: Arc<dyn Disk>, ask: &Ask<'_>) -> Result<Head> {
+    let layer = Qcow2::open(file, ask.session)?;
+    let parent = layer.backing().map(Parent::by_name);
     Ok(Head { parent, ..Head::complete(layer) })
 }
 
@@ -141,13 +141,13 @@ impl Qcow2 {
     }
 
     /// Reports every cluster of `range`, which one L2 table maps, that cannot be mapped.
-    fn check_table(&self, range: Range<u64>, found: &mut dyn FnMut(String) -> ControlFlow<()>) -> ControlFlow<()> {
+    fn check_table(&self, range: Range<u64>, found: &mut Report<'_>) -> ControlFlow<()> {
         let mut at = range.start;
         while at < range.end {
             let step = match self.map(at, range.end.saturating_sub(at)) {
                 Ok(run) => run.len,
                 Err(error) => {
-                    found(error.to_string())?;
+                    found(Finding::new(Severity::Corruption, error.to_string()))?;
                     self.to_cluster_end(at)
                 }
             };
@@ -246,7 +246,7 @@ impl Layer for Qcow2 {
         false
     }
 
-    fn check(&self, found: &mut dyn FnMut(String) -> ControlFlow<()>) -> Result<()> {
+    fn check(&self, found: &mut Report<'_>) -> Result<()> {
         let span = self.header.l2_span().get();
         // Each table has a cluster of its own in a sound image; this bounds the walk by the length of the file.
         let mut tables_left = self.header.file_len / self.header.cluster_size;
@@ -258,7 +258,7 @@ impl Layer for Qcow2 {
                 continue;
             }
             let Some(left) = tables_left.checked_sub(1) else {
-                let _ = found("several L1 entries name one L2 table".to_owned());
+                let _ = found(Finding::new(Severity::Corruption, "several L1 entries name one L2 table"));
                 break;
             };
             tables_left = left;

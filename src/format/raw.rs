@@ -4,10 +4,9 @@
 
 use std::sync::Arc;
 
-use super::{Head, Layer, Place, Run, Sample};
+use super::{Ask, Head, Layer, Place, Run, Sample};
 use crate::disk::{Disk, SectorSize};
 use crate::error::Result;
-use crate::session::Session;
 
 /// The whole file is the disk.
 #[derive(Debug)]
@@ -20,7 +19,7 @@ struct Raw {
 ///
 /// # Errors
 /// None; the signature is every driver's.
-pub fn open(file: Arc<dyn Disk>, _session: &Arc<Session>) -> Result<Head> {
+pub fn open(file: Arc<dyn Disk>, _ask: &Ask<'_>) -> Result<Head> {
     let len = file.len();
     Ok(Head::complete(Arc::new(Raw { files: [file], len })))
 }

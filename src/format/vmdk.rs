@@ -16,11 +16,11 @@ use std::sync::Arc;
 use self::descriptor::{Descriptor, ExtentLine, Storage};
 use self::header::{Header, SECTOR};
 use self::sparse::SparseExtent;
-use super::{Head, Layer, Place, Run, Sample, Unit};
+use super::{Ask, Head, Layer, Place, Run, Sample, Unit};
 use crate::disk::{Disk, read_vec};
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::session::{Policy, Session};
+use crate::session::Policy;
 use crate::source::Reference;
 
 /// Whether the file is a sparse extent or a descriptor.
@@ -33,7 +33,7 @@ pub fn probe(sample: &Sample) -> bool {
 ///
 /// # Errors
 /// `vmdk.*` codes, or those of reading.
-pub fn open(file: Arc<dyn Disk>, session: &Arc<Session>) -> Result<Head> {
+pub fn open(file: Arc<dyn Disk>, ask: &Ask<'_>) -> Result<Head> {
     let start = read_vec(&*file, 0, usize::try_from(file.len()).unwrap_or(usize::MAX).min(header::LEN))?;
     let Some(bytes) = start.first_chunk().filter(|bytes| bytes.starts_with(b"KDMV")) else {
         return described(&Descriptor::parse(&whole(&*file)?)?);
@@ -54,7 +54,7 @@ pub fn open(file: Arc<dyn Disk>, session: &Arc<Session>) -> Result<Head> {
         return described(&descriptor);
     }
     refuse_parent(&descriptor)?;
-    check_embedded(&descriptor, &session.policy)?;
+    check_embedded(&descriptor, &ask.session.policy)?;
     let extent = SparseExtent::open(Arc::clone(&file), header, limits::MAX_VMDK_TABLES)?;
     let len = extent.header().capacity;
     let extents = vec![Extent { start: 0, len, storage: Opened::Sparse { file: 0, extent } }];

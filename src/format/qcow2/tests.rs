@@ -319,7 +319,10 @@ fn check_ends_when_all_l1_entries_name_one_table() {
             ControlFlow::Continue(())
         })
         .unwrap();
-    assert_eq!(found, ["several L1 entries name one L2 table"]);
+    assert_eq!(
+        found.iter().map(|finding| &*finding.what).collect::<Vec<_>>(),
+        ["several L1 entries name one L2 table"]
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::header::tests::{good, poke};
 use super::*;
 use crate::disk::{Checked, Memory};
 use crate::format::FORMATS;
-use crate::session::Budget;
+use crate::session::{Budget, Session};
 
 const GRAIN: usize = 4096;
 
@@ -139,7 +139,7 @@ fn padded(bytes: &[u8], to: usize) -> Vec<u8> {
 
 fn layer(bytes: Vec<u8>) -> Result<Arc<dyn Layer>> {
     let file: Arc<dyn Disk> = Checked::wrap(Memory::new(bytes));
-    let head = open(file, &Session::with_defaults())?;
+    let head = open(file, &Ask::current(&Session::with_defaults()))?;
     assert!(head.extents.is_empty(), "{:?}", head.extents);
     (head.build)(Vec::new())
 }
@@ -267,7 +267,7 @@ fn the_name_inside_is_not_opened_and_must_not_lead_elsewhere() {
         let descriptor = format!("# Disk DescriptorFile\nRW 64 SPARSE \"{name}\"\n");
         let bytes = Builder { descriptor, ..Builder::new(64) }.build();
         let session = Session::new(Budget::new(0), policy, 1);
-        open(Checked::wrap(Memory::new(bytes)), &session).map_or_else(|error| error.code(), |_| "ok")
+        open(Checked::wrap(Memory::new(bytes)), &Ask::current(&session)).map_or_else(|error| error.code(), |_| "ok")
     };
     for (name, code) in [
         ("disk.vmdk", "ok"),
@@ -281,7 +281,8 @@ fn the_name_inside_is_not_opened_and_must_not_lead_elsewhere() {
     ] {
         assert_eq!(named(name, Policy::default()), code, "{name}");
     }
-    let policy = Policy { allow_dirs: vec!["/build".into()], map_path: vec![("C:\\".into(), "/x".into())] };
+    let policy =
+        Policy { allow_dirs: vec!["/build".into()], map_path: vec![("C:\\".into(), "/x".into())], ..Policy::default() };
     assert_eq!(named("/build/out/disk.vmdk", policy.clone()), "ok");
     assert_eq!(named("C:\\x.vmdk", policy.clone()), "ok");
     assert_eq!(named("/etc/passwd", policy), "reference.refused");
@@ -331,14 +332,14 @@ fn every_truncation_fails_or_reads_the_same() {
 #[test]
 fn a_descriptor_names_its_files_once_and_in_order() {
     let text = "# Disk DescriptorFile\nRW 8 FLAT \"a\" 8\nRW 8 ZERO\nRW 8 FLAT \"b\" 0\nRW 8 FLAT \"a\" 0\n";
-    let head = open(Checked::wrap(Memory::new(text.into())), &Session::with_defaults()).unwrap();
+    let head = open(Checked::wrap(Memory::new(text.into())), &Ask::current(&Session::with_defaults())).unwrap();
     assert_eq!(head.extents.iter().map(ToString::to_string).collect::<Vec<_>>(), ["a", "b"]);
     let file = |byte: u8, len| -> Arc<dyn Disk> { Checked::wrap(Memory::new(vec![byte; len])) };
     let layer = (head.build)(vec![file(1, 8192), file(2, 4096)]).unwrap();
     let bytes: Vec<u8> = [1, 0, 2, 1].iter().flat_map(|byte| [*byte; 4096]).collect();
     assert_eq!(read(&*layer).unwrap(), bytes);
     assert_eq!(layer.map(0, 100).unwrap().place, Place::Data { file: 0, offset: 4096 });
-    let head = open(Checked::wrap(Memory::new(text.into())), &Session::with_defaults()).unwrap();
+    let head = open(Checked::wrap(Memory::new(text.into())), &Ask::current(&Session::with_defaults())).unwrap();
     assert_eq!((head.build)(vec![file(1, 8191), file(2, 4096)]).unwrap_err().code(), "vmdk.extent");
 }
 
@@ -346,7 +347,7 @@ fn a_descriptor_names_its_files_once_and_in_order() {
 fn a_descriptor_inside_a_header_without_capacity_counts() {
     let descriptor = "# Disk DescriptorFile\nRW 8 FLAT \"a\" 0\n".to_owned();
     let bytes = Builder { descriptor, ..Builder::new(8) }.field(12, 0).build();
-    let head = open(Checked::wrap(Memory::new(bytes)), &Session::with_defaults()).unwrap();
+    let head = open(Checked::wrap(Memory::new(bytes)), &Ask::current(&Session::with_defaults())).unwrap();
     assert_eq!(head.extents.len(), 1);
 }
 
