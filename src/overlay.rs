@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::disk::{Checked, Disk, DiskMut, Extent, ExtentKind, Fingerprint, Hints, SectorSize, Visit};
 use crate::error::{Error, Result};
@@ -34,6 +34,8 @@ pub struct Overlay {
     share: u64,
     spill_dir: Option<PathBuf>,
     state: RwLock<State>,
+    /// Of all changes, taken at most once, when no more can come.
+    digest: OnceLock<[u8; 32]>,
 }
 
 /// What was changed. A block is in at most one of `blocks` and `zeros`.
@@ -77,7 +79,14 @@ impl Overlay {
 
     fn with_share(base: Arc<dyn Disk>, share: u64, spill_dir: Option<&Path>) -> Arc<Checked<Self>> {
         let spill_dir = spill_dir.map(Path::to_path_buf);
-        Checked::wrap(Self { len: base.len(), base, share, spill_dir, state: RwLock::default() })
+        Checked::wrap(Self {
+            len: base.len(),
+            base,
+            share,
+            spill_dir,
+            state: RwLock::default(),
+            digest: OnceLock::new(),
+        })
     }
 
     /// Refuses every write from now on, so that a copy sees one state.
@@ -243,6 +252,26 @@ impl State {
         self.spill.as_ref().ok_or_else(|| Error::failed("overlay.spill", "a spilled block has no file"))
     }
 
+    /// A digest of what was changed and into what.
+    fn digest(&self) -> Result<[u8; 32]> {
+        let mut hasher = blake3::Hasher::new();
+        let mut spilled = [0; BLOCK_LEN];
+        for (number, slot) in &self.blocks {
+            let block = match slot {
+                Slot::Memory(block) => &**block,
+                Slot::Spilled(place) => {
+                    self.spill()?.read_at(&mut spilled, place * BLOCK)?;
+                    &spilled
+                }
+            };
+            hasher.update(&number.to_le_bytes()).update(block);
+        }
+        for zeros in self.zeros.iter() {
+            hasher.update(b"zeros").update(&zeros.start.to_le_bytes()).update(&zeros.end.to_le_bytes());
+        }
+        Ok(*hasher.finalize().as_bytes())
+    }
+
     /// Forgets the changed blocks in `blocks`.
     fn discard(&mut self, blocks: Range<u64>) {
         for (_, slot) in self.blocks.extract_if(blocks, |_, _| true) {
@@ -323,8 +352,20 @@ impl Disk for Overlay {
     }
 
     fn fingerprint(&self) -> Result<Fingerprint> {
-        let version = self.read().version;
-        Ok(Fingerprint::of(&[b"overlay", &self.base.fingerprint()?.0, &version.to_le_bytes()]))
+        let base = self.base.fingerprint()?;
+        let state = self.read();
+        if !state.frozen {
+            return Ok(Fingerprint::of(&[b"overlay", &base.0, &state.version.to_le_bytes()]));
+        }
+        // What was written does not change any more; a later run that fixes the same way has the same changes.
+        let changes = match self.digest.get() {
+            Some(digest) => *digest,
+            None => {
+                let digest = state.digest()?;
+                *self.digest.get_or_init(|| digest)
+            }
+        };
+        Ok(Fingerprint::of(&[b"frozen overlay", &base.0, &changes]))
     }
 
     fn describe(&self) -> (&'static str, String) {

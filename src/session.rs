@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
@@ -18,9 +18,7 @@ pub struct Session {
     pub policy: Policy,
     /// Worker threads for decoding and copying; at least 1.
     pub jobs: usize,
-    /// The time that every fix writes, seconds since the epoch; constant for the run, so a resumed run writes the same bytes.
-    pub now: i64,
-    seed: [u8; 32],
+    moment: OnceLock<Moment>,
     cancelled: AtomicBool,
     streaming: AtomicBool,
     shared: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
@@ -30,17 +28,11 @@ impl Session {
     /// A session with the given budget and policy, the current time and a fresh seed.
     #[must_use]
     pub fn new(budget: Budget, policy: Policy, jobs: usize) -> Arc<Self> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut seed = blake3::Hasher::new();
-        seed.update(&now.as_nanos().to_le_bytes());
-        seed.update(&std::process::id().to_le_bytes());
-        seed.update(uuid_entropy().as_bytes());
         Arc::new(Self {
             budget,
             policy,
             jobs: jobs.max(1),
-            now: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
-            seed: *seed.finalize().as_bytes(),
+            moment: OnceLock::new(),
             cancelled: AtomicBool::new(false),
             streaming: AtomicBool::new(false),
             shared: Mutex::default(),
@@ -54,10 +46,27 @@ impl Session {
         Self::new(Budget::new(limits::DEFAULT_BUDGET), Policy::default(), jobs)
     }
 
+    /// The run's time and seed: fresh at first use, or those of the run that this one resumes.
+    pub fn moment(&self) -> Moment {
+        *self.moment.get_or_init(Moment::fresh)
+    }
+
+    /// Goes on as the run that began at `moment`, so that whatever depends on time or randomness comes out the same. Gives the
+    /// moment that holds: another one when time or randomness was asked for before.
+    pub fn resume(&self, moment: Moment) -> Moment {
+        *self.moment.get_or_init(|| moment)
+    }
+
+    /// The time that every fix writes, seconds since the epoch; constant for the run, and for those that resume it.
+    #[must_use]
+    pub fn now(&self) -> i64 {
+        self.moment().now
+    }
+
     /// Sixteen bytes that depend only on the run's seed and `label`.
     #[must_use]
     pub fn random(&self, label: &str) -> [u8; 16] {
-        let hash = blake3::keyed_hash(&self.seed, label.as_bytes());
+        let hash = blake3::keyed_hash(&self.moment().seed, label.as_bytes());
         let mut bytes = [0; 16];
         bytes.copy_from_slice(hash.as_bytes().split_at(16).0);
         bytes
@@ -94,6 +103,26 @@ impl Session {
         let value = Arc::new(make(self));
         shared.push(Arc::clone(&value) as Arc<dyn Any + Send + Sync>);
         value
+    }
+}
+
+/// What makes two runs differ: when they began, and their randomness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Seconds since the epoch.
+    pub now: i64,
+    /// What [`Session::random`] derives everything from.
+    pub seed: [u8; 32],
+}
+
+impl Moment {
+    fn fresh() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut seed = blake3::Hasher::new();
+        seed.update(&now.as_nanos().to_le_bytes());
+        seed.update(&std::process::id().to_le_bytes());
+        seed.update(uuid_entropy().as_bytes());
+        Self { now: i64::try_from(now.as_secs()).unwrap_or(i64::MAX), seed: *seed.finalize().as_bytes() }
     }
 }
 
@@ -168,6 +197,16 @@ mod tests {
         assert_eq!(session.random("mac"), session.random("mac"));
         assert_ne!(session.random("mac"), session.random("uuid"));
         assert_ne!(session.random("mac"), Session::with_defaults().random("mac"));
+    }
+
+    #[test]
+    fn a_resumed_session_has_the_time_and_the_randomness_of_the_first() {
+        let first = Session::with_defaults();
+        let moment = Moment { now: 1, ..first.moment() };
+        let second = Session::with_defaults();
+        assert_eq!(second.resume(moment), moment);
+        assert_eq!((second.now(), second.random("mac")), (1, first.random("mac")));
+        assert_ne!(first.resume(moment), moment, "it is under way");
     }
 
     #[test]

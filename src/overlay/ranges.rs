@@ -13,6 +13,11 @@ impl RangeSet {
         self.0.len()
     }
 
+    /// The ranges, ascending.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Range<u64>> {
+        self.0.iter().map(|(start, end)| *start..*end)
+    }
+
     /// The range that `number` is in.
     pub(super) fn containing(&self, number: u64) -> Option<Range<u64>> {
         let (start, end) = self.0.range(..=number).next_back()?;

@@ -125,12 +125,29 @@ fn the_list_of_blocks_is_bounded() {
 fn a_frozen_overlay_refuses_writes() {
     let overlay = Overlay::with_share(memory(&pattern(LEN)), 1 << 20, None);
     overlay.write_at(b"before", 0).unwrap();
-    let before = overlay.fingerprint().unwrap();
     overlay.inner().freeze();
+    let before = overlay.fingerprint().unwrap();
     assert_eq!(overlay.write_at(b"after", 0).unwrap_err().code(), "overlay.frozen");
     assert_eq!(overlay.zero(0..9).unwrap_err().code(), "overlay.frozen");
     assert_eq!(read_vec(&*overlay, 0, 6).unwrap(), b"before");
     assert_eq!(overlay.fingerprint().unwrap(), before);
+}
+
+#[test]
+fn the_fingerprint_of_a_frozen_overlay_depends_on_its_content_only() {
+    let spill = tempfile::tempdir().unwrap();
+    let frozen = |share: u64, writes: &[(&[u8], u64)], zeros: Range<u64>| {
+        let overlay = Overlay::with_share(memory(&pattern(LEN)), share, Some(spill.path()));
+        writes.iter().for_each(|(data, offset)| overlay.write_at(data, *offset).unwrap());
+        overlay.zero(zeros).unwrap();
+        overlay.inner().freeze();
+        overlay.fingerprint().unwrap()
+    };
+    let one = frozen(1 << 20, &[(b"one", 0), (b"two", 2 * BLOCK)], BLOCK..2 * BLOCK);
+    assert_eq!(one, frozen(1 << 20, &[(b"two", 2 * BLOCK), (b"oNe", 0), (b"one", 0)], BLOCK..2 * BLOCK));
+    assert_eq!(one, frozen(256, &[(b"one", 0), (b"two", 2 * BLOCK)], BLOCK..2 * BLOCK), "where blocks are kept counts");
+    assert_ne!(one, frozen(1 << 20, &[(b"one", 0), (b"twO", 2 * BLOCK)], BLOCK..2 * BLOCK));
+    assert_ne!(one, frozen(1 << 20, &[(b"one", 0), (b"two", 2 * BLOCK)], BLOCK..BLOCK + 1));
 }
 
 #[test]

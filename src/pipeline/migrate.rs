@@ -143,7 +143,7 @@ pub fn run(request: &Request, session: &Arc<Session>, progress: &dyn Progress) -
 
     let fixing = Instant::now();
     let system = planned.guest.system()?;
-    let now = Timestamp { seconds: session.now, nanoseconds: 0 };
+    let now = Timestamp { seconds: session.now(), nanoseconds: 0 };
     let applied = fix::apply(&planned.plan, &system.root.tree, now)?;
     let final_disks = planned.guest.finish(!request.keep_free_space)?;
     let fixed = fixing.elapsed();
@@ -293,7 +293,7 @@ fn report(request: &Request, planned: &Planned, names: &Names, done: &Done<'_>, 
             "digests": digests_json(done.digests),
             "bytes_read": planned.bytes_read(),
         }),
-        timestamp: session.now,
+        timestamp: session.now(),
         duration: done.total,
         stages: vec![
             stage("inspect", planned.times.0, json!({ "facts": facts })),

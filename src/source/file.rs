@@ -175,8 +175,8 @@ impl Disk for FileSource {
     fn fingerprint(&self) -> Result<Fingerprint> {
         let stat = rustix::fs::fstat(&self.file)
             .map_err(|errno| Error::unreadable("cannot examine the source", errno.into()).at(&self.label))?;
+        // Not the device's number, which may be another one after the machine was started again.
         Ok(Fingerprint::of(&[
-            &stat.st_dev.to_le_bytes(),
             &stat.st_ino.to_le_bytes(),
             &stat.st_size.to_le_bytes(),
             &stat.st_mtime.to_le_bytes(),
