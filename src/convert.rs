@@ -215,14 +215,14 @@ impl Options {
 fn whole_sectors(source: Arc<dyn Disk>) -> Result<Arc<dyn Disk>> {
     let len = source.len();
     if len == 0 {
-        return Err(Error::unsupported("convert.empty", "the disk has no bytes").at(source.describe().1));
+        return Err(Error::unsupported("convert.empty", "the disk has no bytes").at(source.name()));
     }
     let missing = len.next_multiple_of(source.sector_size().bytes()) - len;
     if missing == 0 {
         return Ok(source);
     }
     let zeros: Arc<dyn Disk> = Checked::wrap(Zero { len: missing });
-    let label = source.describe().1;
+    let label = source.name();
     Ok(Checked::wrap(Concat::new(label, vec![source, zeros])))
 }
 
@@ -262,7 +262,7 @@ impl Prepared {
         let copied = copy::copy(&*job.source, (to, &*job.output), needs.read, &pace, &job.session, progress)?;
         if job.given.fingerprint()? != job.fingerprint {
             return Err(Error::new(Kind::Unreadable, "source.changed", "the source changed while it was copied")
-                .at(job.source.describe().1)
+                .at(job.source.name())
                 .hint("convert a snapshot, or stop what writes to it"));
         }
         let file_len = sink.finish(&*job.output)?;

@@ -61,6 +61,12 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// What this box is, for `explain`: a word for the kind and a label for the thing.
     fn describe(&self) -> (&'static str, String);
 
+    /// What messages call the thing that has these bytes: a file or member. A box that only passes bytes on gives the name of
+    /// what is below it.
+    fn name(&self) -> String {
+        self.describe().1
+    }
+
     /// The boxes that this one reads from.
     fn below(&self) -> Vec<Arc<dyn Disk>> {
         Vec::new()

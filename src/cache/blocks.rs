@@ -278,6 +278,10 @@ impl Disk for BlockCache {
         ("cache", format!("blocks of {} KiB", BLOCK >> 10))
     }
 
+    fn name(&self) -> String {
+        self.source.name()
+    }
+
     fn below(&self) -> Vec<Arc<dyn Disk>> {
         vec![Arc::clone(&self.source)]
     }

@@ -253,6 +253,11 @@ impl Disk for Image {
         ("image", names.join(" over "))
     }
 
+    fn name(&self) -> String {
+        let file = self.layers().next().and_then(|top| top.files().first());
+        file.map_or_else(|| self.describe().1, |file| file.name())
+    }
+
     fn below(&self) -> Vec<Arc<dyn Disk>> {
         self.layers.iter().flat_map(|tier| tier.layer.files()).map(Arc::clone).collect()
     }

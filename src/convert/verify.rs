@@ -85,7 +85,7 @@ fn difference(a: &[u8], b: &[u8]) -> Option<Range<u64>> {
 
 fn mismatch(what: &str, back: &dyn Disk) -> Error {
     Error::new(Kind::Mismatch, "verify.mismatch", what)
-        .at(back.describe().1)
+        .at(back.name())
         .hint("nothing was given the output's name; check this machine's memory and disk, and run the command again")
 }
 

@@ -130,6 +130,10 @@ impl<D: Disk> Disk for Checked<D> {
         self.inner.describe()
     }
 
+    fn name(&self) -> String {
+        self.inner.name()
+    }
+
     fn below(&self) -> Vec<Arc<dyn Disk>> {
         self.inner.below()
     }

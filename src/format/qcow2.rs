@@ -60,7 +60,7 @@ impl Qcow2 {
     /// # Errors
     /// `qcow2.*`: a header that contradicts the specification, or a feature that this reader does not handle.
     pub fn open(file: Arc<dyn Disk>, session: &Session) -> Result<Arc<Self>> {
-        let label = file.describe().1;
+        let label = file.name();
         Self::read_head(file, session).map(Arc::new).map_err(|error| error.at(label))
     }
 
@@ -213,7 +213,7 @@ impl Layer for Qcow2 {
         let mut stored = vec![0; usize::try_from(unit.stored).unwrap_or(usize::MAX).min(decode::LONGEST)];
         file.read_at(&mut stored, unit.offset)?;
         decode::cluster(self.header.compression, &stored, out)
-            .map_err(|error| error.at(file.describe().1).offset(unit.offset))
+            .map_err(|error| error.at(file.name()).offset(unit.offset))
     }
 
     fn files(&self) -> &[Arc<dyn Disk>] {

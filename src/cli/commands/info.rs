@@ -40,7 +40,7 @@ fn disk_json(disk: &OpenedDisk) -> Value {
                 "format": layer.format(),
                 "virtual_size": layer.len(),
                 "unit_size": layer.unit_size(),
-                "files": layer.files().iter().map(|file| file.describe().1).collect::<Vec<_>>(),
+                "files": layer.files().iter().map(|file| file.name()).collect::<Vec<_>>(),
                 "facts": facts,
             })
         })
@@ -55,7 +55,7 @@ fn disk_json(disk: &OpenedDisk) -> Value {
 
 /// Whether the source stands alone, and every file that was opened for it.
 fn safety(opened: &Opened) -> Value {
-    let files: Vec<String> = opened.sources.iter().map(|file| file.describe().1).collect();
+    let files: Vec<String> = opened.sources.iter().map(|file| file.name()).collect();
     let verdict = if files.len() <= 1 { "self-contained" } else { "refers-to-other-files" };
     json!({ "verdict": verdict, "files": files })
 }
@@ -67,7 +67,11 @@ fn text_of(opened: &Opened, context: &Context) -> String {
     }
     for (index, disk) in opened.disks.iter().enumerate() {
         text.push_str(&format!("disk {}: {}, {}\n", index + 1, escape(&disk.name), Size(disk.image.len())));
-        for layer in disk.image.inner().layers() {
+        for (depth, layer) in disk.image.inner().layers().enumerate() {
+            if depth > 0 {
+                let files: Vec<String> = layer.files().iter().map(|file| escape(&file.name())).collect();
+                text.push_str(&format!("based on: {}\n", files.join(", ")));
+            }
             let mut rows = vec![("  format".to_owned(), layer.format().to_owned())];
             rows.push(("  unit".to_owned(), Size(layer.unit_size()).to_string()));
             rows.extend(layer.facts().into_iter().map(|(key, value)| (format!("  {key}"), escape(&value))));
@@ -76,7 +80,7 @@ fn text_of(opened: &Opened, context: &Context) -> String {
     }
     if opened.sources.len() > 1 {
         text.push_str("refers to other files:\n");
-        text.extend(opened.sources.iter().map(|file| format!("  {}\n", escape(&file.describe().1))));
+        text.extend(opened.sources.iter().map(|file| format!("  {}\n", escape(&file.name()))));
     } else {
         text.push_str("self-contained\n");
     }
