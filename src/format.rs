@@ -11,9 +11,11 @@ use crate::session::Session;
 use crate::source::Reference;
 
 mod finding;
+mod pages;
 pub mod probe;
 pub mod qcow2;
 pub mod raw;
+pub mod vhd;
 pub mod vmdk;
 
 pub use finding::{Finding, Report, Severity};

@@ -149,3 +149,6 @@ pub const EXT_CACHE: u64 = 4 << 20;
 
 /// Bytes of ext metadata that go into one write.
 pub const EXT_WRITE: u64 = 1 << 20;
+
+/// Bytes of one block of a VHD: 2 MiB by default, and never seen larger than 16 MiB.
+pub const MAX_VHD_BLOCK: u64 = 256 << 20;

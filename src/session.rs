@@ -185,6 +185,32 @@ pub struct Policy {
     pub map_path: Vec<(String, PathBuf)>,
     /// Whether a parent is used though its identity is not the one that its child keeps (`--ignore-parent-id`).
     pub any_parent: bool,
+    /// What gives a VHD its size (`--vhd-size`).
+    pub vhd_size: VhdSize,
+}
+
+/// What gives a VHD its virtual size. Its two fields differ in disks that old programs made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VhdSize {
+    /// By the program that made it: Virtual PC and old QEMU went by the geometry, the others by the current size.
+    #[default]
+    ByCreator,
+    /// Cylinders × heads × sectors.
+    Geometry,
+    /// The field `Current Size`.
+    Current,
+}
+
+impl VhdSize {
+    /// The word for it, as `info` prints it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ByCreator => "creator",
+            Self::Geometry => "geometry",
+            Self::Current => "current size",
+        }
+    }
 }
 
 #[cfg(test)]

@@ -298,7 +298,7 @@ impl Opener<'_> {
         }
     }
 
-    /// The layers from a parent on: the first of its names that leads anywhere decides.
+    /// The layers from a parent on: those of the first of its names that leads to the one that was meant.
     fn parent(&self, names: &Names<'_>, parent: &Parent) -> Result<Vec<Arc<dyn Layer>>> {
         let Names::Beside(resolver) = names else {
             return Err(Error::unsupported("ovf.unsupported", "a disk of the package is based on another image"));
@@ -314,8 +314,10 @@ impl Opener<'_> {
                 Err(error) => return Err(error),
             };
             let layers = self.parent_in(resolved, reference).map_err(|error| error.at(reference))?;
-            self.accept(parent, reference, &layers)?;
-            return Ok(layers);
+            match self.accept(parent, reference, &layers) {
+                Ok(()) => return Ok(layers),
+                Err(error) => _ = first_failure.get_or_insert(error),
+            }
         }
         Err(first_failure.unwrap_or_else(|| Error::corrupt("reference.missing", "the image does not name its parent")))
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::size::{Rate, Size};
+use crate::session::VhdSize;
 
 /// Any virtual disk as one flat block device: inspect, fix, convert and serve it for KVM, in one pass.
 #[derive(Debug, Parser)]
@@ -122,6 +123,10 @@ pub struct Global {
     #[arg(long, global = true)]
     pub ignore_parent_id: bool,
 
+    /// What gives a VHD its size, where its two fields differ.
+    #[arg(long, global = true, value_enum, default_value_t = VhdSizeBy::Creator, value_name = "RULE")]
+    pub vhd_size: VhdSizeBy,
+
     /// Read the output back and compare.
     #[arg(long, global = true, value_enum, default_value_t = Switch::On, value_name = "SWITCH")]
     pub verify: Switch,
@@ -157,6 +162,27 @@ pub enum Switch {
     On,
     /// Do not.
     Off,
+}
+
+/// What gives a VHD its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum VhdSizeBy {
+    /// The rule of the program that made it.
+    Creator,
+    /// The field "Current Size".
+    Current,
+    /// Cylinders × heads × sectors.
+    Geometry,
+}
+
+impl From<VhdSizeBy> for VhdSize {
+    fn from(by: VhdSizeBy) -> Self {
+        match by {
+            VhdSizeBy::Creator => Self::ByCreator,
+            VhdSizeBy::Current => Self::Current,
+            VhdSizeBy::Geometry => Self::Geometry,
+        }
+    }
 }
 
 /// How to show progress.

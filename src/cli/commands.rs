@@ -57,6 +57,7 @@ fn session(global: &Global) -> Arc<Session> {
         allow_dirs: global.allow_dir.clone(),
         map_path: global.map_path.clone(),
         any_parent: global.ignore_parent_id,
+        vhd_size: global.vhd_size.into(),
     };
     Session::new(Budget::new(global.memory.0), policy, global.jobs.map_or(cores, usize::from))
 }

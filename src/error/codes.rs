@@ -90,6 +90,10 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("format.name", "The format given with --format does not exist. `hyper2kvm info --help` lists the names."),
     (
+        "format.snapshot",
+        "A snapshot was asked for, and the format keeps none, or none of that name. `hyper2kvm info` lists those that there are.",
+    ),
+    (
         "format.unit",
         "A reader asked a layer to decode a unit that it does not have. This is a bug of this program; please report it.",
     ),
@@ -379,6 +383,20 @@ pub const CODES: &[(&str, &str)] = &[
         "verify.mismatch",
         "The output was read back and does not hold what was read from the source. It was not given its name. Bad memory or a bad disk is the usual cause.",
     ),
+    (
+        "vhd.block",
+        "An entry of a VHD's block allocation table points into the headers, or two blocks share bytes. The image is damaged; `hyper2kvm check` lists everything that is wrong with it.",
+    ),
+    (
+        "vhd.footer",
+        "The footer of a VHD, its last 512 bytes, is missing or damaged, and there is no sound copy of it at the front. The file was probably cut short.",
+    ),
+    ("vhd.header", "The dynamic disk header of a VHD is damaged, or gives sizes and places that are impossible."),
+    (
+        "vhd.parent",
+        "A differencing VHD needs the disk that it was made for, and what was found is another one, or the VHD does not name any. Point at the right file with --map-path OLD=NEW.",
+    ),
+    ("vhd.truncated", "A block or table of a VHD lies past the end of the file. It was probably cut short."),
     (
         "vmdk.descriptor",
         "The VMDK's text descriptor is not one, contradicts itself, or has a line that is not understood. Nothing is skipped, since a skipped extent would move all that follow it.",

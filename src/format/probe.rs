@@ -5,12 +5,18 @@
 use crate::disk::{Disk, read_vec};
 use crate::error::{Error, Result};
 
-use super::{Driver, qcow2, raw, vmdk};
+use super::{Driver, qcow2, raw, vhd, vmdk};
 
 /// Every format that can be read, in the order in which `--help` lists them.
 pub static FORMATS: &[Driver] = &[
     Driver { name: "qcow2", about: "QEMU's format, versions 2 and 3", probe: qcow2::probe, open: qcow2::open },
     Driver { name: "raw", about: "the bytes of the disk as they are", probe: raw::probe, open: raw::open },
+    Driver {
+        name: "vhd",
+        about: "Virtual PC, Hyper-V and Azure: fixed, dynamic, differencing",
+        probe: vhd::probe,
+        open: vhd::open,
+    },
     Driver {
         name: "vmdk",
         about: "VMware: sparse, flat, split, stream-optimized",
@@ -113,7 +119,7 @@ const FOREIGN: &[(&str, Mark)] = &[
     ("a Parallels image", |sample| sample.has(0, b"WithoutFreeSpace") || sample.has(0, b"WithouFreSpacExt")),
     ("a QED image", |sample| sample.has(0, b"QED\0")),
     ("a VDI image", |sample| sample.has(64, &[0x7f, 0x10, 0xda, 0xbe])),
-    ("a VHD image", |sample| sample.has(0, b"conectix") || ends_like_vhd(sample)),
+    ("the end of a VHD image", ends_like_vhd),
     ("a VHDX image", |sample| sample.has(0, b"vhdxfile")),
     ("a VMFS sparse VMDK (COWD)", |sample| sample.has(0, b"COWD")),
     ("a seSparse VMDK", |sample| sample.has(0, &[0xbe, 0xba, 0xfe, 0xca, 0, 0, 0, 0])),
@@ -125,9 +131,9 @@ const FOREIGN: &[(&str, Mark)] = &[
     ("an ELF program", |sample| sample.has(0, b"\x7fELF")),
 ];
 
-/// A fixed VHD has its footer at the end only; old writers left out the footer's last byte.
+/// A footer that is not a sound VHD's: the file was cut, or its guest wrote that.
 fn ends_like_vhd(sample: &Sample) -> bool {
-    sample.has_before_end(512, b"conectix") || sample.has_before_end(511, b"conectix")
+    !vhd::probe(sample) && (sample.has_before_end(512, b"conectix") || sample.has_before_end(511, b"conectix"))
 }
 
 #[cfg(test)]

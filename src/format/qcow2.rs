@@ -13,21 +13,19 @@ use std::sync::Arc;
 
 use crate::disk::Disk;
 use crate::error::{Error, Result, escape_bytes};
+use crate::format::pages::Pages;
 use crate::format::{Ask, Finding, Head, Layer, Parent, Place, Report, Run, Sample, Severity, Unit};
-use crate::limits::MAX_CHAIN_DEPTH;
 use crate::session::Session;
 use crate::source::{Reference, Role};
 
 mod decode;
 mod entry;
 mod header;
-mod pages;
 
 pub use header::{Compression, Header};
 
 use entry::Entry;
 use header::Extensions;
-use pages::Pages;
 
 /// Whether the file begins as a qcow2 image of any version does.
 #[must_use]
@@ -68,9 +66,7 @@ impl Qcow2 {
         let header = Header::parse(&head(&*file, header::LONGEST)?, file.len())?;
         let extensions = Extensions::parse(&head(&*file, header.cluster_size.get())?, &header)?;
         header.refuse_unhandled(&extensions)?;
-        // A chain has at most MAX_CHAIN_DEPTH layers, so that all of them stay within the share.
-        let share = session.budget.metadata().checked_div(u64::from(MAX_CHAIN_DEPTH)).unwrap_or(0);
-        let pages = Pages::new(Arc::clone(&file), share);
+        let pages = Pages::new(Arc::clone(&file), session, beyond);
         Ok(Self { header, extensions, files: [file], pages })
     }
 
@@ -96,7 +92,7 @@ impl Qcow2 {
     /// Where the L2 table lies that maps `offset`, if there is one.
     fn l2_table_of(&self, offset: u64) -> Result<Option<u64>> {
         let at = self.header.l1_entry_at(offset / self.header.l2_span())?;
-        let raw = self.pages.entries(at)?.iter().next().ok_or_else(|| beyond(at))?;
+        let raw = u64::from_be_bytes(self.pages.entry(at)?);
         entry::l2_table(raw, &self.header, at)
     }
 
@@ -105,7 +101,7 @@ impl Qcow2 {
         let span = self.header.l2_span();
         let mut len = span.get().saturating_sub(offset % span);
         let entries = self.pages.entries(self.header.l1_entry_at(offset / span)?)?;
-        for entry in entries.iter().skip(1) {
+        for entry in entries.of().map(u64::from_be_bytes).skip(1) {
             if len >= max || entry & !entry::COPIED != 0 {
                 break;
             }
@@ -120,7 +116,7 @@ impl Qcow2 {
         let index = (offset % self.header.l2_span()) / cluster;
         let at = index.checked_mul(8).and_then(|bytes| table.checked_add(bytes)).ok_or_else(|| beyond(table))?;
         let entries = self.pages.entries(at)?;
-        let mut entries = entries.iter();
+        let mut entries = entries.of().map(u64::from_be_bytes);
         let first = Entry::parse(entries.next().ok_or_else(|| beyond(at))?, &self.header, at)?;
         let mut len = self.to_cluster_end(offset);
         if let Entry::Compressed { offset: stored_at, stored } = first {

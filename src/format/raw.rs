@@ -28,7 +28,9 @@ pub fn open(file: Arc<dyn Disk>, _ask: &Ask<'_>) -> Result<Head> {
 /// sectors of 512 or 4096 bytes. Nothing else makes a file raw.
 #[must_use]
 pub fn probe(sample: &Sample) -> bool {
-    sample.has(512, b"EFI PART") || sample.has(4096, b"EFI PART") || has_mbr(sample)
+    let table = sample.has(512, b"EFI PART") || sample.has(4096, b"EFI PART") || has_mbr(sample);
+    // The first bytes of a fixed VHD are those of the raw disk in it.
+    table && !super::vhd::is_fixed(sample)
 }
 
 impl Layer for Raw {

@@ -1,20 +1,23 @@
-//! The tables, read in pages through a bounded cache.
+//! Page tables of images, read in pages through a bounded cache.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::beyond;
 use crate::disk::Disk;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::limits::MAX_CHAIN_DEPTH;
+use crate::session::Session;
 
-/// Bytes of one page: 8,192 entries, so a page of an L2 table of the default cluster size is the whole table.
-const PAGE: u64 = 64 << 10;
+/// Bytes of one page: 8,192 entries of 8 bytes, so a page of an L2 table of qcow2's default cluster size is the whole table.
+pub(super) const PAGE: u64 = 64 << 10;
 
 /// Recently used pages of one file.
 #[derive(Debug)]
 pub(super) struct Pages {
     file: Arc<dyn Disk>,
     most: usize,
+    /// The error for an offset past the end of the file.
+    beyond: fn(u64) -> Error,
     cache: Mutex<Cache>,
 }
 
@@ -25,7 +28,7 @@ struct Cache {
     clock: u64,
 }
 
-/// The table entries from some offset to the end of its page.
+/// The bytes of a table from some offset to the end of its page.
 #[derive(Debug)]
 pub(super) struct Entries {
     page: Arc<[u8]>,
@@ -33,34 +36,45 @@ pub(super) struct Entries {
 }
 
 impl Entries {
-    pub(super) fn iter(&self) -> impl Iterator<Item = u64> {
-        let bytes = self.page.get(self.from..).unwrap_or_default();
-        let (entries, _) = bytes.as_chunks();
-        entries.iter().map(|entry| u64::from_be_bytes(*entry))
+    /// The bytes as they are.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.page.get(self.from..).unwrap_or_default()
+    }
+
+    /// As entries of `N` bytes.
+    pub(super) fn of<const N: usize>(&self) -> impl Iterator<Item = [u8; N]> {
+        self.bytes().as_chunks().0.iter().copied()
     }
 }
 
 impl Pages {
-    /// A cache of at most `share` bytes, at least two pages: one of the L1 table and one of an L2 table.
-    pub(super) fn new(file: Arc<dyn Disk>, share: u64) -> Self {
+    /// A cache within the share of the budget that one layer of the longest chain may have: at least two pages, for instance
+    /// one of an L1 table and one of an L2 table.
+    pub(super) fn new(file: Arc<dyn Disk>, session: &Session, beyond: fn(u64) -> Error) -> Self {
+        let share = session.budget.metadata().checked_div(u64::from(MAX_CHAIN_DEPTH)).unwrap_or(0);
         let most = usize::try_from(share / PAGE).unwrap_or(usize::MAX).max(2);
-        Self { file, most, cache: Mutex::default() }
+        Self { file, most, beyond, cache: Mutex::default() }
     }
 
-    /// The entries from `offset`, a multiple of 8, to the end of its page or of the file.
+    /// The entries from `offset`, a multiple of their size, to the end of its page or of the file.
     pub(super) fn entries(&self, offset: u64) -> Result<Entries> {
         if offset >= self.file.len() {
-            return Err(beyond(offset));
+            return Err((self.beyond)(offset));
         }
         let page = self.page(offset / PAGE)?;
         Ok(Entries { page, from: usize::try_from(offset % PAGE).unwrap_or(usize::MAX) })
+    }
+
+    /// One entry of `N` bytes at `offset`, which does not cross a page.
+    pub(super) fn entry<const N: usize>(&self, offset: u64) -> Result<[u8; N]> {
+        self.entries(offset)?.of().next().ok_or_else(|| (self.beyond)(offset))
     }
 
     fn page(&self, number: u64) -> Result<Arc<[u8]>> {
         if let Some(page) = self.lock().get(number) {
             return Ok(page);
         }
-        let start = number.checked_mul(PAGE).ok_or_else(|| beyond(number))?;
+        let start = number.checked_mul(PAGE).ok_or_else(|| (self.beyond)(number))?;
         let len = self.file.len().saturating_sub(start).min(PAGE);
         let mut page = vec![0; usize::try_from(len).unwrap_or(0)];
         self.file.read_at(&mut page, start)?;
