@@ -1,13 +1,14 @@
 //! The one pass: reads the final disk once, writes the output, reads that back, and only then gives it its name.
 //!
 //! ```text
-//! extents ─► plan ─► read, find zeros, digest, encode (all threads) ─► place and write (in order) ─► sync
-//!                                                                                                     │
-//!                                     rename, sync the directory ◄── compare digests ◄── read back ◄──┘
+//! extents ─► plan ─► read, find zeros, digest (all threads) ─► allocate (in order) ─► write (all threads)
+//!                                                                                         │
+//!                       rename, sync the directory ◄── compare digests ◄── read back ◄── sync
 //! ```
 //!
 //! [`run`] does all of it. For several disks, [`prepare`] each, then copy and verify each, and seal them only when all of them
-//! are verified. Whatever is dropped before it is sealed leaves nothing behind.
+//! are verified. What was written is noted in a journal beside the output, so that a run that was killed, or that ended with an
+//! error that may pass ([`is_resumable`]), is gone on with by the next one; after any other error nothing is left behind.
 
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -16,11 +17,11 @@ use std::time::{Duration, Instant};
 
 use crate::disk::{Checked, Concat, Disk, Fingerprint, Zero};
 use crate::error::{Error, Kind, Result};
-use crate::limits::MAX_DISK_LEN;
 use crate::session::Session;
 
 mod copy;
 mod digest;
+mod journal;
 mod ordered;
 mod output;
 mod plan;
@@ -28,40 +29,51 @@ mod progress;
 mod seal;
 mod sink;
 mod space;
-mod target;
 mod verify;
 
 pub use progress::{Phase, Progress, Update};
-pub use sink::qcow2::Qcow2Options;
-pub use sink::raw::RawOptions;
 pub use space::check_space;
-pub use target::{Format, TARGETS, Target};
 
-use copy::Pace;
-use digest::Content;
+use copy::Copy;
+use journal::{Header, Interval, Journal, Scribe};
 use output::Output;
 use seal::Partial;
 use sink::Sink;
+use sink::qcow2::Qcow2Sink;
+use sink::raw::RawSink;
 
 /// What to write and how.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Format of the output, with the options of its own.
+    /// Format of the output.
     pub format: Format,
-    /// Virtual size of the output in bytes, if it is to be larger than the source; whole sectors.
-    pub size: Option<u64>,
+    /// qcow2's cluster size in bytes: a power of two from 4 KiB to 2 MiB.
+    pub cluster_size: u64,
     /// Whether the output is read back and compared before it gets its name.
     pub verify: bool,
     /// Whether an existing output is replaced.
     pub force: bool,
+    /// Whether what an unfinished run left is discarded instead of gone on with.
+    pub restart: bool,
     /// Most bytes to read from the source in a second.
     pub rate_limit: Option<NonZeroU64>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { format: Format::default(), size: None, verify: true, force: false, rate_limit: None }
+        let (format, cluster_size) = (Format::Qcow2, 64 << 10);
+        Self { format, cluster_size, verify: true, force: false, restart: false, rate_limit: None }
     }
+}
+
+/// Formats that can be written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Version 3, nothing but clusters that are not zero.
+    #[default]
+    Qcow2,
+    /// The bytes as they are, with holes for zeros.
+    Raw,
 }
 
 /// What was done.
@@ -84,8 +96,8 @@ pub struct Outcome {
     pub times: Times,
 }
 
-/// Where the bytes of a disk went. `read` + `hole` is the whole disk. `read` is `written` + `zero`, or less where clusters
-/// are larger than 64 KiB and so are written with zeros that were never read.
+/// Where the bytes of a disk went. `read` + `resumed` + `hole` is the whole disk. `read` is `written` + `zero`, or less where
+/// clusters are larger than 64 KiB and so are written with zeros that were never read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bytes {
     /// Read from the source.
@@ -96,6 +108,8 @@ pub struct Bytes {
     pub zero: u64,
     /// Known to be zeros and never read.
     pub hole: u64,
+    /// Read by an earlier run that did not get to its end, and not again.
+    pub resumed: u64,
 }
 
 /// Whether an output was verified. A digest of the output, taken by its own map through its own reader, equals the digest of
@@ -141,8 +155,7 @@ pub fn run(
 /// Claims `target`, walks the source's map and checks that there is room, before the first byte is written.
 ///
 /// # Errors
-/// `output.exists`, `output.locked`, `output.stale`, `output.space`, `convert.size`, those of the format's options and those of
-/// reading the map.
+/// `output.exists`, `output.locked`, `output.stale`, `output.space` and those of reading the map.
 pub fn prepare(
     source: Arc<dyn Disk>,
     target: &Path,
@@ -150,24 +163,30 @@ pub fn prepare(
     session: &Arc<Session>,
     progress: &dyn Progress,
 ) -> Result<Prepared> {
-    let output = Partial::create(target, options.force)?;
-    prepare_output(source, Arc::new(output), options, session, progress)
+    options.validate()?;
+    let output: Arc<dyn Output> = Arc::new(Partial::create(target, options.force, options.restart)?);
+    let ends = (source, Arc::clone(&output));
+    prepare_output(ends, options, Interval::default(), session, progress).inspect_err(|error| give_up(&*output, error))
 }
 
 /// [`prepare`] for an output that is claimed already.
 fn prepare_output(
-    source: Arc<dyn Disk>,
-    output: Arc<dyn Output>,
+    (source, output): (Arc<dyn Disk>, Arc<dyn Output>),
     options: &Options,
+    interval: Interval,
     session: &Arc<Session>,
     progress: &dyn Progress,
 ) -> Result<Prepared> {
     let start = Instant::now();
     progress.update(&Update::start(Phase::Plan, 0));
     let (given, fingerprint) = (Arc::clone(&source), source.fingerprint()?);
-    let source = grown(source, options.size)?;
-    let mut sink = options.format.sink(source.len())?;
-    let free = output.free_space()?;
+    let source = whole_sectors(source)?;
+    let journal = open_journal(&*output, (source.len(), fingerprint), options, session)?;
+    let mut sink: Box<dyn Sink> = match options.format {
+        Format::Qcow2 => Box::new(Qcow2Sink::new(source.len(), options.cluster_size)?),
+        Format::Raw => Box::new(RawSink::new(source.len())),
+    };
+    let free = output.free_space()?.map(|free| free.saturating_add(output.allocated()));
     let needs = space::needs(&*source, &*sink, free, session).map_err(|error| match error.kind() {
         Kind::NoSpace => error.at(output.name()),
         _ => error,
@@ -185,29 +204,88 @@ fn prepare_output(
         },
         sink,
         needs,
+        journal: journal.map(|journal| (journal, interval)),
     })
 }
 
-/// The disk with zeros behind it, up to `size` or to the next sector: no guest can be given part of one.
-fn grown(source: Arc<dyn Disk>, size: Option<u64>) -> Result<Arc<dyn Disk>> {
+/// The journal of `output`, begun or gone on with; `disk` is the source's length and fingerprint.
+fn open_journal(
+    output: &dyn Output,
+    disk: (u64, Fingerprint),
+    options: &Options,
+    session: &Session,
+) -> Result<Option<Journal>> {
+    let Some(log) = output.log() else { return Ok(None) };
+    if let Some(moment) = journal::moment(log)? {
+        session.resume(moment);
+        output.keep(true);
+    }
+    let header = Header::new(options.identity(), disk.0, disk.1, session.moment());
+    let journal = Journal::open(log, &header).map_err(|error| error.at(output.name()))?;
+    if journal.chunks.count == 0 {
+        output.set_len(0)?;
+    }
+    Ok(Some(journal))
+}
+
+/// Whether the same command can go on after such an error. What is left for it is removed in all other cases.
+#[must_use]
+pub fn is_resumable(error: &Error) -> bool {
+    match error.kind() {
+        Kind::Unreadable => error.code() != "source.changed",
+        Kind::Exists | Kind::Failed | Kind::Interrupted | Kind::NoSpace => true,
+        _ => error.code() == "resume.changed",
+    }
+}
+
+/// Forgets that `target` got its name in a run that died right after: everything that belongs to it has its name, too.
+pub fn forget(target: &Path) {
+    seal::forget(target);
+}
+
+/// Lets `session` go on with the time and seed of the run that left one of `targets` unfinished, if there is one.
+pub fn resume(targets: &[PathBuf], session: &Session) {
+    if let Some(moment) = targets.iter().find_map(|target| seal::moment(target)) {
+        session.resume(moment);
+    }
+}
+
+/// Whether `target` got its name in a run that died before its end. [`prepare`] takes it back, unless it was changed since.
+#[must_use]
+pub fn is_unfinished(target: &Path) -> bool {
+    seal::is_unfinished(target)
+}
+
+impl Options {
+    /// What decides about the bytes of the output, as text.
+    fn identity(&self) -> String {
+        let neutral = Self { verify: true, force: false, restart: false, rate_limit: None, ..self.clone() };
+        format!("{neutral:?}")
+    }
+
+    fn validate(&self) -> Result<()> {
+        if self.format == Format::Qcow2
+            && !(self.cluster_size.is_power_of_two() && (4 << 10..=plan::CHUNK).contains(&self.cluster_size))
+        {
+            return Err(Error::new(Kind::Usage, "convert.cluster", "the cluster size is not possible")
+                .expected("a power of two from 4 KiB to 2 MiB")
+                .found(self.cluster_size));
+        }
+        Ok(())
+    }
+}
+
+/// The disk with zeros up to the next sector: no guest can be given part of one.
+fn whole_sectors(source: Arc<dyn Disk>) -> Result<Arc<dyn Disk>> {
     let len = source.len();
     if len == 0 {
         return Err(Error::unsupported("convert.empty", "the disk has no bytes").at(source.name()));
     }
-    let sector = source.sector_size().bytes();
-    let least = len.next_multiple_of(sector);
-    let size = size.unwrap_or(least);
-    if size < least || !size.is_multiple_of(sector) || size > MAX_DISK_LEN {
-        return Err(Error::new(Kind::Usage, "convert.size", "the disk cannot get this size")
-            .at(source.name())
-            .expected(format!("at least {least} bytes, in sectors of {sector}"))
-            .found(size)
-            .hint("disks grow on the way, and are never cut"));
-    }
-    if size == len {
+    let missing = len.next_multiple_of(source.sector_size().bytes()) - len;
+    if missing == 0 {
         return Ok(source);
     }
-    let zeros: Arc<dyn Disk> = Checked::wrap(Zero { len: size - len });
+    let zeros: Arc<dyn Disk> = Checked::wrap(Zero { len: missing });
     let label = source.name();
     Ok(Checked::wrap(Concat::new(label, vec![source, zeros])))
 }
@@ -232,20 +310,32 @@ pub struct Prepared {
     job: Job,
     sink: Box<dyn Sink>,
     needs: space::Needs,
+    journal: Option<(Journal, Interval)>,
 }
 
 impl Prepared {
+    /// What is being written, for whoever has to give it up for a reason of their own.
+    #[must_use]
+    pub fn unfinished(&self) -> Unfinished {
+        Unfinished(Arc::clone(&self.job.output))
+    }
+
     /// Copies everything and waits until it is durable.
     ///
     /// # Errors
     /// Those of reading and writing, `source.changed`, and interruption.
     pub fn copy(self, progress: &dyn Progress) -> Result<Copied> {
-        let Self { mut job, mut sink, needs } = self;
+        let output = Arc::clone(&self.job.output);
+        self.try_copy(progress).inspect_err(|error| give_up(&*output, error))
+    }
+
+    fn try_copy(self, progress: &dyn Progress) -> Result<Copied> {
+        let Self { mut job, mut sink, needs, journal } = self;
         let start = Instant::now();
         job.session.begin_streaming();
-        let pace = Pace::new(job.options.rate_limit);
-        let to: &mut dyn Sink = &mut *sink;
-        let copied = copy::copy(&*job.source, (to, &*job.output), needs.read, &pace, &job.session, progress)?;
+        let (rate, total) = (job.options.rate_limit, needs.read);
+        let copy = Copy { source: &*job.source, sink: &mut *sink, output: &job.output, total, rate, journal };
+        let (copied, scribe) = copy.run(&job.session, progress)?;
         if job.given.fingerprint()? != job.fingerprint {
             return Err(Error::new(Kind::Unreadable, "source.changed", "the source changed while it was copied")
                 .at(job.source.name())
@@ -256,9 +346,30 @@ impl Prepared {
 
         let start = Instant::now();
         progress.update(&Update::start(Phase::Sync, 0));
-        job.output.sync()?;
+        match &scribe {
+            Some(scribe) => scribe.finish()?,
+            None => job.output.sync()?,
+        }
         job.times.sync = start.elapsed();
-        Ok(Copied { job, sink, file_len, content: copied.content, bytes: copied.bytes })
+        Ok(Copied { job, sink, file_len, scribe, copied })
+    }
+}
+
+/// An output that is being written.
+#[derive(Debug)]
+pub struct Unfinished(Arc<dyn Output>);
+
+impl Unfinished {
+    /// Removes the output when it is dropped, if the same command cannot go on after `error`.
+    pub fn give_up(&self, error: &Error) {
+        give_up(&*self.0, error);
+    }
+}
+
+/// Removes what was done when no later run can go on with it.
+fn give_up(output: &dyn Output, error: &Error) {
+    if !is_resumable(error) {
+        output.keep(false);
     }
 }
 
@@ -268,8 +379,8 @@ pub struct Copied {
     job: Job,
     sink: Box<dyn Sink>,
     file_len: u64,
-    content: Content,
-    bytes: Bytes,
+    scribe: Option<Scribe>,
+    copied: copy::Done,
 }
 
 impl Copied {
@@ -277,15 +388,20 @@ impl Copied {
     ///
     /// # Errors
     /// `verify.mismatch` with the first range that differs, those of reading, and interruption.
-    pub fn verify(mut self, progress: &dyn Progress) -> Result<Verified> {
+    pub fn verify(self, progress: &dyn Progress) -> Result<Verified> {
+        let output = Arc::clone(&self.job.output);
+        self.try_verify(progress).inspect_err(|error| give_up(&*output, error))
+    }
+
+    fn try_verify(mut self, progress: &dyn Progress) -> Result<Verified> {
         if !self.job.options.verify {
             return Ok(Verified { copied: self, verification: Verification::Off });
         }
         let start = Instant::now();
         let job = &self.job;
         let file = job.output.reopen()?;
-        let back = job.options.format.open(Arc::clone(&file), &job.session)?;
-        verify::content(&*job.source, &*back, &self.content, self.bytes.written, &job.session, progress)?;
+        let back = verify::open(Arc::clone(&file), job.options.format, &job.session)?;
+        verify::content(&*job.source, &*back, &self.copied.content, self.copied.stored, &job.session, progress)?;
         verify::tables(&*self.sink, &*file)?;
         self.job.times.verify = start.elapsed();
         Ok(Verified { copied: self, verification: Verification::Passed })
@@ -300,18 +416,53 @@ pub struct Verified {
 }
 
 impl Verified {
-    /// Gives the output its name, durably.
+    /// Gives the output its name, durably, and forgets how it came about.
+    ///
+    /// # Errors
+    /// Those of [`Verified::name`].
+    pub fn seal(self, progress: &dyn Progress) -> Result<Outcome> {
+        Ok(self.name(progress)?.commit())
+    }
+
+    /// Gives the output its name, durably. A run that dies before [`Named::commit`] is gone on with by the next one.
     ///
     /// # Errors
     /// `output.exists` when the name was taken meanwhile, and those of the file system.
-    pub fn seal(self, progress: &dyn Progress) -> Result<Outcome> {
-        let Self { copied: Copied { mut job, file_len, content, bytes, .. }, verification } = self;
+    pub fn name(self, progress: &dyn Progress) -> Result<Named> {
+        let Self { copied: Copied { mut job, file_len, scribe, copied, .. }, verification } = self;
         let start = Instant::now();
         progress.update(&Update::start(Phase::Seal, 0));
+        if let Some(scribe) = scribe {
+            scribe.sealing()?;
+        }
         let path = job.output.publish(job.options.force)?;
         job.times.seal = start.elapsed();
+        let (content, bytes) = (&copied.content, copied.bytes);
         let digest = blake3::Hash::from_bytes(content.total()).to_hex().to_string();
-        Ok(Outcome { path, len: content.len(), bytes, file_len, digest, verification, times: job.times })
+        let outcome = Outcome { path, len: content.len(), bytes, file_len, digest, verification, times: job.times };
+        Ok(Named { outcome, output: job.output })
+    }
+}
+
+/// An output that has its name, while those that belong to it may not.
+#[derive(Debug)]
+pub struct Named {
+    outcome: Outcome,
+    output: Arc<dyn Output>,
+}
+
+impl Named {
+    /// What was done.
+    #[must_use]
+    pub const fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+
+    /// Forgets how the output came about: everything that belongs to it has its name.
+    #[must_use]
+    pub fn commit(self) -> Outcome {
+        self.output.forget();
+        self.outcome
     }
 }
 

@@ -159,7 +159,7 @@ mod tests {
 
     #[test]
     fn lines_say_how_far_and_how_fast() {
-        let bytes = Bytes { read: 1 << 20, written: 1 << 20, zero: 0, hole: 3 << 20 };
+        let bytes = Bytes { read: 1 << 20, written: 1 << 20, zero: 0, hole: 3 << 20, resumed: 0 };
         let update = Update { phase: Phase::Copy, done: 1 << 20, total: 4 << 20, bytes };
         let second = Duration::from_secs(1);
         assert_eq!(plain_line(&update, second), "copy 25 %: 1 MiB of 4 MiB, 1 MiB/s, skipped 3 MiB, zero 0 B");

@@ -1,23 +1,21 @@
-//! The copy engine: chunks are read, searched for zeros, digested and encoded on all threads, and placed and written in order.
-//!
-//! A file system lets one thread at a time write to a file, and likes it best from front to back: nothing is lost by writing in
-//! turn, and the next thread decodes meanwhile.
+//! The copy engine: chunks are read, searched for zeros, digested and written on all threads, and placed in order.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU64;
-use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Bytes;
 use super::digest::{self, Collector, Content};
+use super::journal::{Chunk, Interval, Journal, Records, Scribe};
 use super::ordered::{self, Steps};
 use super::output::Output;
-use super::plan::{BLOCK, Blocks, CHUNK, Planner, Task};
+use super::plan::{BLOCK, Blocks, CHUNK, Planner, Task, WINDOW};
 use super::progress::{Phase, Progress, Update};
-use super::sink::{Encoder, Form, Order, Piece, Shape, Sink, Zeros};
+use super::sink::{Piece, Sink};
 use crate::disk::Disk;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::session::Session;
 
 /// Threads beyond one a core: while some wait for the disk or for their turn, the others keep the cores busy.
@@ -28,24 +26,63 @@ const SPARE_THREADS: usize = 2;
 pub(super) struct Done {
     pub(super) content: Content,
     pub(super) bytes: Bytes,
+    /// Bytes of the disk that are in the output.
+    pub(super) stored: u64,
 }
 
-/// Copies `source` into `sink`. `total` is how many bytes its map says are to be read.
-pub(super) fn copy(
-    source: &dyn Disk,
-    (sink, output): (&mut dyn Sink, &dyn Output),
-    total: u64,
-    pace: &Pace,
-    session: &Session,
-    progress: &dyn Progress,
-) -> Result<Done> {
-    let target = Target { shape: sink.shape(), sink: Mutex::new(sink), output };
-    Pass::new(source, Some(target), pace, progress, Update::start(Phase::Copy, total)).run(session)
+/// A copy to be made.
+pub(super) struct Copy<'a> {
+    pub(super) source: &'a dyn Disk,
+    pub(super) sink: &'a mut dyn Sink,
+    pub(super) output: &'a Arc<dyn Output>,
+    /// How many bytes the source's map says are to be read.
+    pub(super) total: u64,
+    pub(super) rate: Option<NonZeroU64>,
+    /// What an earlier run did, and how much may have to be done again.
+    pub(super) journal: Option<(Journal, Interval)>,
+}
+
+impl Copy<'_> {
+    /// Copies what was not copied before. The scribe knows how far the journal is.
+    pub(super) fn run(self, session: &Session, progress: &dyn Progress) -> Result<(Done, Option<Scribe>)> {
+        let mut planner = Planner::new(self.source);
+        let mut found = Found::new(Update::start(Phase::Copy, self.total));
+        progress.update(&found.update);
+        let scribe = match self.journal {
+            None => None,
+            Some((journal, interval)) => {
+                let play = Play { sink: &mut *self.sink, output: self.output, found: &mut found, session, progress };
+                let (journal, pending) = play.run(journal, &mut planner)?;
+                Some(Scribe::new(Arc::clone(self.output), journal, pending, interval))
+            }
+        };
+        let granule = usize::try_from(self.sink.granule()).unwrap_or(usize::MAX);
+        let target = Target { sink: Mutex::new(self.sink), output: &**self.output, granule, scribe: scribe.as_ref() };
+        let pace = Pace::new(self.rate);
+        let pass = Pass { disk: self.source, target: Some(target), pace: &pace, progress, found: Mutex::new(found) };
+        let done = match &scribe {
+            None => pass.run(planner, session)?,
+            Some(scribe) => std::thread::scope(|scope| {
+                let durable = std::thread::Builder::new().name("sync".to_owned());
+                let spawned = durable.spawn_scoped(scope, || scribe.keep_durable());
+                let durable =
+                    spawned.map_err(|error| Error::failed("convert.thread", "cannot start a thread").because(error))?;
+                let done = pass.run(planner, session);
+                scribe.stop();
+                let durable = durable.join().unwrap_or(Ok(()));
+                done.and_then(|done| durable.map(|()| done))
+            })?,
+        };
+        Ok((done, scribe))
+    }
 }
 
 /// Digests `disk` by its map and writes nothing.
 pub(super) fn digest(disk: &dyn Disk, total: u64, session: &Session, progress: &dyn Progress) -> Result<Done> {
-    Pass::new(disk, None, &Pace::new(None), progress, Update::start(Phase::Verify, total)).run(session)
+    let found = Found::new(Update::start(Phase::Verify, total));
+    progress.update(&found.update);
+    let pass = Pass { disk, target: None, pace: &Pace::new(None), progress, found: Mutex::new(found) };
+    pass.run(Planner::new(disk), session)
 }
 
 /// One pass over a disk.
@@ -54,224 +91,251 @@ struct Pass<'a> {
     target: Option<Target<'a>>,
     pace: &'a Pace,
     progress: &'a dyn Progress,
-    found: Mutex<(Collector, Update)>,
+    found: Mutex<Found>,
 }
 
 /// Where a pass writes to.
 struct Target<'a> {
     sink: Mutex<&'a mut dyn Sink>,
     output: &'a dyn Output,
-    shape: Shape,
+    granule: usize,
+    scribe: Option<&'a Scribe>,
 }
 
-/// Memory of one thread.
-struct Scratch {
-    /// The chunk's bytes.
-    chunk: Vec<u8>,
-    encoder: Option<Box<dyn Encoder>>,
-    /// What stands for its encoded granules, one after the other.
-    encoded: Vec<u8>,
+/// What is known of the disk so far.
+struct Found {
+    collector: Collector,
+    update: Update,
+    stored: u64,
+    /// Chunks of the plan so far.
+    chunks: u64,
 }
 
-/// What was found in one chunk.
-struct Chunk {
-    digest: Option<[u8; 32]>,
-    read: u64,
-    pieces: Vec<Piece>,
+impl Found {
+    fn new(update: Update) -> Self {
+        Self { collector: Collector::default(), update, stored: 0, chunks: 0 }
+    }
+
+    /// Adds the plan's next chunk, read now or by an earlier run; gives its number in the plan.
+    fn add(&mut self, chunk: &Chunk, resumed: bool) -> u64 {
+        self.collector.add(chunk.chunk, chunk.digest);
+        let read = u64::from(chunk.read);
+        let stored: u64 = chunk.pieces.iter().map(|piece| piece.len as u64).sum();
+        self.stored += stored;
+        self.update.done += read;
+        let bytes = &mut self.update.bytes;
+        if resumed {
+            bytes.resumed += read;
+        } else {
+            bytes.read += read;
+            bytes.written += stored;
+            bytes.zero += read.saturating_sub(stored);
+        }
+        self.chunks += 1;
+        self.chunks - 1
+    }
+}
+
+/// What an earlier run wrote to its journal, played back.
+struct Play<'a> {
+    sink: &'a mut dyn Sink,
+    output: &'a Arc<dyn Output>,
+    found: &'a mut Found,
+    session: &'a Session,
+    progress: &'a dyn Progress,
+}
+
+impl Play<'_> {
+    /// Brings the sink to where the journal ends, and the planner behind that. Gives the journal without what is not in the file,
+    /// and how many bytes of its chunks are not durable.
+    fn run(mut self, mut journal: Journal, planner: &mut Planner<'_>) -> Result<(Journal, u64)> {
+        let Some(log) = self.output.log() else { return Ok((journal, 0)) };
+        if journal.chunks.count == 0 {
+            return Ok((journal, 0));
+        }
+        self.output.keep(true);
+        let mut records = Records::new(log);
+        let mut played = journal.durable;
+        let (mut back, mut pending) = (None, 0);
+        let (mut window, mut in_window) = (0, BTreeSet::new());
+        while self.found.chunks < journal.chunks.count
+            && let Some(chunk) = records.next_chunk()?
+        {
+            self.session.check()?;
+            if self.found.chunks >= journal.durable.count {
+                if !is_in_file(&chunk, planner.len(), &mut back, &**self.output) {
+                    tracing::info!(chunk = chunk.chunk, "what was not durable got lost, and is copied again");
+                    break;
+                }
+                pending += u64::from(chunk.read);
+                played.end = records.at;
+            }
+            self.place(&chunk)?;
+            if window != chunk.chunk * CHUNK / WINDOW {
+                window = chunk.chunk * CHUNK / WINDOW;
+                in_window.clear();
+            }
+            in_window.insert(chunk.chunk);
+            self.found.add(&chunk, true);
+            self.progress.update(&self.found.update);
+        }
+        if self.found.chunks > 0 {
+            planner.skip(window, &in_window)?;
+        }
+        if self.found.chunks < journal.chunks.count {
+            played.count = self.found.chunks;
+            journal.cut(log, played)?;
+        }
+        Ok((journal, pending))
+    }
+
+    /// Has the sink find the places that it found in the earlier run.
+    fn place(&mut self, chunk: &Chunk) -> Result<()> {
+        let mut pieces = chunk.pieces.clone();
+        self.sink.place(chunk.chunk * CHUNK, &mut pieces, &**self.output)?;
+        if pieces == chunk.pieces {
+            return Ok(());
+        }
+        Err(Error::failed("resume.journal", "the journal does not fit the output")
+            .at(self.output.name())
+            .hint("begin again with --restart"))
+    }
+}
+
+/// Whether the output holds a chunk of a disk of `len` bytes, as far as it can be read.
+fn is_in_file(chunk: &Chunk, len: u64, back: &mut Option<Arc<dyn Disk>>, output: &dyn Output) -> bool {
+    if chunk.pieces.is_empty() {
+        return chunk.digest.is_none();
+    }
+    if back.is_none() {
+        *back = output.reopen().ok();
+    }
+    let Some(back) = back else { return false };
+    let mut bytes = vec![0; usize::try_from(CHUNK.min(len.saturating_sub(chunk.chunk * CHUNK))).unwrap_or(0)];
+    for piece in &chunk.pieces {
+        let end = piece.host.checked_add(piece.len as u64);
+        let part = bytes.get_mut(piece.start..piece.start + piece.len);
+        let (Some(part), true) = (part, end.is_some_and(|end| end <= back.len())) else { return false };
+        if back.read_at(part, piece.host).is_err() {
+            return false;
+        }
+    }
+    digest::chunk(&bytes, Blocks::ALL).1 == chunk.digest
 }
 
 impl<'a> Pass<'a> {
-    fn new(
-        disk: &'a dyn Disk,
-        target: Option<Target<'a>>,
-        pace: &'a Pace,
-        progress: &'a dyn Progress,
-        start: Update,
-    ) -> Self {
-        Self { disk, target, pace, progress, found: Mutex::new((Collector::default(), start)) }
-    }
-
-    fn run(self, session: &Session) -> Result<Done> {
-        self.progress.update(&lock(&self.found).1);
-        // What is encoded takes as much again, and a little more where it does not become smaller.
-        let fit = usize::try_from(session.budget.in_flight() / (2 * CHUNK + CHUNK / 8)).unwrap_or(usize::MAX);
-        let order = self.target.as_ref().map_or(Order::Source, |target| target.shape.order);
-        let mut planner = Planner::new(self.disk, order);
+    fn run(self, mut planner: Planner<'_>, session: &Session) -> Result<Done> {
+        let fit = usize::try_from(session.budget.in_flight() / CHUNK).unwrap_or(usize::MAX);
         let mut next = || {
             let task = planner.next()?;
-            self.pace.wait(task.map_or(0, |task| task.bytes(self.disk.len())), session)?;
+            let bytes = task.map_or(0, |task| task.bytes(self.disk.len()));
+            if let Some(scribe) = self.scribe() {
+                scribe.admit(bytes, session)?;
+            }
+            self.pace.wait(bytes, session)?;
             Ok(task)
         };
         ordered::run(fit.min(session.jobs + SPARE_THREADS), session, &mut next, &self)?;
         let len = self.disk.len();
-        let (collector, update) = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let bytes = Bytes { hole: len.saturating_sub(update.bytes.read), ..update.bytes };
-        Ok(Done { content: collector.finish(len), bytes })
-    }
-}
-
-impl Steps for Pass<'_> {
-    type Task = Task;
-    type Scratch = Scratch;
-    type Done = Chunk;
-
-    fn scratch(&self) -> Result<Scratch> {
-        let chunk = vec![0; usize::try_from(CHUNK).unwrap_or(0)];
-        let encoder = self.target.as_ref().map_or(Ok(None), |target| lock(&target.sink).encoder())?;
-        Ok(Scratch { chunk, encoder, encoded: Vec::new() })
+        let found = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let bytes = found.update.bytes;
+        let bytes = Bytes { hole: len.saturating_sub(bytes.read + bytes.resumed), ..bytes };
+        Ok(Done { content: found.collector.finish(len), bytes, stored: found.stored })
     }
 
-    fn work(&self, scratch: &mut Scratch, task: &Task) -> Result<Chunk> {
+    fn scribe(&self) -> Option<&'a Scribe> {
+        self.target.as_ref()?.scribe
+    }
+
+    /// Lets nobody wait for what will not come after an error.
+    fn noticed<T>(&self, result: Result<T>) -> Result<T> {
+        if let (Err(_), Some(scribe)) = (&result, self.scribe()) {
+            scribe.stop();
+        }
+        result
+    }
+
+    fn read(&self, scratch: &mut [u8], task: &Task) -> Result<Chunk> {
         let range = task.range(self.disk.len());
         let len = usize::try_from(range.end - range.start).unwrap_or(0);
-        if self.target.as_ref().is_some_and(|target| scratch.encoder.is_some() || target.needs_zeros()) {
-            // Granules take in what is not read.
-            scratch.chunk.fill(0);
+        let chunk = &mut scratch[..len];
+        if self.target.as_ref().is_some_and(|target| target.granule as u64 > BLOCK) {
+            // A granule takes in blocks that are not read.
+            chunk.fill(0);
         }
-        let chunk = &mut scratch.chunk[..len];
         let mut read = 0;
         for run in task.blocks.ranges(len) {
             read += run.len() as u64;
             self.disk.read_at(&mut chunk[run.clone()], range.start + run.start as u64)?;
         }
         let (blocks, digest) = digest::chunk(chunk, task.blocks);
-        let mut pieces = Vec::new();
-        if let Some(target) = &self.target {
-            pieces = cut(chunk, blocks, target.shape);
-            pieces = scratch.encode(pieces, target.shape.granule, range.start)?;
-        }
-        Ok(Chunk { digest, read, pieces })
+        let pieces = self.target.as_ref().map_or_else(Vec::new, |target| pieces(chunk, blocks, target.granule));
+        Ok(Chunk { chunk: task.chunk, digest, read: u32::try_from(read).unwrap_or(u32::MAX), pieces })
     }
 
-    fn in_turn(&self, scratch: &mut Scratch, task: &Task, mut chunk: Chunk) -> Result<()> {
+    fn place(&self, task: &Task, mut chunk: Chunk) -> Result<(u64, Chunk)> {
         if let Some(target) = &self.target {
             lock(&target.sink).place(task.range(self.disk.len()).start, &mut chunk.pieces, target.output)?;
-            scratch.write(&chunk.pieces, target.output)?;
         }
         let mut found = lock(&self.found);
-        let (collector, update) = &mut *found;
-        collector.add(task.chunk, chunk.digest);
-        let written: u64 =
-            chunk.pieces.iter().filter(|piece| piece.form != Form::Zero).map(|piece| piece.len as u64).sum();
-        update.done += chunk.read;
-        update.bytes.read += chunk.read;
-        update.bytes.written += written;
-        update.bytes.zero += chunk.read.saturating_sub(written);
-        self.progress.update(update);
-        Ok(())
+        let number = found.add(&chunk, false);
+        self.progress.update(&found.update);
+        Ok((number, chunk))
     }
-}
 
-impl Target<'_> {
-    /// Whether pieces take in blocks that are not read, without being encoded.
-    fn needs_zeros(&self) -> bool {
-        self.shape.granule > BLOCK || self.shape.zeros == Zeros::Plain
-    }
-}
-
-impl Scratch {
-    /// Encodes `pieces` of the chunk that starts at `start` on the disk, if there is an encoder: each granule becomes a piece of
-    /// its own, but for those that are better left as they are.
-    fn encode(&mut self, pieces: Vec<Piece>, granule: u64, start: u64) -> Result<Vec<Piece>> {
-        let Some(encoder) = &mut self.encoder else { return Ok(pieces) };
-        let granule = usize::try_from(granule).unwrap_or(usize::MAX);
-        self.encoded.clear();
-        let mut forms = Vec::new();
-        for piece in pieces {
-            for at in (piece.start..piece.start + piece.len).step_by(granule) {
-                let before = self.encoded.len();
-                let len = granule.min(piece.start + piece.len - at);
-                let whole = &self.chunk[at..at + granule];
-                if encoder.encode(start + at as u64, whole, &mut self.encoded)? {
-                    let stored = u32::try_from(self.encoded.len() - before).unwrap_or(u32::MAX);
-                    forms.push(Piece { start: at, len, form: Form::Encoded(stored), host: 0 });
-                } else {
-                    self.encoded.truncate(before);
-                    join(&mut forms, at..at + len);
-                }
-            }
+    fn write(&self, scratch: &[u8], (number, chunk): (u64, Chunk)) -> Result<()> {
+        let Some(target) = &self.target else { return Ok(()) };
+        for piece in &chunk.pieces {
+            target.output.write_at(&scratch[piece.start..piece.start + piece.len], piece.host)?;
+            target.output.written(piece.host..piece.host + piece.len as u64);
         }
-        Ok(forms)
-    }
-
-    /// Writes what stands for `pieces` where they were placed.
-    fn write(&self, pieces: &[Piece], output: &dyn Output) -> Result<()> {
-        let mut encoded = 0;
-        let mut pending = Pending { bytes: &[], host: 0 };
-        for piece in pieces {
-            match piece.form {
-                Form::Plain => {
-                    pending.flush(output)?;
-                    let bytes = &self.chunk[piece.start..piece.start + piece.len];
-                    Pending { bytes, host: piece.host }.flush(output)?;
-                }
-                Form::Encoded(len) => {
-                    let end = encoded + len as usize;
-                    if pending.bytes.is_empty() || piece.host != pending.host + pending.bytes.len() as u64 {
-                        pending.flush(output)?;
-                        pending = Pending { bytes: &self.encoded[encoded..end], host: piece.host };
-                    } else {
-                        // They follow each other in memory and in the file.
-                        pending.bytes = &self.encoded[encoded - pending.bytes.len()..end];
-                    }
-                    encoded = end;
-                }
-                Form::Zero => {}
-            }
-        }
-        pending.flush(output)
+        target.scribe.map_or(Ok(()), |scribe| scribe.written(number, chunk))
     }
 }
 
-/// Bytes on their way to one place.
-struct Pending<'a> {
-    bytes: &'a [u8],
-    host: u64,
-}
+impl Steps for Pass<'_> {
+    type Task = Task;
+    type Scratch = Vec<u8>;
+    type Done = Chunk;
+    type Ticket = (u64, Chunk);
 
-impl Pending<'_> {
-    fn flush(&mut self, output: &dyn Output) -> Result<()> {
-        let bytes = std::mem::take(&mut self.bytes);
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        output.write_at(bytes, self.host)?;
-        output.written(self.host..self.host + bytes.len() as u64);
-        Ok(())
+    fn scratch(&self) -> Vec<u8> {
+        vec![0; usize::try_from(CHUNK).unwrap_or(0)]
+    }
+
+    fn work(&self, scratch: &mut Vec<u8>, task: &Task) -> Result<Chunk> {
+        self.noticed(self.read(scratch, task))
+    }
+
+    fn in_turn(&self, task: &Task, chunk: Chunk) -> Result<(u64, Chunk)> {
+        self.noticed(self.place(task, chunk))
+    }
+
+    fn after(&self, scratch: &mut Vec<u8>, placed: (u64, Chunk)) -> Result<()> {
+        self.noticed(self.write(scratch, placed))
     }
 }
 
-/// The pieces of `chunk` for `shape`, none encoded. Only `blocks` have anything else than zeros.
-fn cut(chunk: &[u8], blocks: Blocks, shape: Shape) -> Vec<Piece> {
-    let granule = usize::try_from(shape.granule).unwrap_or(usize::MAX);
+/// The granules of `chunk` that are not all zeros, neighbours joined. Only `blocks` have anything else than zeros.
+fn pieces(chunk: &[u8], blocks: Blocks, granule: usize) -> Vec<Piece> {
     let mut pieces: Vec<Piece> = Vec::new();
-    if shape.zeros == Zeros::Plain {
-        join(&mut pieces, 0..chunk.len());
-        return pieces;
-    }
+    let mut add = |start: usize, end: usize| match pieces.last_mut() {
+        Some(last) if start <= last.start + last.len => last.len = end - last.start,
+        _ => pieces.push(Piece { start, len: end - start, host: 0 }),
+    };
     for run in blocks.ranges(chunk.len()) {
-        if shape.granule >= BLOCK {
-            join(&mut pieces, run.start / granule * granule..run.end.next_multiple_of(granule).min(chunk.len()));
+        if granule as u64 >= BLOCK {
+            add(run.start / granule * granule, run.end.next_multiple_of(granule).min(chunk.len()));
             continue;
         }
         for start in run.clone().step_by(granule) {
             let end = (start + granule).min(run.end);
             if !digest::is_zero(&chunk[start..end]) {
-                join(&mut pieces, start..end);
+                add(start, end);
             }
         }
     }
     pieces
-}
-
-/// Adds plain bytes, to the last piece if that is plain and touches them.
-fn join(pieces: &mut Vec<Piece>, bytes: Range<usize>) {
-    match pieces.last_mut() {
-        Some(last) if last.form == Form::Plain && bytes.start <= last.start + last.len => {
-            last.len = bytes.end - last.start;
-        }
-        _ => pieces.push(Piece { start: bytes.start, len: bytes.len(), form: Form::Plain, host: 0 }),
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -317,7 +381,7 @@ mod tests {
         let mut all = Blocks::default();
         (0..u32::try_from(chunk.len().div_ceil(BLOCK as usize)).unwrap()).for_each(|block| all.insert(block));
         let (blocks, _) = digest::chunk(chunk, all);
-        cut(chunk, blocks, Shape::of(granule as u64)).into_iter().map(|piece| (piece.start, piece.len)).collect()
+        pieces(chunk, blocks, granule).into_iter().map(|piece| (piece.start, piece.len)).collect()
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::journal::Sealing;
 use crate::disk::Disk;
 use crate::error::Result;
 
@@ -19,6 +20,19 @@ pub(super) trait Output: Debug + Send + Sync {
     /// Bytes that may still be written to its file system, when that is known.
     fn free_space(&self) -> Result<Option<u64>>;
 
+    /// Bytes of its file system that the file has already, from an earlier run.
+    fn allocated(&self) -> u64 {
+        0
+    }
+
+    /// Where its journal is kept, if a later run can go on with it.
+    fn log(&self) -> Option<&dyn Log> {
+        None
+    }
+
+    /// Says whether the file stays when it is dropped unfinished, for a later run to go on with. At first it does not.
+    fn keep(&self, _keep: bool) {}
+
     /// Stores all of `data`.
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()>;
 
@@ -31,9 +45,37 @@ pub(super) trait Output: Debug + Send + Sync {
     /// Waits until all of it is durable. After a failure nothing that was written can be trusted.
     fn sync(&self) -> Result<()>;
 
+    /// [`Output::sync`] for what is needed to read the data, while others write.
+    fn sync_data(&self) -> Result<()> {
+        self.sync()
+    }
+
     /// The file as a disk to read, not from the page cache as far as that can be had.
     fn reopen(&self) -> Result<Arc<dyn Disk>>;
 
     /// Gives the file its final name, durably, and says which. Replaces a file of that name only if `force`.
     fn publish(&self, force: bool) -> Result<PathBuf>;
+
+    /// What tells the finished file from any other, before and after it gets its name.
+    fn sealing(&self) -> Result<Option<Sealing>> {
+        Ok(None)
+    }
+
+    /// Removes the journal of a file that has its name.
+    fn forget(&self) {}
+}
+
+/// The bytes of a journal.
+pub(super) trait Log: Debug + Send + Sync {
+    /// Reads from `offset`; short only at the end. Gives the number of bytes.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize>;
+
+    /// Stores all of `data`.
+    fn write_at(&self, data: &[u8], offset: u64) -> Result<()>;
+
+    /// Drops what is behind `len`.
+    fn truncate(&self, len: u64) -> Result<()>;
+
+    /// Waits until all of it is durable, and so is the way to find it.
+    fn sync(&self) -> Result<()>;
 }

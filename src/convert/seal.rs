@@ -1,9 +1,8 @@
-//! The output file from its first byte to its name: `NAME.partial`, locked, then renamed.
+//! The output file from its first byte to its name: `NAME.partial` with `NAME.journal`, both locked, then renamed.
 //!
-//! The file is made with mode 0600 less the umask, and keeps it: a disk holds its guest's secrets. A `.partial` that a killed
-//! run left is used again; one that another process is writing, or that is not ours to overwrite, is an error.
+//! The file is made with mode 0600 less the umask, and keeps it: a disk holds its guest's secrets. What an unfinished run left is
+//! gone on with; what another process is writing, or what is not ours to overwrite, is an error.
 
-use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -12,44 +11,69 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{Advice, AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{Advice, AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::output::Output;
+use super::journal::{self, Sealing};
+use super::output::{Log, Output};
 use crate::disk::Disk;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
+use crate::session::Moment;
 use crate::source::FileSource;
 
-/// How often a `.partial` may vanish between two looks before we give up.
-const TRIES: u32 = 16;
+mod claim;
 
-/// An output that has no name yet. Dropped without [`Output::publish`], it is removed.
+use claim::{Place, check_name_is_free, exists, is_same};
+
+/// An output that has no name yet. Dropped without [`Output::publish`], it is removed, unless a later run can go on with it.
 #[derive(Debug)]
 pub(super) struct Partial {
-    dir: OwnedFd,
+    place: Place,
     file: File,
-    /// The final path as the user gave it.
-    path: PathBuf,
-    name: OsString,
-    partial: OsString,
+    journal: JournalFile,
     published: AtomicBool,
+    keep: AtomicBool,
 }
 
 impl Partial {
-    /// Claims `path`: nothing of that name may exist unless `force`, and nobody else may be writing it.
-    pub(super) fn create(path: &Path, force: bool) -> Result<Self> {
-        let name = path
-            .file_name()
-            .ok_or_else(|| Error::new(Kind::Usage, "output.name", "the output is not the name of a file").path(path))?;
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let dir = rustix::fs::openat(CWD, parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|errno| Error::write("cannot open the output's directory", errno.into()).path(parent))?;
-        check_name_is_free(&dir, name, path, force)?;
-        let mut partial = name.to_owned();
-        partial.push(".partial");
-        let file = claim(&dir, &partial).map_err(|error| error.at(format!("{}.partial", path.display())))?;
-        let published = AtomicBool::new(false);
-        Ok(Self { dir, file, path: path.to_owned(), name: name.to_owned(), partial, published })
+    /// Claims `path`: nothing of that name may exist unless `force`, and nobody else may be writing it. With `restart`, what an
+    /// earlier run left is emptied.
+    pub(super) fn create(path: &Path, force: bool, restart: bool) -> Result<Self> {
+        let place = Place::new(path)?;
+        if !place.exists(&place.journal)? {
+            check_name_is_free(&place, force)?;
+        }
+        let (journal, stale) = place.claim(&place.journal)?;
+        let mut journal = JournalFile { file: journal, dir: place.dir_again()?, dir_synced: AtomicBool::new(false) };
+        let claimed = Self::claim_file(&place, &mut journal, force, restart);
+        let file = match claimed {
+            Ok(file) => file,
+            Err(error) => {
+                if !stale {
+                    place.remove(&place.journal, &journal.file);
+                }
+                return Err(error);
+            }
+        };
+        Ok(Self { place, file, journal, published: AtomicBool::new(false), keep: AtomicBool::new(false) })
+    }
+
+    /// The file itself, when its journal is claimed.
+    fn claim_file(place: &Place, journal: &mut JournalFile, force: bool, restart: bool) -> Result<File> {
+        if let Some(sealing) = journal::read_sealing(journal)? {
+            place.take_back(&sealing)?;
+        }
+        check_name_is_free(place, force)?;
+        let (file, stale) = place.claim(&place.partial)?;
+        let empty =
+            |file: &File| file.set_len(0).map_err(|error| Error::write("cannot empty an old unfinished output", error));
+        if restart || !stale {
+            empty(&journal.file)?;
+        }
+        if restart || journal.file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+            empty(&file)?;
+        }
+        Ok(file)
     }
 
     fn failed(&self, what: &str, errno: impl Into<std::io::Error>) -> Error {
@@ -58,30 +82,30 @@ impl Partial {
 
     /// Moves `.partial` to the final name.
     fn rename(&self, force: bool) -> Result<()> {
-        if !is_same(&self.dir, &self.partial, &self.file)? {
+        let Place { dir, name, partial, path, .. } = &self.place;
+        if !is_same(dir, partial, &self.file)? {
             return Err(Error::failed("output.changed", "something else replaced the unfinished output")
-                .at(format!("{}.partial", self.path.display())));
+                .at(format!("{}.partial", path.display())));
         }
-        let no_replace =
-            rustix::fs::renameat_with(&self.dir, &self.partial, &self.dir, &self.name, RenameFlags::NOREPLACE);
+        let no_replace = rustix::fs::renameat_with(dir, partial, dir, name, RenameFlags::NOREPLACE);
         let done = match no_replace {
             Err(Errno::EXIST) if force => {
-                check_name_is_free(&self.dir, &self.name, &self.path, force)?;
-                rustix::fs::renameat(&self.dir, &self.partial, &self.dir, &self.name)
+                check_name_is_free(&self.place, force)?;
+                rustix::fs::renameat(dir, partial, dir, name)
             }
             // The file system cannot do that; a link does not replace either.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if force => {
-                rustix::fs::renameat(&self.dir, &self.partial, &self.dir, &self.name)
+                rustix::fs::renameat(dir, partial, dir, name)
             }
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                rustix::fs::linkat(&self.dir, &self.partial, &self.dir, &self.name, AtFlags::empty())
-                    .and_then(|()| rustix::fs::unlinkat(&self.dir, &self.partial, AtFlags::empty()))
+                rustix::fs::linkat(dir, partial, dir, name, AtFlags::empty())
+                    .and_then(|()| rustix::fs::unlinkat(dir, partial, AtFlags::empty()))
             }
             done => done,
         };
         match done {
             Ok(()) => Ok(()),
-            Err(Errno::EXIST) => Err(exists(&self.path)),
+            Err(Errno::EXIST) => Err(exists(path)),
             Err(errno) => Err(self.failed("cannot rename the finished output", errno)),
         }
     }
@@ -89,7 +113,7 @@ impl Partial {
 
 impl Output for Partial {
     fn name(&self) -> String {
-        self.path.display().to_string()
+        self.place.path.display().to_string()
     }
 
     fn device(&self) -> Option<u64> {
@@ -100,6 +124,18 @@ impl Output for Partial {
         let stat =
             rustix::fs::fstatvfs(&self.file).map_err(|errno| self.failed("cannot ask for the free space", errno))?;
         Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
+    }
+
+    fn allocated(&self) -> u64 {
+        self.file.metadata().map_or(0, |metadata| metadata.blocks().saturating_mul(512))
+    }
+
+    fn log(&self) -> Option<&dyn Log> {
+        Some(&self.journal)
+    }
+
+    fn keep(&self, keep: bool) {
+        self.keep.store(keep, Ordering::Relaxed);
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
@@ -117,123 +153,134 @@ impl Output for Partial {
         self.file.sync_all().map_err(|error| self.failed("cannot make the output durable", error))
     }
 
+    fn sync_data(&self) -> Result<()> {
+        self.file.sync_data().map_err(|error| self.failed("cannot make the output durable", error))
+    }
+
     fn reopen(&self) -> Result<Arc<dyn Disk>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.dir, &self.partial, flags, Mode::empty())
+        let fd = rustix::fs::openat(&self.place.dir, &self.place.partial, flags, Mode::empty())
             .map_err(|errno| self.failed("cannot read the output back", errno))?;
         // A hint: what is durable need not stay in memory, so that the medium is read and not what was meant to be there.
         let _ = rustix::fs::fadvise(&fd, 0, None, Advice::DontNeed);
-        Ok(FileSource::from_fd(fd, format!("{}.partial", self.path.display()))?)
+        Ok(FileSource::from_fd(fd, format!("{}.partial", self.place.path.display()))?)
     }
 
     fn publish(&self, force: bool) -> Result<PathBuf> {
         self.rename(force)?;
         self.published.store(true, Ordering::Relaxed);
-        match rustix::fs::fsync(&self.dir) {
+        let Place { dir, name, partial, path, .. } = &self.place;
+        match rustix::fs::fsync(dir) {
             // Some network file systems have no such operation.
-            Ok(()) | Err(Errno::INVAL) => Ok(self.path.clone()),
+            Ok(()) | Err(Errno::INVAL) => Ok(path.clone()),
             Err(errno) => {
-                if !force {
-                    let _ = rustix::fs::unlinkat(&self.dir, &self.name, AtFlags::empty());
+                if !force && rustix::fs::renameat_with(dir, name, dir, partial, RenameFlags::NOREPLACE).is_ok() {
+                    self.published.store(false, Ordering::Relaxed);
                 }
                 Err(self.failed("cannot make the output's name durable", errno))
             }
         }
     }
+
+    fn sealing(&self) -> Result<Option<Sealing>> {
+        let metadata = self.file.metadata().map_err(|error| self.failed("cannot examine the output", error))?;
+        Ok(Some(claim::sealing(&metadata)))
+    }
+
+    fn forget(&self) {
+        self.place.remove(&self.place.journal, &self.journal.file);
+    }
 }
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // The lock is still held, so what has the name is ours.
-        if !self.published.load(Ordering::Relaxed) && is_same(&self.dir, &self.partial, &self.file).unwrap_or(false) {
-            let _ = rustix::fs::unlinkat(&self.dir, &self.partial, AtFlags::empty());
+        if self.published.load(Ordering::Relaxed) || self.keep.load(Ordering::Relaxed) {
+            return;
         }
+        self.place.remove(&self.place.journal, &self.journal.file);
+        self.place.remove(&self.place.partial, &self.file);
     }
 }
 
-/// Nothing has the name; or, with `force`, nothing but a regular file, which a rename replaces.
-fn check_name_is_free(dir: &OwnedFd, name: &OsStr, path: &Path, force: bool) -> Result<()> {
-    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(Error::write("cannot look for the output", errno.into()).path(path)),
-        Ok(_) if !force => Err(exists(path)),
-        Ok(stat) if file_type(&stat) == FileType::RegularFile => Ok(()),
-        Ok(_) => Err(Error::new(Kind::Exists, "output.type", "the output exists and is not a regular file").path(path)),
+/// `NAME.journal`.
+#[derive(Debug)]
+struct JournalFile {
+    file: File,
+    dir: OwnedFd,
+    /// Whether the names of the output and its journal are durable.
+    dir_synced: AtomicBool,
+}
+
+impl Log for JournalFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
+        let mut read = 0;
+        while read < buf.len() {
+            match self.file.read_at(&mut buf[read..], offset + read as u64) {
+                Ok(0) => break,
+                Ok(more) => read += more,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(journal_failed("cannot read the journal", error)),
+            }
+        }
+        Ok(read)
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
+        self.file.write_all_at(data, offset).map_err(|error| journal_failed("cannot write the journal", error))
+    }
+
+    fn truncate(&self, len: u64) -> Result<()> {
+        self.file.set_len(len).map_err(|error| journal_failed("cannot cut the journal", error))
+    }
+
+    fn sync(&self) -> Result<()> {
+        let failed = |error| journal_failed("cannot make the journal durable", error);
+        self.file.sync_data().map_err(failed)?;
+        if !self.dir_synced.swap(true, Ordering::Relaxed) {
+            match rustix::fs::fsync(&self.dir) {
+                Ok(()) | Err(Errno::INVAL) => {}
+                Err(errno) => return Err(failed(errno.into())),
+            }
+        }
+        Ok(())
     }
 }
 
-fn exists(path: &Path) -> Error {
-    Error::new(Kind::Exists, "output.exists", "the output exists").path(path).hint("give --force to replace it")
+fn journal_failed(what: &str, error: std::io::Error) -> Error {
+    Error::write(what, error)
 }
 
-/// Makes and locks a `.partial`, or takes over one that nobody holds.
-fn claim(dir: &OwnedFd, partial: &OsStr) -> Result<File> {
-    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let failed = |errno: Errno| Error::write("cannot create the output", errno.into());
-    for _ in 0..TRIES {
-        let fresh = rustix::fs::openat(dir, partial, flags | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR);
-        let (fd, stale) = match fresh {
-            Ok(fd) => (fd, false),
-            Err(Errno::EXIST) => match rustix::fs::openat(dir, partial, flags | OFlags::NONBLOCK, Mode::empty()) {
-                Ok(fd) => (fd, true),
-                Err(Errno::NOENT) => continue,
-                Err(_) => return Err(not_ours()),
-            },
-            Err(errno) => return Err(failed(errno)),
-        };
-        let stat = rustix::fs::fstat(&fd).map_err(failed)?;
-        let ours = file_type(&stat) == FileType::RegularFile
-            && stat.st_nlink <= 1
-            && stat.st_uid == rustix::process::geteuid().as_raw();
-        if stale && !ours {
-            return Err(not_ours());
-        }
-        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(locked()),
-            Err(errno) => return Err(failed(errno)),
-        }
-        let file = File::from(fd);
-        // Its holder may have renamed or removed it before we had the lock.
-        if !is_same(dir, partial, &file)? {
-            continue;
-        }
-        if stale {
-            file.set_len(0).map_err(|error| Error::write("cannot empty an old unfinished output", error))?;
-            rustix::fs::fchmod(&file, Mode::RUSR | Mode::WUSR).map_err(failed)?;
-        }
-        return Ok(file);
-    }
-    Err(locked())
+/// The time and seed of the unfinished run that wrote to `path`, if there is one to go on with.
+pub(super) fn moment(path: &Path) -> Option<Moment> {
+    let place = Place::new(path).ok()?;
+    journal::moment(&place.read_journal().ok()??).ok()?
 }
 
-fn locked() -> Error {
-    Error::failed("output.locked", "another process is writing this output").hint("wait for it, or choose another name")
-}
-
-fn not_ours() -> Error {
-    Error::new(Kind::Exists, "output.stale", "a file is in the way that this command did not leave behind")
-        .hint("look at it, and remove it if it is of no use")
-}
-
-/// Whether `name` is still the file that we hold.
-fn is_same(dir: &OwnedFd, name: &OsStr, file: &File) -> Result<bool> {
-    let failed = |errno: Errno| Error::write("cannot examine the output", errno.into());
-    let held = rustix::fs::fstat(file).map_err(failed)?;
-    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(named) => Ok((named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)),
-        Err(Errno::NOENT) => Ok(false),
-        Err(errno) => Err(failed(errno)),
+/// Removes the journal of an output that has its name, unless another process holds it.
+pub(super) fn forget(path: &Path) {
+    if let Ok(place) = Place::new(path)
+        && is_unfinished(path)
+        && let Ok((journal, _)) = place.claim(&place.journal)
+    {
+        place.remove(&place.journal, &journal);
     }
 }
 
-fn file_type(stat: &Stat) -> FileType {
-    FileType::from_raw_mode(stat.st_mode)
+/// Whether `path` is an output that got its name in a run that did not get to its end.
+pub(super) fn is_unfinished(path: &Path) -> bool {
+    let found = || -> Result<bool> {
+        let place = Place::new(path)?;
+        let Some(journal) = place.read_journal()? else { return Ok(false) };
+        Ok(journal::read_sealing(&journal)?.is_some_and(|sealing| place.is_sealed(&sealing)))
+    };
+    found().unwrap_or(false)
 }
 
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use rustix::fs::{CWD, FileType};
 
     use super::*;
 
@@ -248,11 +295,12 @@ mod tests {
     fn the_name_appears_only_when_published() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
-        let partial = Partial::create(&path, false).unwrap();
+        let partial = Partial::create(&path, false, false).unwrap();
         partial.write_at(b"data", 3).unwrap();
         partial.sync().unwrap();
-        assert_eq!(names(dir.path()), ["out.partial"]);
+        assert_eq!(names(dir.path()), ["out.journal", "out.partial"]);
         assert_eq!(partial.publish(false).unwrap(), path);
+        partial.forget();
         drop(partial);
         assert_eq!(names(dir.path()), ["out"]);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o177, 0);
@@ -261,7 +309,7 @@ mod tests {
     #[test]
     fn what_is_dropped_is_removed() {
         let dir = tempfile::tempdir().unwrap();
-        drop(Partial::create(&dir.path().join("out"), false).unwrap());
+        drop(Partial::create(&dir.path().join("out"), false, false).unwrap());
         assert!(names(dir.path()).is_empty());
     }
 
@@ -270,12 +318,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
         std::fs::write(&path, "old").unwrap();
-        let error = Partial::create(&path, false).unwrap_err();
+        let error = Partial::create(&path, false, false).unwrap_err();
         assert_eq!((error.code(), error.kind().exit_code()), ("output.exists", 5));
-        let partial = Partial::create(&path, true).unwrap();
+        let partial = Partial::create(&path, true, false).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 3);
         partial.set_len(9).unwrap();
         partial.publish(true).unwrap();
+        partial.forget();
         assert_eq!((names(dir.path()), std::fs::metadata(&path).unwrap().len()), (vec!["out".to_owned()], 9));
     }
 
@@ -283,7 +332,7 @@ mod tests {
     fn an_output_that_appears_meanwhile_is_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
-        let partial = Partial::create(&path, false).unwrap();
+        let partial = Partial::create(&path, false, false).unwrap();
         std::fs::write(&path, "other").unwrap();
         assert_eq!(partial.publish(false).unwrap_err().code(), "output.exists");
         drop(partial);
@@ -296,20 +345,41 @@ mod tests {
         std::fs::create_dir(dir.path().join("dir")).unwrap();
         symlink("/etc/passwd", dir.path().join("link")).unwrap();
         for name in ["dir", "link"] {
-            assert_eq!(Partial::create(&dir.path().join(name), true).unwrap_err().code(), "output.type");
+            assert_eq!(Partial::create(&dir.path().join(name), true, false).unwrap_err().code(), "output.type");
         }
-        assert_eq!(Partial::create(Path::new("/"), true).unwrap_err().code(), "output.name");
-        assert_eq!(Partial::create(&dir.path().join("absent/out"), true).unwrap_err().code(), "output.write");
+        assert_eq!(Partial::create(Path::new("/"), true, false).unwrap_err().code(), "output.name");
+        assert_eq!(Partial::create(&dir.path().join("absent/out"), true, false).unwrap_err().code(), "output.write");
     }
 
     #[test]
     fn a_second_writer_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
-        let first = Partial::create(&path, false).unwrap();
-        assert_eq!(Partial::create(&path, false).unwrap_err().code(), "output.locked");
+        let first = Partial::create(&path, false, false).unwrap();
+        assert_eq!(Partial::create(&path, false, false).unwrap_err().code(), "output.locked");
         drop(first);
-        assert!(Partial::create(&path, false).is_ok());
+        assert!(Partial::create(&path, false, false).is_ok());
+    }
+
+    #[test]
+    fn what_has_a_journal_stays_when_it_was_said_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        let left = |restart| {
+            let partial = Partial::create(&path, false, restart).unwrap();
+            let found = (partial.file.metadata().unwrap().len(), partial.journal.file.metadata().unwrap().len());
+            partial.write_at(b"data", 0).unwrap();
+            partial.journal.write_at(b"journal", 0).unwrap();
+            partial.keep(true);
+            found
+        };
+        assert_eq!(left(false), (0, 0));
+        assert_eq!(left(false), (4, 7));
+        assert_eq!(left(true), (0, 0));
+        std::fs::remove_file(dir.path().join("out.journal")).unwrap();
+        assert_eq!(left(false), (0, 0), "without a journal nothing is known of it");
+        std::fs::remove_file(dir.path().join("out.partial")).unwrap();
+        assert_eq!(left(false), (0, 0));
     }
 
     #[test]
@@ -317,7 +387,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
         std::fs::write(dir.path().join("out.partial"), "left behind").unwrap();
-        let partial = Partial::create(&path, false).unwrap();
+        let partial = Partial::create(&path, false, false).unwrap();
         assert_eq!(partial.file.metadata().unwrap().len(), 0);
         assert_eq!(partial.file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }
@@ -331,18 +401,23 @@ mod tests {
         std::fs::hard_link(&target, dir.path().join("b.partial")).unwrap();
         std::fs::create_dir(dir.path().join("c.partial")).unwrap();
         rustix::fs::mknodat(CWD, dir.path().join("d.partial"), FileType::Fifo, Mode::RWXU, 0).unwrap();
-        for name in ["a", "b", "c", "d"] {
-            assert_eq!(Partial::create(&dir.path().join(name), true).unwrap_err().code(), "output.stale", "{name}");
+        symlink(&target, dir.path().join("e.journal")).unwrap();
+        for name in ["a", "b", "c", "d", "e"] {
+            assert_eq!(
+                Partial::create(&dir.path().join(name), true, false).unwrap_err().code(),
+                "output.stale",
+                "{name}"
+            );
         }
         assert_eq!(std::fs::metadata(&target).unwrap().len(), 8);
-        assert_eq!(names(dir.path()).len(), 5);
+        assert_eq!(names(dir.path()).len(), 6);
     }
 
     #[test]
     fn a_replaced_partial_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
-        let partial = Partial::create(&path, false).unwrap();
+        let partial = Partial::create(&path, false, false).unwrap();
         std::fs::remove_file(dir.path().join("out.partial")).unwrap();
         std::fs::write(dir.path().join("out.partial"), "another").unwrap();
         assert_eq!(partial.publish(false).unwrap_err().code(), "output.changed");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Prepared;
 use super::plan::{BLOCK, CHUNK, Planner, WINDOW};
-use super::sink::{Order, Sink};
+use super::sink::Sink;
 use crate::disk::Disk;
 use crate::error::{Error, Kind, Result};
 use crate::session::Session;
@@ -19,10 +19,10 @@ pub(super) struct Needs {
     pub(super) file: u64,
 }
 
-/// Walks the map of `source`, and refuses as soon as the data alone does not fit into `free` bytes.
+/// Walks the map of `source`, and refuses as soon as the data alone does not fit into `free` bytes, those that the output has
+/// already included.
 pub(super) fn needs(source: &dyn Disk, sink: &dyn Sink, free: Option<u64>, session: &Session) -> Result<Needs> {
-    let mut planner = Planner::new(source, Order::Disk);
-    let granule = sink.shape().granule;
+    let mut planner = Planner::new(source);
     let (mut read, mut data, mut windows, mut last) = (0_u64, 0_u64, 0_u64, None);
     while let Some(task) = planner.next()? {
         let window = task.chunk / (WINDOW / CHUNK);
@@ -34,7 +34,7 @@ pub(super) fn needs(source: &dyn Disk, sink: &dyn Sink, free: Option<u64>, sessi
         let bytes = task.bytes(source.len());
         read = read.saturating_add(bytes);
         // A cluster is written whole when any block of it has data.
-        data = data.saturating_add(if granule > BLOCK { CHUNK } else { bytes.next_multiple_of(granule) });
+        data = data.saturating_add(if sink.granule() > BLOCK { CHUNK } else { bytes.next_multiple_of(sink.granule()) });
     }
     let file = data.saturating_add(sink.overhead(data, windows));
     check(file, free)?;
@@ -51,7 +51,7 @@ pub fn check_space(outputs: &[Prepared]) -> Result<()> {
         let output = &prepared.job.output;
         if let (Some(device), Some(free)) = (output.device(), output.free_space()?) {
             let sum = sums.entry(device).or_insert((0, free));
-            sum.0 = sum.0.saturating_add(prepared.needs.file);
+            sum.0 = sum.0.saturating_add(prepared.needs.file.saturating_sub(output.allocated()));
         }
     }
     sums.into_values().try_for_each(|(needed, free)| check(needed, Some(free)))

@@ -4,10 +4,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 
+use super::journal::Sealing;
+use super::output::Log;
 use super::*;
 use crate::disk::{Extent, ExtentKind, Fault, Visit, until_it_succeeds};
 use crate::session::{Budget, Policy};
 use crate::testing::{arg, noise, qemu_img};
+
+mod crash;
+mod resume;
 
 const KIB: usize = 1024;
 
@@ -96,17 +101,14 @@ fn session(jobs: usize) -> Arc<Session> {
     Session::new(Budget::new(0), Policy::default(), jobs)
 }
 
-fn qcow2(cluster_size: u64) -> Options {
-    Options { format: Format::Qcow2(Qcow2Options { cluster_size }), ..Options::default() }
-}
-
-fn raw() -> Options {
-    Options { format: Format::Raw(RawOptions::default()), ..Options::default() }
+fn options(format: Format, cluster_size: u64) -> Options {
+    Options { format, cluster_size, ..Options::default() }
 }
 
 /// Every format that is written, with some cluster sizes.
 fn all_options() -> Vec<Options> {
-    vec![qcow2(4 << 10), qcow2(64 << 10), qcow2(2 << 20), raw()]
+    let qcow2 = [4 << 10, 64 << 10, 2 << 20].map(|size| options(Format::Qcow2, size));
+    [&qcow2[..], &[options(Format::Raw, 64 << 10)]].concat()
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -129,28 +131,24 @@ fn convert(model: &Arc<Model>, options: &Options, dir: &Path) -> Outcome {
     assert_eq!(outcome.len, padded as u64);
     let bytes = outcome.bytes;
     assert_eq!(bytes.read + bytes.hole, outcome.len);
-    let cluster = match &options.format {
-        Format::Qcow2(options) => options.cluster_size,
-        Format::Raw(_) => 512,
-    };
-    let large = cluster > plan::BLOCK;
+    let large = options.format == Format::Qcow2 && options.cluster_size > plan::BLOCK;
     assert!(bytes.read == bytes.written + bytes.zero || large && bytes.read < bytes.written + bytes.zero, "{bytes:?}");
     let file_len = std::fs::metadata(&outcome.path).unwrap().len();
     assert_eq!(file_len, outcome.file_len);
-    if options.format == raw().format {
+    if options.format == Format::Raw {
         assert!(bytes_of(&outcome.path).starts_with(&model.bytes));
         assert_eq!(file_len, padded as u64);
     } else {
-        assert_eq!(file_len % cluster, 0);
+        assert_eq!(file_len % options.cluster_size, 0);
     }
     outcome
 }
 
 /// `qemu-img` finds nothing wrong with the image, and the bytes of `model` in it.
-fn qemu_agrees(model: &Model, outcome: &Outcome, format: &Format, dir: &Path) {
+fn qemu_agrees(model: &Model, outcome: &Outcome, format: Format, dir: &Path) {
     let raw = dir.join("raw");
     std::fs::write(&raw, &model.bytes).unwrap();
-    let format = format.name();
+    let format = if format == Format::Raw { "raw" } else { "qcow2" };
     if format == "qcow2" {
         let report = qemu_img(&["check", arg(&outcome.path)]);
         assert!(report.contains("No errors were found"), "{report}");
@@ -173,7 +171,7 @@ proptest! {
         let model = Model::new(&parts);
         let options = &all_options()[which];
         let outcome = convert(&model, options, dir.path());
-        qemu_agrees(&model, &outcome, &options.format, dir.path());
+        qemu_agrees(&model, &outcome, options.format, dir.path());
     }
 }
 
@@ -185,7 +183,7 @@ fn odd_sizes() {
         for options in all_options() {
             let dir = tempfile::tempdir().unwrap();
             let outcome = convert(&model, &options, dir.path());
-            qemu_agrees(&model, &outcome, &options.format, dir.path());
+            qemu_agrees(&model, &outcome, options.format, dir.path());
         }
     }
 }
@@ -231,7 +229,13 @@ fn zeros_take_no_space() {
     let outcome = convert(&model, &Options::default(), dir.path());
     assert_eq!(
         outcome.bytes,
-        Bytes { read: (20 << 20) + 65_536, written: 65_536, zero: 20 << 20, hole: (9 << 20) - 65_536 + 512 }
+        Bytes {
+            read: (20 << 20) + 65_536,
+            written: 65_536,
+            zero: 20 << 20,
+            hole: (9 << 20) - 65_536 + 512,
+            resumed: 0
+        }
     );
     assert_eq!(outcome.file_len, 6 * 65_536, "header, L1, data, L2, refcount table, refcount block");
 }
@@ -248,12 +252,12 @@ fn a_disk_without_bytes_is_refused() {
 fn impossible_cluster_sizes_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     for size in [0, 512, 2048, 5000, 4 << 20, u64::MAX] {
-        let error =
-            run(checked(&Model::noise(9)), &dir.path().join("out"), &qcow2(size), &session(1), &()).unwrap_err();
+        let options = options(Format::Qcow2, size);
+        let error = run(checked(&Model::noise(9)), &dir.path().join("out"), &options, &session(1), &()).unwrap_err();
         assert_eq!((error.code(), error.kind().exit_code()), ("convert.cluster", 2));
     }
     let huge: Arc<dyn Disk> = Checked::wrap(Zero { len: 64 << 40 });
-    let small = qcow2(4 << 10);
+    let small = options(Format::Qcow2, 4 << 10);
     let error = run(huge, &dir.path().join("out"), &small, &session(1), &()).unwrap_err();
     assert_eq!(error.code(), "convert.cluster");
     assert!(names(dir.path()).is_empty());
@@ -304,7 +308,7 @@ impl Disk for Dots {
 #[test]
 fn a_huge_sparse_disk_stays_small() {
     let dir = tempfile::tempdir().unwrap();
-    for (options, name) in [(qcow2(64 << 10), "qcow2"), (raw(), "raw")] {
+    for (options, name) in [(options(Format::Qcow2, 64 << 10), "qcow2"), (options(Format::Raw, 0), "raw")] {
         let disk: Arc<dyn Disk> = Checked::wrap(Dots { len: 1 << 40, every: 50 << 30 });
         let outcome = run(disk, &dir.path().join(name), &options, &session(2), &()).unwrap();
         assert_eq!(outcome.bytes.read, 21 * 65_536);
@@ -325,9 +329,16 @@ fn every_failure_of_the_source_is_an_error() {
             let source: Arc<dyn Disk> = Checked::wrap(Fault::nth(checked(&model), Arc::clone(calls), n));
             run(source, &path, &Options::default(), &session(2), &()).map(|_| std::fs::remove_file(&path).unwrap())
         },
-        |_| assert!(names(dir.path()).is_empty()),
+        |_| left_nothing_or_all(dir.path()),
     );
     assert!(calls.unwrap() >= 4);
+}
+
+/// An unfinished output has its journal, and nothing has the final name; both are removed.
+fn left_nothing_or_all(dir: &Path) {
+    let names = names(dir);
+    assert!(names.is_empty() || names == ["out.journal", "out.partial"], "{names:?}");
+    names.iter().for_each(|name| std::fs::remove_file(dir.join(name)).unwrap());
 }
 
 /// What to do to the calls of an output.
@@ -335,6 +346,8 @@ fn every_failure_of_the_source_is_an_error() {
 enum Mischief {
     /// Fails call number n.
     Fail(u64),
+    /// Fails sync number n, counting syncs only.
+    FailSync(u64),
     /// Changes one byte of write number n.
     Flip(u64),
     /// Leaves write number n out.
@@ -357,6 +370,9 @@ struct Mischievous {
 
 impl Mischievous {
     fn call(&self) -> Result<u64> {
+        if matches!(self.mischief, Mischief::FailSync(_)) {
+            return Ok(u64::MAX);
+        }
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         if self.mischief == Mischief::Fail(call) {
             return Err(Error::write("injected", std::io::ErrorKind::StorageFull.into()));
@@ -372,6 +388,23 @@ impl Output for Mischievous {
 
     fn device(&self) -> Option<u64> {
         self.partial.device()
+    }
+
+    fn log(&self) -> Option<&dyn Log> {
+        Some(self)
+    }
+
+    fn keep(&self, keep: bool) {
+        self.partial.keep(keep);
+    }
+
+    fn sealing(&self) -> Result<Option<Sealing>> {
+        self.call()?;
+        self.partial.sealing()
+    }
+
+    fn forget(&self) {
+        self.partial.forget();
     }
 
     fn free_space(&self) -> Result<Option<u64>> {
@@ -410,6 +443,11 @@ impl Output for Mischievous {
     }
 
     fn sync(&self) -> Result<()> {
+        if let Mischief::FailSync(n) = self.mischief
+            && self.calls.fetch_add(1, Ordering::Relaxed) == n
+        {
+            return Err(Error::write("injected", std::io::ErrorKind::Other.into()));
+        }
         // No test pulls the plug, and hundreds of these would be slow.
         self.call().map(|_| ())
     }
@@ -425,6 +463,33 @@ impl Output for Mischievous {
     }
 }
 
+impl Log for Mischievous {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
+        self.call()?;
+        self.journal().read_at(buf, offset)
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
+        self.call()?;
+        self.journal().write_at(data, offset)
+    }
+
+    fn truncate(&self, len: u64) -> Result<()> {
+        self.call()?;
+        self.journal().truncate(len)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.call().map(|_| ())
+    }
+}
+
+impl Mischievous {
+    fn journal(&self) -> &dyn Log {
+        self.partial.log().unwrap()
+    }
+}
+
 /// A conversion on one thread, so that calls come in order, with `mischief`.
 fn with_mischief(
     model: &Arc<Model>,
@@ -433,10 +498,10 @@ fn with_mischief(
     mischief: Mischief,
     calls: &Arc<AtomicU64>,
 ) -> Result<Outcome> {
-    let partial = Partial::create(path, false)?;
+    let partial = Partial::create(path, false, false)?;
     let output = Mischievous { partial, mischief, calls: Arc::clone(calls), last: Mutex::default() };
     let session = Session::new(Budget::new(0), Policy::default(), 1);
-    let prepared = prepare_output(checked(model), Arc::new(output), options, &session, &())?;
+    let prepared = prepare_output((checked(model), Arc::new(output)), options, Interval::default(), &session, &())?;
     prepared.copy(&())?.verify(&())?.seal(&())
 }
 
@@ -455,7 +520,7 @@ fn every_failure_of_the_output_is_an_error() {
                 .inspect_err(|error| assert_eq!(error.kind(), Kind::NoSpace))
                 .map(|_| std::fs::remove_file(&path).unwrap())
         };
-        let calls = until_it_succeeds(200, attempt, |_| assert!(names(dir.path()).is_empty()));
+        let calls = until_it_succeeds(300, attempt, |_| left_nothing_or_all(dir.path()));
         assert!(calls.unwrap() >= 8, "{options:?}");
     }
 }
@@ -494,12 +559,16 @@ fn wrong_bytes_are_caught() {
 #[test]
 fn a_mismatch_says_where() {
     let dir = tempfile::tempdir().unwrap();
-    let calls = Arc::default();
-    // Calls: free space, length, then the data of chunk 0, 1, …
-    let error =
-        with_mischief(&Model::noise(9 << 20), &dir.path().join("out"), &raw(), Mischief::Flip(4), &calls).unwrap_err();
+    let (raw, path) = (options(Format::Raw, 0), dir.path().join("out"));
+    let flipped = (0..).filter_map(|n| {
+        let done = with_mischief(&Model::noise(9 << 20), &path, &raw, Mischief::Flip(n), &Arc::default());
+        done.map(|_| std::fs::remove_file(&path).unwrap()).err()
+    });
+    let error = flipped.take(3).last().unwrap();
     assert_eq!((error.code(), error.kind().exit_code()), ("verify.mismatch", 6));
-    assert!(error.to_string().contains("offset 0x400000: found different bytes up to 0x400001"), "{error}");
+    let places = (0..5_u64).map(|chunk| chunk * plan::CHUNK);
+    let mut messages = places.map(|at| format!("offset {at:#x}: found different bytes up to {:#x}", at + 1));
+    assert!(messages.any(|message| error.to_string().contains(&message)), "{error}");
 }
 
 #[test]
@@ -509,7 +578,7 @@ fn too_little_space_is_said_before_the_first_byte() {
     let path = dir.path().join("out");
     for options in all_options() {
         let error = with_mischief(&Model::noise(9 << 20), &path, &options, Mischief::Room(9 << 20), &calls);
-        if options.format == raw().format {
+        if options.format == Format::Raw {
             error.unwrap();
         } else {
             let error = error.unwrap_err();
@@ -521,11 +590,12 @@ fn too_little_space_is_said_before_the_first_byte() {
 #[test]
 fn a_map_without_end_does_not_hold_up_the_space_check() {
     let dir = tempfile::tempdir().unwrap();
-    let partial = Partial::create(&dir.path().join("out"), false).unwrap();
+    let partial = Partial::create(&dir.path().join("out"), false, false).unwrap();
     let output =
         Mischievous { partial, mischief: Mischief::Room(1 << 30), calls: Arc::default(), last: Mutex::default() };
     let disk: Arc<dyn Disk> = Checked::wrap(Dots { len: 1 << 50, every: 1 << 20 });
-    let error = prepare_output(disk, Arc::new(output), &Options::default(), &session(1), &()).unwrap_err();
+    let error = prepare_output((disk, Arc::new(output)), &Options::default(), Interval::default(), &session(1), &())
+        .unwrap_err();
     assert_eq!(error.code(), "output.space");
 }
 
@@ -554,11 +624,12 @@ fn several_outputs_must_fit_together() {
     let dir = tempfile::tempdir().unwrap();
     let prepared: Vec<Prepared> = (0..2)
         .map(|n| {
-            let partial = Partial::create(&dir.path().join(format!("{n}")), false).unwrap();
+            let partial = Partial::create(&dir.path().join(format!("{n}")), false, false).unwrap();
             let mischief = Mischief::Room(15 << 20);
             let output = Mischievous { partial, mischief, calls: Arc::default(), last: Mutex::default() };
             let source = checked(&Model::noise(9 << 20));
-            prepare_output(source, Arc::new(output), &Options::default(), &session(1), &()).unwrap()
+            prepare_output((source, Arc::new(output)), &Options::default(), Interval::default(), &session(1), &())
+                .unwrap()
         })
         .collect();
     assert!(check_space(&prepared[..1]).is_ok());
@@ -610,7 +681,7 @@ fn progress_tells_every_phase_and_ends_at_the_total() {
 }
 
 #[test]
-fn whenever_it_is_cancelled_nothing_is_left() {
+fn whenever_it_is_cancelled_it_can_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let mut finished = false;
     for at in 0.. {
@@ -619,7 +690,7 @@ fn whenever_it_is_cancelled_nothing_is_left() {
         match run(checked(&several_chunks()), &dir.path().join("out"), &Options::default(), &session, &watch) {
             Err(error) => {
                 assert_eq!((error.kind(), error.kind().exit_code()), (Kind::Interrupted, 7));
-                assert!(names(dir.path()).is_empty());
+                left_nothing_or_all(dir.path());
             }
             Ok(_) => {
                 finished = true;
@@ -659,28 +730,9 @@ fn several_outputs_are_sealed_after_all_are_verified() {
             prepared.copy(&()).unwrap().verify(&()).unwrap()
         })
         .collect();
-    assert!(names(dir.path()).iter().all(|name| name.ends_with(".partial")));
+    assert!(names(dir.path()).iter().all(|name| name.ends_with(".partial") || name.ends_with(".journal")));
     verified.into_iter().for_each(|verified| {
         verified.seal(&()).unwrap();
     });
     assert_eq!(names(dir.path()), ["disk0", "disk1", "disk2"]);
-}
-
-#[test]
-fn disks_grow_and_are_never_cut() {
-    let dir = tempfile::tempdir().unwrap();
-    let model = Model::noise(100_000);
-    for options in all_options() {
-        let options = Options { size: Some(5 << 20), force: true, ..options };
-        let outcome = run(checked(&model), &dir.path().join("out"), &options, &session(2), &()).unwrap();
-        assert_eq!((outcome.len, outcome.verification), (5 << 20, Verification::Passed));
-        let mut grown = (*model).clone();
-        grown.bytes.resize(5 << 20, 0);
-        qemu_agrees(&grown, &outcome, &options.format, dir.path());
-    }
-    for size in [0, 512, 99_840, (1 << 20) + 1, u64::MAX - 511] {
-        let options = Options { size: Some(size), ..Options::default() };
-        let error = run(checked(&model), &dir.path().join("other"), &options, &session(1), &()).unwrap_err();
-        assert_eq!((error.code(), error.kind().exit_code()), ("convert.size", 2));
-    }
 }

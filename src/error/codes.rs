@@ -34,11 +34,6 @@ pub const CODES: &[(&str, &str)] = &[
         "convert.empty",
         "The disk has no bytes, so there is nothing to convert. The export that made it probably failed.",
     ),
-    ("convert.format", "There is no such format to write. `hyper2kvm help convert` lists the formats that --to takes."),
-    (
-        "convert.size",
-        "The disk cannot get the size that was asked for. It can grow to any number of whole sectors, up to 64 PiB; it is never cut, since what is at its end may be needed: shrink the file systems and partitions in the guest first, and copy what is left with other means.",
-    ),
     (
         "convert.thread",
         "A worker thread could not be started, or it stopped in an unexpected way. The latter is a bug in hyper2kvm, please report it.",
@@ -224,10 +219,13 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "output.full",
-        "The file system of the output has no room left. Nothing appears under the final name; free some space or choose another directory, then run the same command again.",
+        "The file system of the output has no room left. Nothing appears under the final name; free some space and run the same command again, which goes on where this one ended.",
     ),
     ("output.json", "A result could not be turned into JSON. This is a bug; please report it with the command."),
-    ("output.locked", "Another process holds the lock on this output's .partial file: it is being written right now."),
+    (
+        "output.locked",
+        "Another process, which the message names when it can be known, holds the lock on this output's .partial or .journal file: it is being written right now.",
+    ),
     ("output.name", "The output must be the name of a file, not a directory or a path that ends in .."),
     (
         "output.space",
@@ -235,7 +233,7 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "output.stale",
-        "A file named like the output with .partial behind it is in the way: a link, another user's file, or no regular file. It was not made by an earlier run of this command, so it is not overwritten.",
+        "A file named like the output with .partial or .journal behind it is in the way: a link, another user's file, or no regular file. It was not made by an earlier run of this command, so it is not overwritten.",
     ),
     ("output.type", "What has the output's name is not a regular file. It is not replaced, not even with --force."),
     ("output.write", "The operating system refused a write to the output. The cause says why."),
@@ -327,6 +325,14 @@ pub const CODES: &[(&str, &str)] = &[
     (
         "reference.refused",
         "The image names a file outside of its own directory. An image may come from anyone, so it opens nothing of this host by itself; allow the place with --allow-dir DIR or --map-path OLD=NEW if you trust it.",
+    ),
+    (
+        "resume.changed",
+        "A .partial and .journal that an unfinished run left are in the way, and cannot be gone on with: the source, the options or the program are not the same. Run the command as it was, or add --restart, which discards what was done.",
+    ),
+    (
+        "resume.journal",
+        "The journal of an unfinished run says that data lies where this program would not put it. Begin again with --restart.",
     ),
     (
         "serve.open",

@@ -38,15 +38,23 @@ impl Staged {
         Ok(staged)
     }
 
-    /// Gives the file its name, durably; `force` replaces what has it.
+    /// Gives the file its name, durably; `force` replaces what has it. A file that is the same already has done so before, in
+    /// a run that this one goes on with.
     pub fn publish(mut self, force: bool) -> Result<()> {
-        let flags = if force { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
+        let replace = force || self.is_there();
+        let flags = if replace { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
         rustix::fs::renameat_with(CWD, &self.partial, CWD, &self.path, flags).map_err(|errno| match errno {
             rustix::io::Errno::EXIST => exists(&self.path),
             other => Error::write("renaming", other.into()).path(&self.path),
         })?;
         self.published = true;
         sync_dir(&self.path)
+    }
+
+    /// Whether a file of the same bytes has the name.
+    fn is_there(&self) -> bool {
+        let is_file = std::fs::symlink_metadata(&self.path).is_ok_and(|metadata| metadata.is_file());
+        is_file && same_bytes(&self.path, &self.partial).unwrap_or(false)
     }
 }
 
@@ -56,6 +64,12 @@ impl Drop for Staged {
             let _ = std::fs::remove_file(&self.partial);
         }
     }
+}
+
+/// Whether two small files have the same bytes.
+#[allow(clippy::disallowed_methods, reason = "reads back what this program writes")]
+fn same_bytes(a: &Path, b: &Path) -> std::io::Result<bool> {
+    Ok(std::fs::metadata(a)?.len() == std::fs::metadata(b)?.len() && std::fs::read(a)? == std::fs::read(b)?)
 }
 
 /// Fails when `path` exists and replacing it was not allowed. Looks at the name itself, not at what a link points to.
@@ -89,6 +103,7 @@ mod tests {
         assert_eq!(again.code(), "output.exists");
         assert!(must_not_exist(&path, false).is_err());
         assert!(must_not_exist(&path, true).is_ok());
+        Staged::write(&path, b"two").unwrap().publish(false).unwrap();
         Staged::write(&path, b"three").unwrap().publish(true).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 5);
     }

@@ -14,7 +14,7 @@ use super::{digests_json, finish_digests, guest, naming, source};
 use crate::chain::{Opened, OpenedDisk};
 use crate::container::digests::Verified;
 use crate::container::ovf::{self, Ovf};
-use crate::convert::{self, Options, Outcome, Progress};
+use crate::convert::{self, Named, Options, Outcome, Progress, Unfinished};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::fix::{self, Plan};
@@ -37,6 +37,8 @@ pub struct Request {
     pub name: Option<String>,
     /// Replace existing results.
     pub force: bool,
+    /// Discard what an unfinished run left, instead of going on with it.
+    pub restart: bool,
     /// Copy the free space of the guest's file systems too.
     pub keep_free_space: bool,
     /// Read the output back and compare.
@@ -98,38 +100,46 @@ impl Planned {
     }
 }
 
-/// Opens the sources as the disks of one machine and looks inside.
-pub fn look(
-    sources: &[String],
-    chosen: &[String],
-    format: Option<&str>,
-    session: &Arc<Session>,
-    spill_dir: Option<&Path>,
-) -> Result<(Vec<Opened>, Vec<OpenedDisk>, Guest)> {
-    let mut opened: Vec<Opened> =
-        sources.iter().map(|name| source::open_one(name, None, format, session)).collect::<Result<_>>()?;
-    let disks: Vec<OpenedDisk> = opened.iter_mut().flat_map(|source| std::mem::take(&mut source.disks)).collect();
-    let disks = guest::select(disks, chosen)?;
-    let described = opened.first().and_then(|source| source.machine.as_ref());
-    let guest = Guest::open(&disks, described, session, spill_dir)?;
-    Ok((opened, disks, guest))
+/// The disks of one machine, opened.
+#[derive(Debug)]
+pub struct Machine {
+    /// What was opened.
+    pub sources: Vec<Opened>,
+    /// The machine's disks.
+    pub disks: Vec<OpenedDisk>,
 }
 
-/// Looks inside a machine and plans what it needs.
-pub fn plan(
-    sources: &[String],
-    chosen: &[String],
-    format: Option<&str>,
-    session: &Arc<Session>,
-    spill_dir: Option<&Path>,
-) -> Result<Planned> {
-    let start = Instant::now();
-    let (sources, disks, guest) = look(sources, chosen, format, session, spill_dir)?;
-    let looked = start.elapsed();
-    let start = Instant::now();
-    let System { root, facts } = guest.system()?;
-    let plan = fix::plan(facts, &guest.machine, root)?;
-    Ok(Planned { sources, disks, guest, plan, times: (looked, start.elapsed()) })
+impl Machine {
+    /// Opens `sources` as the disks of one machine; `chosen` says which of them.
+    pub fn open(sources: &[String], chosen: &[String], format: Option<&str>, session: &Arc<Session>) -> Result<Self> {
+        let mut sources: Vec<Opened> =
+            sources.iter().map(|name| source::open_one(name, None, format, session)).collect::<Result<_>>()?;
+        let disks: Vec<OpenedDisk> = sources.iter_mut().flat_map(|source| std::mem::take(&mut source.disks)).collect();
+        Ok(Self { disks: guest::select(disks, chosen)?, sources })
+    }
+
+    /// The machine as its container describes it.
+    #[must_use]
+    pub fn described(&self) -> Option<&Ovf> {
+        self.sources.first().and_then(|source| source.machine.as_ref())
+    }
+
+    /// Looks inside.
+    pub fn look(&self, session: &Arc<Session>, spill_dir: Option<&Path>) -> Result<Guest> {
+        Guest::open(&self.disks, self.described(), session, spill_dir)
+    }
+
+    /// Looks inside and plans what the machine needs.
+    pub fn plan(self, session: &Arc<Session>, spill_dir: Option<&Path>) -> Result<Planned> {
+        let start = Instant::now();
+        let guest = self.look(session, spill_dir)?;
+        let looked = start.elapsed();
+        let start = Instant::now();
+        let System { root, facts } = guest.system()?;
+        let plan = fix::plan(facts, &guest.machine, root)?;
+        let Self { sources, disks } = self;
+        Ok(Planned { sources, disks, guest, plan, times: (looked, start.elapsed()) })
+    }
 }
 
 /// Runs the whole pipeline. Nothing has its final name before every disk is verified; the report is written last.
@@ -137,9 +147,10 @@ pub fn run(request: &Request, session: &Arc<Session>, progress: &dyn Progress) -
     let start = Instant::now();
     std::fs::create_dir_all(&request.output)
         .map_err(|e| Error::write("making the output directory", e).path(&request.output))?;
-    let planned = plan(&request.sources, &request.disks, request.format.as_deref(), session, Some(&request.output))?;
-    let names = Names::new(request, &planned);
-    names.must_be_free(request.force)?;
+    let machine = Machine::open(&request.sources, &request.disks, request.format.as_deref(), session)?;
+    let names = Names::new(request, &machine);
+    names.claim(request, session)?;
+    let planned = machine.plan(session, Some(&request.output))?;
 
     let fixing = Instant::now();
     let system = planned.guest.system()?;
@@ -152,14 +163,18 @@ pub fn run(request: &Request, session: &Arc<Session>, progress: &dyn Progress) -
     let (verified, digests) = convert_all(&final_disks, &names, request, &planned.sources, session, progress)?;
     let xml = domain(request, &planned, &names, session).to_xml()?;
     let xml = Staged::write(&names.xml, xml.as_bytes())?;
-    let sealed = seal_all(verified, progress)?;
+    let named: Vec<Named> = verified.into_iter().map(|output| output.name(progress)).collect::<Result<_>>()?;
     xml.publish(request.force)?;
+    let sealed: Vec<Outcome> = named.iter().map(|output| output.outcome().clone()).collect();
 
     let done = Done { outcomes: &sealed, applied: &applied, digests: &digests, fixed, total: start.elapsed() };
     let json = report(request, &planned, &names, &done, session).to_json();
     let pretty = serde_json::to_vec_pretty(&json)
         .map_err(|e| Error::failed("output.json", "the report cannot be shown as JSON").because(e))?;
     Staged::write(&names.report, &pretty)?.publish(request.force)?;
+    for output in named {
+        let _ = output.commit();
+    }
     Ok(Migrated { outcomes: sealed, xml: names.xml, report: names.report, plan: planned.plan, json })
 }
 
@@ -172,23 +187,28 @@ fn convert_all(
     session: &Arc<Session>,
     progress: &dyn Progress,
 ) -> Result<(Vec<convert::Verified>, Vec<Verified>)> {
-    let options =
-        Options { verify: request.verify, force: request.force, rate_limit: request.rate_limit, ..Options::default() };
+    let options = Options {
+        verify: request.verify,
+        force: request.force,
+        restart: request.restart,
+        rate_limit: request.rate_limit,
+        ..Options::default()
+    };
     let mut prepared = Vec::new();
     for (disk, path) in disks.iter().zip(&names.disks) {
         prepared.push(convert::prepare(Arc::clone(disk), path, &options, session, progress)?);
     }
-    let mut copied = Vec::new();
-    for output in prepared {
-        copied.push(output.copy(progress)?);
-    }
-    let digests: Vec<Vec<Verified>> = sources.iter().map(finish_digests).collect::<Result<_>>()?;
-    let verified = copied.into_iter().map(|output| output.verify(progress)).collect::<Result<_>>()?;
-    Ok((verified, digests.concat()))
-}
-
-fn seal_all(verified: Vec<convert::Verified>, progress: &dyn Progress) -> Result<Vec<Outcome>> {
-    verified.into_iter().map(|output| output.seal(progress)).collect()
+    let unfinished: Vec<Unfinished> = prepared.iter().map(convert::Prepared::unfinished).collect();
+    let convert = || {
+        let mut copied = Vec::new();
+        for output in prepared {
+            copied.push(output.copy(progress)?);
+        }
+        let digests: Vec<Vec<Verified>> = sources.iter().map(finish_digests).collect::<Result<_>>()?;
+        let verified = copied.into_iter().map(|output| output.verify(progress)).collect::<Result<_>>()?;
+        Ok((verified, digests.concat()))
+    };
+    convert().inspect_err(|error| unfinished.iter().for_each(|output| output.give_up(error)))
 }
 
 /// Names of what is written.
@@ -201,13 +221,13 @@ struct Names {
 }
 
 impl Names {
-    fn new(request: &Request, planned: &Planned) -> Self {
-        let described = planned.described().map(|machine| machine.name.clone()).filter(|name| !name.is_empty());
-        let by_file = planned.sources.first().and_then(|source| source.path.file_stem());
+    fn new(request: &Request, machine: &Machine) -> Self {
+        let described = machine.described().map(|machine| machine.name.clone()).filter(|name| !name.is_empty());
+        let by_file = machine.sources.first().and_then(|source| source.path.file_stem());
         let by_file = by_file.map(|stem| stem.to_string_lossy().into_owned());
         let name = request.name.clone().or(described).or(by_file).unwrap_or_default();
         let stem = naming::file_stem(&name);
-        let count = planned.disks.len();
+        let count = machine.disks.len();
         let disk = |index| request.output.join(naming::disk_file(&stem, index, count, "qcow2"));
         Self {
             disks: (0..count).map(disk).collect(),
@@ -217,9 +237,22 @@ impl Names {
         }
     }
 
-    fn must_be_free(&self, force: bool) -> Result<()> {
-        let mut all = self.disks.iter().chain([&self.xml, &self.report]);
-        all.try_for_each(|path| files::must_not_exist(path, force))
+    /// Finds the names free, or taken by a run that died before its report was written, which this one goes on with.
+    fn claim(&self, request: &Request, session: &Session) -> Result<()> {
+        let reported = self.report.exists();
+        if reported {
+            // The report is the commit mark: that run only did not get to tidy up.
+            self.disks.iter().for_each(|disk| convert::forget(disk));
+        } else if !request.restart {
+            convert::resume(&self.disks, session);
+        }
+        let unfinished: Vec<bool> = self.disks.iter().map(|disk| convert::is_unfinished(disk)).collect();
+        files::must_not_exist(&self.report, request.force)?;
+        if !unfinished.contains(&true) {
+            files::must_not_exist(&self.xml, request.force)?;
+        }
+        let others = self.disks.iter().zip(unfinished).filter(|(_, unfinished)| !unfinished);
+        others.into_iter().try_for_each(|(disk, _)| files::must_not_exist(disk, request.force))
     }
 }
 
@@ -339,5 +372,6 @@ fn outcome_json(outcome: &Outcome) -> Value {
         "written": outcome.bytes.written,
         "zero": outcome.bytes.zero,
         "hole": outcome.bytes.hole,
+        "resumed": outcome.bytes.resumed,
     })
 }

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use serde_json::json;
 
 use super::Context;
-use crate::cli::args::{ConvertArgs, Switch};
+use crate::cli::args::{ConvertArgs, Switch, Target};
 use crate::cli::progress::Shown;
 use crate::cli::signals;
 use crate::cli::size::Size;
@@ -17,6 +17,9 @@ use crate::pipeline::{self, guest, source};
 pub(super) fn run(args: &ConvertArgs, context: &Context) -> Result<()> {
     let from = &args.source;
     signals::cancel_on_signal(&context.session, || ())?;
+    if !args.restart {
+        convert::resume(std::slice::from_ref(&args.dst), &context.session);
+    }
     let single =
         source::open_disk(&from.src, from.disk.as_deref(), context.global.format.as_deref(), &context.session)?;
     let mut disk = single.disk.disk();
@@ -24,11 +27,12 @@ pub(super) fn run(args: &ConvertArgs, context: &Context) -> Result<()> {
         disk = guest::without_free_space(&single.disk, &context.session)?;
     }
     let options = Options {
-        format: format(args)?,
-        size: args.size.map(|size| size.0),
+        format: format(args),
         verify: context.global.verify == Switch::On,
         force: args.force,
+        restart: args.restart,
         rate_limit: context.global.rate_limit.and_then(|rate| NonZeroU64::new(rate.0)),
+        ..Options::default()
     };
     if context.global.dry_run {
         return dry_run(&*disk, args, context);
@@ -36,8 +40,9 @@ pub(super) fn run(args: &ConvertArgs, context: &Context) -> Result<()> {
     context.session.begin_streaming();
     let shown = Shown::new(&context.global);
     let prepared = convert::prepare(disk, &args.dst, &options, &context.session, &shown)?;
+    let unfinished = prepared.unfinished();
     let copied = prepared.copy(&shown)?;
-    let digests = pipeline::finish_digests(&single.opened)?;
+    let digests = pipeline::finish_digests(&single.opened).inspect_err(|error| unfinished.give_up(error))?;
     let outcome = copied.verify(&shown)?.seal(&shown)?;
     drop(shown);
     let json = json!({
@@ -48,10 +53,14 @@ pub(super) fn run(args: &ConvertArgs, context: &Context) -> Result<()> {
     context.output.result(&json, &outcome_text(&outcome))
 }
 
-fn format(args: &ConvertArgs) -> Result<Format> {
-    match &args.to {
-        Some(name) => Format::by_name(name),
-        None => Ok(Format::by_suffix(&args.dst).unwrap_or_default()),
+fn format(args: &ConvertArgs) -> Format {
+    let by_suffix = match args.dst.extension().and_then(|suffix| suffix.to_str()) {
+        Some("raw" | "img") => Target::Raw,
+        _ => Target::Qcow2,
+    };
+    match args.to.unwrap_or(by_suffix) {
+        Target::Qcow2 => Format::Qcow2,
+        Target::Raw => Format::Raw,
     }
 }
 
@@ -74,6 +83,7 @@ pub(super) fn outcome_json(outcome: &Outcome) -> serde_json::Value {
             "written": outcome.bytes.written,
             "zero": outcome.bytes.zero,
             "hole": outcome.bytes.hole,
+            "resumed": outcome.bytes.resumed,
         },
         "digest": format!("blake3:{}", outcome.digest),
         "verified": outcome.verification == Verification::Passed,
@@ -93,8 +103,12 @@ pub(super) fn outcome_text(outcome: &Outcome) -> String {
         Verification::Passed => "verified",
         Verification::Off => "not verified",
     };
+    let resumed = match outcome.bytes.resumed {
+        0 => String::new(),
+        resumed => format!(" {} done before,", Size(resumed)),
+    };
     format!(
-        "{}: {} virtual, {} on disk; {} copied, {} zero, {} skipped; {verified}, blake3 {}",
+        "{}: {} virtual, {} on disk;{resumed} {} copied, {} zero, {} skipped; {verified}, blake3 {}",
         crate::error::escape(&outcome.path.display().to_string()),
         Size(outcome.len),
         Size(outcome.file_len),

@@ -8,11 +8,13 @@ use crate::cli::output::table;
 use crate::cli::size::Size;
 use crate::error::{Result, escape};
 use crate::pipeline::guest::{Guest, System};
-use crate::pipeline::migrate;
+use crate::pipeline::migrate::Machine;
 use crate::volume::Table;
 
 pub(super) fn run(args: &GuestArgs, context: &Context) -> Result<()> {
-    let (_, _, guest) = migrate::look(&args.src, &args.disk, context.global.format.as_deref(), &context.session, None)?;
+    let format = context.global.format.as_deref();
+    let machine = Machine::open(&args.src, &args.disk, format, &context.session)?;
+    let guest = machine.look(&context.session, None)?;
     context.output.result(&json_of(args, &guest), &text_of(&guest, context))
 }
 

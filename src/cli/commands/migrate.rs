@@ -24,6 +24,7 @@ pub(super) fn run(args: &MigrateArgs, context: &Context) -> Result<()> {
         output: args.output.clone(),
         name: args.name.clone(),
         force: args.force,
+        restart: args.restart,
         keep_free_space: args.keep_free_space,
         verify: context.global.verify == Switch::On,
         rate_limit: context.global.rate_limit.and_then(|rate| NonZeroU64::new(rate.0)),

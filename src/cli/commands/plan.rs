@@ -6,10 +6,12 @@ use super::Context;
 use crate::cli::args::GuestArgs;
 use crate::error::{Result, escape};
 use crate::fix::Plan;
-use crate::pipeline::migrate;
+use crate::pipeline::migrate::Machine;
 
 pub(super) fn run(args: &GuestArgs, context: &Context) -> Result<()> {
-    let planned = migrate::plan(&args.src, &args.disk, context.global.format.as_deref(), &context.session, None)?;
+    let format = context.global.format.as_deref();
+    let machine = Machine::open(&args.src, &args.disk, format, &context.session)?;
+    let planned = machine.plan(&context.session, None)?;
     let json = json!({ "sources": args.src, "plan": planned.plan, "notes": planned.guest.notes });
     context.output.result(&json, &text(&planned.plan, context))
 }

@@ -1,16 +1,12 @@
 //! The raw format: every byte at its own offset, zeros left out as holes of the file.
 
-use super::{Piece, Shape, Sink};
+use super::{Piece, Sink};
 use crate::convert::output::Output;
 use crate::disk::Disk;
 use crate::error::Result;
 
 /// The page of every file system that has holes.
 const GRANULE: u64 = 4096;
-
-/// How a raw disk is written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RawOptions {}
 
 /// Writes a raw disk.
 #[derive(Debug)]
@@ -20,14 +16,14 @@ pub(in crate::convert) struct RawSink {
 
 impl RawSink {
     /// A disk of `len` bytes.
-    pub(in crate::convert) const fn new(len: u64, _options: &RawOptions) -> Self {
+    pub(in crate::convert) const fn new(len: u64) -> Self {
         Self { len }
     }
 }
 
 impl Sink for RawSink {
-    fn shape(&self) -> Shape {
-        Shape::of(GRANULE)
+    fn granule(&self) -> u64 {
+        GRANULE
     }
 
     fn overhead(&self, _data: u64, _windows: u64) -> u64 {
