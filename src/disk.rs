@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use crate::error::Result;
 
+pub(crate) mod bytes;
 mod checked;
 mod concat;
 mod fault;
 mod memory;
+pub(crate) mod ranges;
 mod slice;
 mod zero;
 

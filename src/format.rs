@@ -10,13 +10,16 @@ use crate::error::{Error, Result};
 use crate::session::Session;
 use crate::source::Reference;
 
+mod bitmap;
 mod finding;
 mod pages;
 pub mod probe;
 pub mod qcow2;
 pub mod raw;
 pub mod vhd;
+pub mod vhdx;
 pub mod vmdk;
+mod windows;
 
 pub use finding::{Finding, Report, Severity};
 pub use probe::{FORMATS, Sample};

@@ -156,3 +156,12 @@ pub const MAX_VHD_BLOCK: u64 = 256 << 20;
 /// Bytes of one record of a copy's journal. The longest that is written has 256 pieces of 16 bytes, or a header with some
 /// hundred characters of options.
 pub const MAX_JOURNAL_RECORD: usize = 64 << 10;
+
+/// Bytes of a VHDX: the 64 TiB that the format allows.
+pub const MAX_VHDX_SIZE: u64 = 64 << 40;
+
+/// Bytes of a VHDX log. Hyper-V makes logs of 1 MiB.
+pub const MAX_VHDX_LOG: u64 = 64 << 20;
+
+/// Sectors of 4 KiB that the replay of a VHDX log keeps in memory: 32 MiB.
+pub const MAX_VHDX_REPLAYED: usize = 8192;

@@ -13,10 +13,9 @@ use crate::error::{Error, Result};
 use crate::limits::OVERLAY_ENTRY;
 use crate::session::Session;
 
-mod ranges;
 mod spill;
 
-use ranges::RangeSet;
+use crate::disk::ranges::RangeSet;
 use spill::Spill;
 
 /// Bytes of one block, the unit in which the base is copied.

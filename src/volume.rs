@@ -9,7 +9,6 @@ use crate::disk::{Disk, SectorSize};
 use crate::error::{Error, Result};
 use crate::limits;
 
-pub(crate) mod bytes;
 mod gpt;
 mod mbr;
 pub mod signature;

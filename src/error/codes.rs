@@ -409,6 +409,30 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("vhd.truncated", "A block or table of a VHD lies past the end of the file. It was probably cut short."),
     (
+        "vhdx.bat",
+        "The block allocation table of a VHDX is too small, or an entry of it is impossible: a state that does not exist, or a block inside the headers. `hyper2kvm check` lists everything that is wrong.",
+    ),
+    ("vhdx.feature", "A VHDX says that whoever reads it must understand something that this program does not know."),
+    (
+        "vhdx.header",
+        "The headers of a VHDX, of which it keeps two copies, are damaged or contradict each other. The file was probably cut short or overwritten.",
+    ),
+    (
+        "vhdx.log",
+        "The log of a VHDX was not emptied, and it cannot be replayed: its entries are damaged, or the file is shorter than they say. Copy the image again after its machine was shut down.",
+    ),
+    ("vhdx.metadata", "The metadata of a VHDX is damaged, or gives sizes that are impossible."),
+    (
+        "vhdx.parent",
+        "A differencing VHDX needs the disk that it was made for, and what was found is another one or was changed since. Point at the right file with --map-path OLD=NEW.",
+    ),
+    (
+        "vhdx.region",
+        "The region tables of a VHDX, of which it keeps two copies, are damaged or point outside of the file.",
+    ),
+    ("vhdx.truncated", "A block or table of a VHDX lies past the end of the file. It was probably cut short."),
+    ("vhdx.version", "A VHDX is of a version that this program does not know."),
+    (
         "vmdk.descriptor",
         "The VMDK's text descriptor is not one, contradicts itself, or has a line that is not understood. Nothing is skipped, since a skipped extent would move all that follow it.",
     ),

@@ -5,7 +5,7 @@
 use crate::disk::{Disk, read_vec};
 use crate::error::{Error, Result};
 
-use super::{Driver, qcow2, raw, vhd, vmdk};
+use super::{Driver, qcow2, raw, vhd, vhdx, vmdk};
 
 /// Every format that can be read, in the order in which `--help` lists them.
 pub static FORMATS: &[Driver] = &[
@@ -16,6 +16,12 @@ pub static FORMATS: &[Driver] = &[
         about: "Virtual PC, Hyper-V and Azure: fixed, dynamic, differencing",
         probe: vhd::probe,
         open: vhd::open,
+    },
+    Driver {
+        name: "vhdx",
+        about: "Hyper-V since 2012: fixed, dynamic, differencing; a log is replayed in memory",
+        probe: vhdx::probe,
+        open: vhdx::open,
     },
     Driver {
         name: "vmdk",
@@ -120,7 +126,6 @@ const FOREIGN: &[(&str, Mark)] = &[
     ("a QED image", |sample| sample.has(0, b"QED\0")),
     ("a VDI image", |sample| sample.has(64, &[0x7f, 0x10, 0xda, 0xbe])),
     ("the end of a VHD image", ends_like_vhd),
-    ("a VHDX image", |sample| sample.has(0, b"vhdxfile")),
     ("a VMFS sparse VMDK (COWD)", |sample| sample.has(0, b"COWD")),
     ("a seSparse VMDK", |sample| sample.has(0, &[0xbe, 0xba, 0xfe, 0xca, 0, 0, 0, 0])),
     ("a bzip2 file", |sample| sample.has(0, b"BZh") && sample.has(4, &[0x31, 0x41, 0x59, 0x26, 0x53, 0x59])),

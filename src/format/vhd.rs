@@ -18,10 +18,10 @@ use crate::disk::{Disk, read_vec};
 use crate::error::{Error, Result, escape_bytes};
 use crate::session::VhdSize;
 
+use super::bitmap::{self, Order};
 use super::pages::Pages;
 use super::{Ask, Finding, Head, Layer, Parent, Place, Report, Run, Sample, Severity};
 
-mod bitmap;
 mod dynamic;
 mod footer;
 
@@ -190,7 +190,9 @@ impl Vhd {
         if !self.is_differencing() {
             return Ok(Run { len: left.min(max), place: Place::Data { file: 0, offset: data } });
         }
-        let (here, len) = bitmap::run(pages, at, within, left.min(max))?;
+        let (first, end) = (within / 512, within.saturating_add(left.min(max)).div_ceil(512));
+        let (here, sectors) = bitmap::run(pages, at, first, end.saturating_sub(first), Order::Descending)?;
+        let len = first.saturating_add(sectors).saturating_mul(512).saturating_sub(within).min(max);
         Ok(Run { len, place: if here { Place::Data { file: 0, offset: data } } else { Place::Parent } })
     }
 

@@ -14,9 +14,9 @@ use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::{Attributes, DirEntry, FileKind, Filesystem, FilesystemMut, FsFacts, Inode, Stat, Timestamp};
+use crate::disk::bytes::{le16, long, size};
 use crate::disk::{Disk, DiskMut, read_vec};
 use crate::error::{Error, Kind, Result};
-use crate::volume::bytes::{le16, long, size};
 use journal::Replay;
 use node::{FLAG_ENCRYPT, FLAG_INLINE, FLAG_VERITY, Node};
 use superblock::Superblock;

@@ -1,7 +1,7 @@
 //! GUID partition table (UEFI specification 2.10, chapter 5.3): checksums, backup header, entry bounds.
 
-use super::bytes::{array, is_at, le32, le64};
 use super::{Partition, Problem, Role, Table, TableKind, types};
+use crate::disk::bytes::{array, is_at, le32, le64};
 use crate::disk::{Disk, SectorSize, read_vec};
 use crate::error::Result;
 use crate::limits;
@@ -58,7 +58,7 @@ fn header(disk: &dyn Disk, size: SectorSize, lba: u64, last: u64) -> Result<Opti
         return Ok(None);
     };
     let mut zeroed = header.to_vec();
-    super::bytes::put32(&mut zeroed, 16, 0);
+    crate::disk::bytes::put32(&mut zeroed, 16, 0);
     if crc32fast::hash(&zeroed) != le32(header, 16) || le64(header, 24) != lba {
         return Ok(None);
     }
@@ -156,8 +156,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::disk::bytes::{put, put32};
     use crate::disk::{Checked, Memory};
-    use crate::volume::bytes::{put, put32};
     use crate::volume::scan;
 
     const SECTORS: u64 = 2048;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::bytes::{is_at, le32, u8_at};
 use super::{Partition, Problem, Role, Table, TableKind, types};
+use crate::disk::bytes::{is_at, le32, u8_at};
 use crate::disk::{Disk, SectorSize, read_vec};
 use crate::error::Result;
 use crate::limits;

@@ -3,7 +3,7 @@
 //! Two reads: the start and the end of the volume. Free space is only believed when one signature is there
 //! ([`sole`]), since a second one may own blocks that the first calls free.
 
-use super::bytes::{be32, is_at, le16, le32, le64, text, u8_at, uuid};
+use crate::disk::bytes::{be32, is_at, le16, le32, le64, text, u8_at, uuid};
 use crate::disk::{Disk, read_vec};
 use crate::error::Result;
 
@@ -298,7 +298,7 @@ fn plain(kind: &'static str, usage: Usage, offset: u64) -> Signature {
 mod tests {
     use super::*;
     use crate::disk::Memory;
-    use crate::volume::bytes::{put, put16, put32};
+    use crate::disk::bytes::{put, put16, put32};
 
     fn kinds(bytes: &[u8]) -> Vec<&'static str> {
         probe(&Memory::new(bytes.to_vec())).unwrap().iter().map(|signature| signature.kind).collect()

@@ -2,11 +2,13 @@
 
 use uuid::Uuid;
 
-use super::footer::{array, be32, be64, checksum};
+use super::footer::checksum;
+use crate::disk::bytes::{array, be32, be64};
 use crate::disk::{Disk, read_vec};
 use crate::error::{Error, Result};
+use crate::format::windows::{parents, utf16};
 use crate::limits::{MAX_REFERENCE, MAX_VHD_BLOCK};
-use crate::source::{Reference, Role};
+use crate::source::Reference;
 
 /// Bytes of the header.
 pub(super) const LEN: usize = 1024;
@@ -123,19 +125,7 @@ impl Header {
             }
         }
         written.push(self.parent_name.clone());
-        written.retain(|name| !name.is_empty());
-        let beside = written.iter().map(|name| name.rsplit(['\\', '/']).next().unwrap_or_default().to_owned());
-        let relative = written.iter().map(|name| {
-            let plain = name.strip_prefix(".\\").unwrap_or(name);
-            if plain.contains(":\\") || plain.starts_with('\\') { plain.to_owned() } else { plain.replace('\\', "/") }
-        });
-        let mut names: Vec<String> = Vec::new();
-        for name in beside.chain(relative) {
-            if !name.is_empty() && !names.contains(&name) {
-                names.push(name);
-            }
-        }
-        Ok(names.into_iter().map(|name| Reference::new(name, Role::Parent)).collect())
+        Ok(parents(&written))
     }
 }
 
@@ -158,10 +148,4 @@ impl Locator {
             _ => utf16(&bytes, u16::from_le_bytes),
         })
     }
-}
-
-/// Text up to the first NUL.
-fn utf16(bytes: &[u8], order: fn([u8; 2]) -> u16) -> String {
-    let units = bytes.as_chunks().0.iter().map(|unit| order(*unit)).take_while(|unit| *unit != 0);
-    char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
 }

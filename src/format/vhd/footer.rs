@@ -3,6 +3,7 @@
 
 use uuid::Uuid;
 
+use crate::disk::bytes::{array, be32, be64};
 use crate::error::{Error, Result};
 use crate::limits::MAX_DISK_LEN;
 use crate::session::VhdSize;
@@ -128,17 +129,4 @@ pub(super) fn checksum(bytes: &[u8], at: usize) -> u32 {
     let of = |bytes: &[u8]| bytes.iter().fold(0_u32, |sum, byte| sum.wrapping_add(u32::from(*byte)));
     let own = bytes.get(at..).and_then(|rest| rest.get(..4)).unwrap_or_default();
     !of(bytes).wrapping_sub(of(own))
-}
-
-/// The `N` bytes at `at`, which the structure is long enough for.
-pub(super) fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
-}
-
-pub(super) fn be32(bytes: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes(array(bytes, at))
-}
-
-pub(super) fn be64(bytes: &[u8], at: usize) -> u64 {
-    u64::from_be_bytes(array(bytes, at))
 }

@@ -1,8 +1,8 @@
 //! POSIX access control lists: ext stores them shorter than the form in which programs set and get them.
 
 use super::corrupt;
+use crate::disk::bytes::{le16, le32};
 use crate::error::Result;
-use crate::volume::bytes::{le16, le32};
 
 const DISK_VERSION: u32 = 1;
 const USER_VERSION: u32 = 2;

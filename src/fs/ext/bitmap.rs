@@ -6,8 +6,8 @@ use super::checksum::crc32c;
 use super::group::{BLOCK_UNINIT, Group, INODE_UNINIT, base_blocks};
 use super::view::View;
 use super::{believed, corrupt};
+use crate::disk::bytes::size;
 use crate::error::Result;
-use crate::volume::bytes::size;
 
 /// The bits that are clear among the first `len`, as ranges in order.
 pub(super) struct ClearRuns<'a> {

@@ -8,9 +8,9 @@ use super::map::{DIRECT, END, EXTENT_ENTRY, EXTENT_HEADER, EXTENT_MAGIC, INIT_MA
 use super::node::{FLAG_EXTENTS, FLAG_INLINE, MAP_LEN, Node};
 use super::view::View;
 use super::{corrupt, unsupported};
+use crate::disk::bytes::{long, put16, put32, size};
 use crate::error::{Error, Result};
 use crate::fs::FileKind;
-use crate::volume::bytes::{long, put16, put32, size};
 
 /// Files above this need the feature large_file.
 const LARGE: u64 = 0x7fff_ffff;

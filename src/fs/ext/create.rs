@@ -8,9 +8,9 @@ use super::names::NewName;
 use super::node::{FLAG_EXTENTS, FLAG_INLINE, MAP_LEN, Node};
 use super::view::View;
 use super::{corrupt, full};
+use crate::disk::bytes::{le32, long, put32, size};
 use crate::error::{Error, Kind, Result, escape_bytes};
 use crate::fs::{Attributes, FileKind};
-use crate::volume::bytes::{le32, long, put32, size};
 
 /// Subdirectories from which a directory no longer counts them.
 const MANY_LINKS: u16 = 65000;
@@ -73,7 +73,7 @@ impl View<'_> {
         }
         if target.len() < MAP_LEN {
             let mut map = vec![0; MAP_LEN];
-            crate::volume::bytes::put(&mut map, 0, target);
+            crate::disk::bytes::put(&mut map, 0, target);
             node.set_flag(FLAG_EXTENTS, false);
             node.set_map(&map);
             node.set_size(long(target.len()));
@@ -101,7 +101,7 @@ impl View<'_> {
             self.read_inline(node, &mut target, 0)?;
         } else if self.is_short_link(node) {
             let map = node.map().get(..target.len()).unwrap_or_default();
-            crate::volume::bytes::put(&mut target, 0, map);
+            crate::disk::bytes::put(&mut target, 0, map);
         } else {
             self.read_content(node, &mut target, 0)?;
         }

@@ -8,10 +8,10 @@ use super::map::Piece;
 use super::node::{FLAG_CASEFOLD, FLAG_ENCRYPT, FLAG_INDEX, FLAG_INLINE, MAP_LEN, Node};
 use super::view::{Block, View};
 use super::{believed, corrupt, unsupported};
+use crate::disk::bytes::{is_at, le16, le32, long, put32, size, u8_at};
 use crate::error::Result;
 use crate::fs::FileKind;
 use crate::limits;
-use crate::volume::bytes::{is_at, le16, le32, long, put32, size, u8_at};
 
 /// Bytes of an entry before its name.
 pub(super) const HEADER: usize = 8;
@@ -202,7 +202,7 @@ impl View<'_> {
     pub(super) fn seal_leaf(&self, dir: &Node, bytes: &mut [u8]) {
         if self.sb.has_csum() {
             let at = bytes.len().saturating_sub(TAIL);
-            crate::volume::bytes::put(bytes, at, &TAIL_START);
+            crate::disk::bytes::put(bytes, at, &TAIL_START);
             let sum = self.leaf_sum(dir, bytes);
             put32(bytes, at.saturating_add(HEADER), sum);
         }
@@ -354,7 +354,7 @@ mod tests {
     fn hostile_entry_lengths_are_errors() {
         for rec_len in [0_u16, 1, 4, 7, 8, 13, 40, 0xffff] {
             let mut bytes = block(&[(12, b"abc"), (20, b"b")]);
-            crate::volume::bytes::put16(&mut bytes, 4, rec_len);
+            crate::disk::bytes::put16(&mut bytes, 4, rec_len);
             assert!(names(&bytes).is_err(), "{rec_len}");
         }
         assert!(names(&[0; 7]).is_err());

@@ -7,8 +7,8 @@ use super::corrupt;
 use super::features::{INCOMPAT_64BIT, INCOMPAT_META_BG};
 use super::superblock::Superblock;
 use super::view::View;
+use crate::disk::bytes::{le16, le32, long, put16, size};
 use crate::error::{Error, Result};
-use crate::volume::bytes::{le16, le32, long, put16, size};
 
 /// The inode bitmap and table were never written.
 pub(super) const INODE_UNINIT: u16 = 1;
@@ -213,7 +213,7 @@ impl View<'_> {
             put16(&mut group.raw, 0x1e, sum);
         }
         let (block, at) = place(&self.sb, group.number);
-        crate::volume::bytes::put(self.edit(block)?, at, &group.raw);
+        crate::disk::bytes::put(self.edit(block)?, at, &group.raw);
         Ok(())
     }
 }

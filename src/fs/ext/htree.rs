@@ -8,8 +8,8 @@ use super::features::INCOMPAT_LARGEDIR;
 use super::node::Node;
 use super::view::{Block, View};
 use super::{corrupt, hash};
+use crate::disk::bytes::{le16, le32, put16, put32, u8_at};
 use crate::error::{Error, Result};
-use crate::volume::bytes::{le16, le32, put16, put32, u8_at};
 
 /// Where the entries start in the root, after `.`, `..` and the root's own fields, and in the other nodes, after an empty
 /// directory entry.

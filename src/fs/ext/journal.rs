@@ -9,9 +9,9 @@ use super::checksum::{crc32_be, crc32c};
 use super::map::{END, Run};
 use super::superblock::Superblock;
 use super::view::{Blocks, Journalled, View};
+use crate::disk::bytes::{array, be32, put_be32, u8_at};
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::volume::bytes::{array, be32, put_be32, u8_at};
 
 /// `h_magic` of every block that the journal itself wrote.
 pub(super) const MAGIC: u32 = 0xc03b_3998;

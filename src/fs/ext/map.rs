@@ -6,9 +6,9 @@ use super::checksum::crc32c;
 use super::corrupt;
 use super::node::{FLAG_EXTENTS, FLAG_INLINE, Node};
 use super::view::{Block, View};
+use crate::disk::bytes::{le16, le32, long, size};
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::volume::bytes::{le16, le32, long, size};
 
 pub(super) const EXTENT_MAGIC: u16 = 0xf30a;
 pub(super) const EXTENT_HEADER: usize = 12;

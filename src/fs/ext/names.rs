@@ -10,10 +10,10 @@ use super::map::{END, Run};
 use super::node::{FLAG_CASEFOLD, FLAG_ENCRYPT, FLAG_INDEX, FLAG_INLINE, Node};
 use super::view::View;
 use super::{corrupt, full, unsupported};
+use crate::disk::bytes::{put, put16, put32, u8_at};
 use crate::error::Result;
 use crate::fs::FileKind;
 use crate::limits;
-use crate::volume::bytes::{put, put16, put32, u8_at};
 
 /// A name to be added.
 #[derive(Clone, Copy)]
@@ -400,7 +400,7 @@ fn insert(bytes: &mut [u8], room: usize, filetype: bool, new: NewName<'_>) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::volume::bytes::le16;
+    use crate::disk::bytes::le16;
 
     fn names(bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut list = Vec::new();

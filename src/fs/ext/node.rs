@@ -5,9 +5,9 @@ use super::corrupt;
 use super::features::{INCOMPAT_64BIT, INCOMPAT_LARGEDIR, RO_COMPAT_HUGE_FILE};
 use super::superblock::Superblock;
 use super::view::View;
+use crate::disk::bytes::{le16, le32, put, put16, put32, size};
 use crate::error::{Error, Result};
 use crate::fs::{FileKind, Inode, Stat, Timestamp};
-use crate::volume::bytes::{le16, le32, put, put16, put32, size};
 
 pub(super) const FLAG_ENCRYPT: u32 = 0x800;
 pub(super) const FLAG_INDEX: u32 = 0x1000;
@@ -326,7 +326,7 @@ impl View<'_> {
         let index = index.ok_or_else(|| corrupt(format!("there is no inode {number}")))?;
         let group = self.group(index / self.sb.inodes_per_group)?;
         let slot = u64::from(index % self.sb.inodes_per_group);
-        let byte = slot.saturating_mul(crate::volume::bytes::long(self.sb.inode_size));
+        let byte = slot.saturating_mul(crate::disk::bytes::long(self.sb.inode_size));
         Ok((group.inode_table().saturating_add(byte / self.sb.block_size), size(byte % self.sb.block_size)))
     }
 }

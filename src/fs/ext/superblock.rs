@@ -5,10 +5,10 @@ use std::num::{NonZeroU32, NonZeroU64};
 use super::checksum::crc32c;
 use super::features::{self, *};
 use super::{corrupt, unsupported};
+use crate::disk::bytes::{array, le16, le32, put16, put32, size, text, u8_at, uuid};
 use crate::error::{Error, Result};
 use crate::fs::FsFacts;
 use crate::limits;
-use crate::volume::bytes::{array, le16, le32, put16, put32, size, text, u8_at, uuid};
 
 /// Where it starts on the volume, and its length.
 pub(super) const OFFSET: u64 = 1024;

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::superblock::{self, Superblock};
 use super::{corrupt, read_only};
+use crate::disk::bytes::{long, size};
 use crate::disk::{Disk, DiskMut};
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::volume::bytes::{long, size};
 
 /// The bytes of one block.
 pub(super) type Block = Arc<Vec<u8>>;
@@ -99,7 +99,7 @@ impl Blocks {
         let start = self.place(copy.at, 0, bytes.len())?;
         self.disk.read_at(&mut bytes, start)?;
         if copy.escaped {
-            crate::volume::bytes::put(&mut bytes, 0, &super::journal::MAGIC.to_be_bytes());
+            crate::disk::bytes::put(&mut bytes, 0, &super::journal::MAGIC.to_be_bytes());
         }
         Ok(bytes)
     }

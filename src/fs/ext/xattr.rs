@@ -5,9 +5,9 @@ use super::checksum::crc32c;
 use super::corrupt;
 use super::node::{FLAG_EA_INODE, Node};
 use super::view::View;
+use crate::disk::bytes::{le16, le32, long, put, put16, put32, size, u8_at};
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::volume::bytes::{le16, le32, long, put, put16, put32, size, u8_at};
 
 const MAGIC: u32 = 0xea02_0000;
 /// Bytes of an entry before its name.

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::disk::Zero;
+use crate::disk::bytes::{put_be32, put16, put32};
 use crate::limits::*;
-use crate::volume::bytes::{put_be32, put16, put32};
 
 /// A superblock without checksums of `blocks` blocks of 4 KiB in groups of 8 blocks with 8 inodes.
 fn superblock(blocks: u64) -> Vec<u8> {

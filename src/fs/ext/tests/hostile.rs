@@ -1,7 +1,7 @@
 //! Damaged on purpose, each at a place with a name.
 
 use super::*;
-use crate::volume::bytes::{le32, put, put16, put32};
+use crate::disk::bytes::{le32, put, put16, put32};
 
 /// The superblock's fields start here.
 const SB: usize = 1024;

@@ -1,7 +1,7 @@
 //! Journals that debugfs writes, and journals that nobody should have written.
 
 use super::*;
-use crate::volume::bytes::{be32, put, put_be32, put32};
+use crate::disk::bytes::{be32, put, put_be32, put32};
 
 /// Lets debugfs write a journal: `script` has its journal commands, between opening and closing it.
 fn journalled(options: &[&str], open: &str, script: &str) -> Vec<u8> {

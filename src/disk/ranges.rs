@@ -5,32 +5,32 @@ use std::ops::Range;
 
 /// Ranges by their start.
 #[derive(Debug, Default)]
-pub(super) struct RangeSet(BTreeMap<u64, u64>);
+pub(crate) struct RangeSet(BTreeMap<u64, u64>);
 
 impl RangeSet {
     /// Number of ranges.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// The ranges, ascending.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Range<u64>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Range<u64>> {
         self.0.iter().map(|(start, end)| *start..*end)
     }
 
     /// The range that `number` is in.
-    pub(super) fn containing(&self, number: u64) -> Option<Range<u64>> {
+    pub(crate) fn containing(&self, number: u64) -> Option<Range<u64>> {
         let (start, end) = self.0.range(..=number).next_back()?;
         (number < *end).then_some(*start..*end)
     }
 
     /// The start of the first range at or after `number`.
-    pub(super) fn next_start(&self, number: u64) -> Option<u64> {
+    pub(crate) fn next_start(&self, number: u64) -> Option<u64> {
         self.0.range(number..).next().map(|(start, _)| *start)
     }
 
     /// Adds `range`, merging it with what it touches.
-    pub(super) fn insert(&mut self, mut range: Range<u64>) {
+    pub(crate) fn insert(&mut self, mut range: Range<u64>) {
         if range.is_empty() {
             return;
         }
@@ -45,7 +45,7 @@ impl RangeSet {
     }
 
     /// Takes `range` out, cutting what it overlaps.
-    pub(super) fn remove(&mut self, range: Range<u64>) {
+    pub(crate) fn remove(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;
         }

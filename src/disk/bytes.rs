@@ -1,4 +1,4 @@
-//! Little-endian fields of a buffer whose length is already known to be enough.
+//! Fields of a buffer whose length is already known to be enough.
 
 /// The byte at `at`; 0 past the end.
 pub(crate) fn u8_at(bytes: &[u8], at: usize) -> u8 {
@@ -23,6 +23,11 @@ pub(crate) fn le64(bytes: &[u8], at: usize) -> u64 {
 /// The four bytes at `at`, big-endian; 0 past the end.
 pub(crate) fn be32(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(array(bytes, at))
+}
+
+/// The eight bytes at `at`, big-endian; 0 past the end.
+pub(crate) fn be64(bytes: &[u8], at: usize) -> u64 {
+    u64::from_be_bytes(array(bytes, at))
 }
 
 /// The `N` bytes at `at`; zeros when they are not all there.
