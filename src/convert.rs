@@ -1,9 +1,9 @@
 //! The one pass: reads the final disk once, writes the output, reads that back, and only then gives it its name.
 //!
 //! ```text
-//! extents ─► plan ─► read, find zeros, digest (all threads) ─► allocate (in order) ─► write (all threads)
-//!                                                                                         │
-//!                       rename, sync the directory ◄── compare digests ◄── read back ◄── sync
+//! extents ─► plan ─► read, find zeros, digest, encode (all threads) ─► place and write (in order) ─► sync
+//!                                                                                                     │
+//!                                     rename, sync the directory ◄── compare digests ◄── read back ◄──┘
 //! ```
 //!
 //! [`run`] does all of it. For several disks, [`prepare`] each, then copy and verify each, and seal them only when all of them
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use crate::disk::{Checked, Concat, Disk, Fingerprint, Zero};
 use crate::error::{Error, Kind, Result};
+use crate::limits::MAX_DISK_LEN;
 use crate::session::Session;
 
 mod copy;
@@ -29,26 +30,28 @@ mod progress;
 mod seal;
 mod sink;
 mod space;
+mod target;
 mod verify;
 
 pub use progress::{Phase, Progress, Update};
+pub use sink::qcow2::Qcow2Options;
+pub use sink::raw::RawOptions;
 pub use space::check_space;
+pub use target::{Format, TARGETS, Target};
 
 use copy::Copy;
 use journal::{Header, Interval, Journal, Scribe};
 use output::Output;
 use seal::Partial;
 use sink::Sink;
-use sink::qcow2::Qcow2Sink;
-use sink::raw::RawSink;
 
 /// What to write and how.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Format of the output.
+    /// Format of the output, with the options of its own.
     pub format: Format,
-    /// qcow2's cluster size in bytes: a power of two from 4 KiB to 2 MiB.
-    pub cluster_size: u64,
+    /// Virtual size of the output in bytes, if it is to be larger than the source; whole sectors.
+    pub size: Option<u64>,
     /// Whether the output is read back and compared before it gets its name.
     pub verify: bool,
     /// Whether an existing output is replaced.
@@ -61,19 +64,8 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let (format, cluster_size) = (Format::Qcow2, 64 << 10);
-        Self { format, cluster_size, verify: true, force: false, restart: false, rate_limit: None }
+        Self { format: Format::default(), size: None, verify: true, force: false, restart: false, rate_limit: None }
     }
-}
-
-/// Formats that can be written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// Version 3, nothing but clusters that are not zero.
-    #[default]
-    Qcow2,
-    /// The bytes as they are, with holes for zeros.
-    Raw,
 }
 
 /// What was done.
@@ -155,7 +147,8 @@ pub fn run(
 /// Claims `target`, walks the source's map and checks that there is room, before the first byte is written.
 ///
 /// # Errors
-/// `output.exists`, `output.locked`, `output.stale`, `output.space` and those of reading the map.
+/// `output.exists`, `output.locked`, `output.stale`, `output.space`, `convert.size`, those of the format's options and those of
+/// reading the map.
 pub fn prepare(
     source: Arc<dyn Disk>,
     target: &Path,
@@ -163,7 +156,6 @@ pub fn prepare(
     session: &Arc<Session>,
     progress: &dyn Progress,
 ) -> Result<Prepared> {
-    options.validate()?;
     let output: Arc<dyn Output> = Arc::new(Partial::create(target, options.force, options.restart)?);
     let ends = (source, Arc::clone(&output));
     prepare_output(ends, options, Interval::default(), session, progress).inspect_err(|error| give_up(&*output, error))
@@ -180,12 +172,9 @@ fn prepare_output(
     let start = Instant::now();
     progress.update(&Update::start(Phase::Plan, 0));
     let (given, fingerprint) = (Arc::clone(&source), source.fingerprint()?);
-    let source = whole_sectors(source)?;
+    let source = grown(source, options.size)?;
     let journal = open_journal(&*output, (source.len(), fingerprint), options, session)?;
-    let mut sink: Box<dyn Sink> = match options.format {
-        Format::Qcow2 => Box::new(Qcow2Sink::new(source.len(), options.cluster_size)?),
-        Format::Raw => Box::new(RawSink::new(source.len())),
-    };
+    let mut sink = options.format.sink(source.len())?;
     let free = output.free_space()?.map(|free| free.saturating_add(output.allocated()));
     let needs = space::needs(&*source, &*sink, free, session).map_err(|error| match error.kind() {
         Kind::NoSpace => error.at(output.name()),
@@ -262,30 +251,28 @@ impl Options {
         let neutral = Self { verify: true, force: false, restart: false, rate_limit: None, ..self.clone() };
         format!("{neutral:?}")
     }
-
-    fn validate(&self) -> Result<()> {
-        if self.format == Format::Qcow2
-            && !(self.cluster_size.is_power_of_two() && (4 << 10..=plan::CHUNK).contains(&self.cluster_size))
-        {
-            return Err(Error::new(Kind::Usage, "convert.cluster", "the cluster size is not possible")
-                .expected("a power of two from 4 KiB to 2 MiB")
-                .found(self.cluster_size));
-        }
-        Ok(())
-    }
 }
 
-/// The disk with zeros up to the next sector: no guest can be given part of one.
-fn whole_sectors(source: Arc<dyn Disk>) -> Result<Arc<dyn Disk>> {
+/// The disk with zeros behind it, up to `size` or to the next sector: no guest can be given part of one.
+fn grown(source: Arc<dyn Disk>, size: Option<u64>) -> Result<Arc<dyn Disk>> {
     let len = source.len();
     if len == 0 {
         return Err(Error::unsupported("convert.empty", "the disk has no bytes").at(source.name()));
     }
-    let missing = len.next_multiple_of(source.sector_size().bytes()) - len;
-    if missing == 0 {
+    let sector = source.sector_size().bytes();
+    let least = len.next_multiple_of(sector);
+    let size = size.unwrap_or(least);
+    if size < least || !size.is_multiple_of(sector) || size > MAX_DISK_LEN {
+        return Err(Error::new(Kind::Usage, "convert.size", "the disk cannot get this size")
+            .at(source.name())
+            .expected(format!("at least {least} bytes, in sectors of {sector}"))
+            .found(size)
+            .hint("disks grow on the way, and are never cut"));
+    }
+    if size == len {
         return Ok(source);
     }
-    let zeros: Arc<dyn Disk> = Checked::wrap(Zero { len: missing });
+    let zeros: Arc<dyn Disk> = Checked::wrap(Zero { len: size - len });
     let label = source.name();
     Ok(Checked::wrap(Concat::new(label, vec![source, zeros])))
 }
@@ -400,7 +387,7 @@ impl Copied {
         let start = Instant::now();
         let job = &self.job;
         let file = job.output.reopen()?;
-        let back = verify::open(Arc::clone(&file), job.options.format, &job.session)?;
+        let back = job.options.format.open(Arc::clone(&file), &job.session)?;
         verify::content(&*job.source, &*back, &self.copied.content, self.copied.stored, &job.session, progress)?;
         verify::tables(&*self.sink, &*file)?;
         self.job.times.verify = start.elapsed();

@@ -153,8 +153,8 @@ pub const EXT_WRITE: u64 = 1 << 20;
 /// Bytes of one block of a VHD: 2 MiB by default, and never seen larger than 16 MiB.
 pub const MAX_VHD_BLOCK: u64 = 256 << 20;
 
-/// Bytes of one record of a copy's journal. The longest that is written has 256 pieces of 16 bytes, or a header with some
-/// hundred characters of options.
+/// Bytes of one record of a copy's journal. The longest that is written has 2,048 pieces of 20 bytes (every second
+/// sector of a chunk), or a header with some hundred characters of options.
 pub const MAX_JOURNAL_RECORD: usize = 64 << 10;
 
 /// Bytes of a VHDX: the 64 TiB that the format allows.

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::size::{Rate, Size};
+use crate::convert::{TARGETS, Target};
 use crate::session::VhdSize;
 
 /// Any virtual disk as one flat block device: inspect, fix, convert and serve it for KVM, in one pass.
@@ -282,8 +284,12 @@ pub struct ConvertArgs {
     pub dst: PathBuf,
 
     /// Format of the destination [default: by its suffix, else qcow2].
-    #[arg(long, value_enum, value_name = "FORMAT")]
-    pub to: Option<Target>,
+    #[arg(long, value_name = "FORMAT", value_parser = formats())]
+    pub to: Option<String>,
+
+    /// Let the disk grow to this size on the way.
+    #[arg(long, value_name = "SIZE")]
+    pub size: Option<Size>,
 
     /// Replace an existing destination.
     #[arg(long)]
@@ -296,15 +302,6 @@ pub struct ConvertArgs {
     /// Leave out what the guest's file systems say is free.
     #[arg(long)]
     pub skip_free_space: bool,
-}
-
-/// Formats that can be written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Target {
-    /// QEMU's copy-on-write format, version 3.
-    Qcow2,
-    /// A sparse file.
-    Raw,
 }
 
 /// Serve options.
@@ -419,6 +416,12 @@ pub enum Nic {
 pub struct HelpArgs {
     /// An error code such as `ova.digest`, or a command; nothing lists both.
     pub topic: Option<String>,
+}
+
+/// The formats that can be written, as the command line takes them.
+fn formats() -> PossibleValuesParser {
+    let value = |target: &Target| PossibleValue::new(target.name).help(target.about);
+    PossibleValuesParser::new(TARGETS.iter().map(value))
 }
 
 fn parse_map_path(text: &str) -> Result<(String, PathBuf), String> {

@@ -1,7 +1,11 @@
-//! The copy engine: chunks are read, searched for zeros, digested and written on all threads, and placed in order.
+//! The copy engine: chunks are read, searched for zeros, digested and encoded on all threads, and placed and written in order.
+//!
+//! A file system lets one thread at a time write to a file, and likes it best from front to back: nothing is lost by writing in
+//! turn, and the next thread decodes meanwhile.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,7 +17,7 @@ use super::ordered::{self, Steps};
 use super::output::Output;
 use super::plan::{BLOCK, Blocks, CHUNK, Planner, Task, WINDOW};
 use super::progress::{Phase, Progress, Update};
-use super::sink::{Piece, Sink};
+use super::sink::{Encoder, Form, Order, Piece, Shape, Sink, Zeros};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::session::Session;
@@ -45,7 +49,7 @@ pub(super) struct Copy<'a> {
 impl Copy<'_> {
     /// Copies what was not copied before. The scribe knows how far the journal is.
     pub(super) fn run(self, session: &Session, progress: &dyn Progress) -> Result<(Done, Option<Scribe>)> {
-        let mut planner = Planner::new(self.source);
+        let mut planner = Planner::new(self.source, self.sink.shape().order);
         let mut found = Found::new(Update::start(Phase::Copy, self.total));
         progress.update(&found.update);
         let scribe = match self.journal {
@@ -56,8 +60,8 @@ impl Copy<'_> {
                 Some(Scribe::new(Arc::clone(self.output), journal, pending, interval))
             }
         };
-        let granule = usize::try_from(self.sink.granule()).unwrap_or(usize::MAX);
-        let target = Target { sink: Mutex::new(self.sink), output: &**self.output, granule, scribe: scribe.as_ref() };
+        let shape = self.sink.shape();
+        let target = Target { sink: Mutex::new(self.sink), output: &**self.output, shape, scribe: scribe.as_ref() };
         let pace = Pace::new(self.rate);
         let pass = Pass { disk: self.source, target: Some(target), pace: &pace, progress, found: Mutex::new(found) };
         let done = match &scribe {
@@ -82,7 +86,7 @@ pub(super) fn digest(disk: &dyn Disk, total: u64, session: &Session, progress: &
     let found = Found::new(Update::start(Phase::Verify, total));
     progress.update(&found.update);
     let pass = Pass { disk, target: None, pace: &Pace::new(None), progress, found: Mutex::new(found) };
-    pass.run(Planner::new(disk), session)
+    pass.run(Planner::new(disk, Order::Source), session)
 }
 
 /// One pass over a disk.
@@ -98,8 +102,17 @@ struct Pass<'a> {
 struct Target<'a> {
     sink: Mutex<&'a mut dyn Sink>,
     output: &'a dyn Output,
-    granule: usize,
+    shape: Shape,
     scribe: Option<&'a Scribe>,
+}
+
+/// Memory of one thread.
+struct Scratch {
+    /// The chunk's bytes.
+    chunk: Vec<u8>,
+    encoder: Option<Box<dyn Encoder>>,
+    /// What stands for its encoded granules, one after the other.
+    encoded: Vec<u8>,
 }
 
 /// What is known of the disk so far.
@@ -120,7 +133,8 @@ impl Found {
     fn add(&mut self, chunk: &Chunk, resumed: bool) -> u64 {
         self.collector.add(chunk.chunk, chunk.digest);
         let read = u64::from(chunk.read);
-        let stored: u64 = chunk.pieces.iter().map(|piece| piece.len as u64).sum();
+        let kept = chunk.pieces.iter().filter(|piece| piece.form != Form::Zero);
+        let stored: u64 = kept.map(|piece| piece.len as u64).sum();
         self.stored += stored;
         self.update.done += read;
         let bytes = &mut self.update.bytes;
@@ -202,7 +216,7 @@ impl Play<'_> {
     }
 }
 
-/// Whether the output holds a chunk of a disk of `len` bytes, as far as it can be read.
+/// Whether the output holds a chunk of a disk of `len` bytes, as far as it can be read. What is encoded is rather copied again.
 fn is_in_file(chunk: &Chunk, len: u64, back: &mut Option<Arc<dyn Disk>>, output: &dyn Output) -> bool {
     if chunk.pieces.is_empty() {
         return chunk.digest.is_none();
@@ -213,6 +227,9 @@ fn is_in_file(chunk: &Chunk, len: u64, back: &mut Option<Arc<dyn Disk>>, output:
     let Some(back) = back else { return false };
     let mut bytes = vec![0; usize::try_from(CHUNK.min(len.saturating_sub(chunk.chunk * CHUNK))).unwrap_or(0)];
     for piece in &chunk.pieces {
+        if piece.form != Form::Plain {
+            return false;
+        }
         let end = piece.host.checked_add(piece.len as u64);
         let part = bytes.get_mut(piece.start..piece.start + piece.len);
         let (Some(part), true) = (part, end.is_some_and(|end| end <= back.len())) else { return false };
@@ -225,7 +242,8 @@ fn is_in_file(chunk: &Chunk, len: u64, back: &mut Option<Arc<dyn Disk>>, output:
 
 impl<'a> Pass<'a> {
     fn run(self, mut planner: Planner<'_>, session: &Session) -> Result<Done> {
-        let fit = usize::try_from(session.budget.in_flight() / CHUNK).unwrap_or(usize::MAX);
+        // What is encoded takes as much again, and a little more where it does not become smaller.
+        let fit = usize::try_from(session.budget.in_flight() / (2 * CHUNK + CHUNK / 8)).unwrap_or(usize::MAX);
         let mut next = || {
             let task = planner.next()?;
             let bytes = task.map_or(0, |task| task.bytes(self.disk.len()));
@@ -255,87 +273,171 @@ impl<'a> Pass<'a> {
         result
     }
 
-    fn read(&self, scratch: &mut [u8], task: &Task) -> Result<Chunk> {
+    fn read(&self, scratch: &mut Scratch, task: &Task) -> Result<Chunk> {
         let range = task.range(self.disk.len());
         let len = usize::try_from(range.end - range.start).unwrap_or(0);
-        let chunk = &mut scratch[..len];
-        if self.target.as_ref().is_some_and(|target| target.granule as u64 > BLOCK) {
-            // A granule takes in blocks that are not read.
-            chunk.fill(0);
+        if self.target.as_ref().is_some_and(|target| scratch.encoder.is_some() || target.needs_zeros()) {
+            // Granules take in what is not read.
+            scratch.chunk.fill(0);
         }
+        let chunk = &mut scratch.chunk[..len];
         let mut read = 0;
         for run in task.blocks.ranges(len) {
             read += run.len() as u64;
             self.disk.read_at(&mut chunk[run.clone()], range.start + run.start as u64)?;
         }
         let (blocks, digest) = digest::chunk(chunk, task.blocks);
-        let pieces = self.target.as_ref().map_or_else(Vec::new, |target| pieces(chunk, blocks, target.granule));
+        let mut pieces = Vec::new();
+        if let Some(target) = &self.target {
+            pieces = cut(chunk, blocks, target.shape);
+            pieces = scratch.encode(pieces, target.shape.granule, range.start)?;
+        }
         Ok(Chunk { chunk: task.chunk, digest, read: u32::try_from(read).unwrap_or(u32::MAX), pieces })
     }
 
-    fn place(&self, task: &Task, mut chunk: Chunk) -> Result<(u64, Chunk)> {
+    fn write(&self, scratch: &Scratch, task: &Task, mut chunk: Chunk) -> Result<()> {
         if let Some(target) = &self.target {
             lock(&target.sink).place(task.range(self.disk.len()).start, &mut chunk.pieces, target.output)?;
+            scratch.write(&chunk.pieces, target.output)?;
         }
         let mut found = lock(&self.found);
         let number = found.add(&chunk, false);
         self.progress.update(&found.update);
-        Ok((number, chunk))
-    }
-
-    fn write(&self, scratch: &[u8], (number, chunk): (u64, Chunk)) -> Result<()> {
-        let Some(target) = &self.target else { return Ok(()) };
-        for piece in &chunk.pieces {
-            target.output.write_at(&scratch[piece.start..piece.start + piece.len], piece.host)?;
-            target.output.written(piece.host..piece.host + piece.len as u64);
-        }
-        target.scribe.map_or(Ok(()), |scribe| scribe.written(number, chunk))
+        drop(found);
+        self.scribe().map_or(Ok(()), |scribe| scribe.written(number, chunk))
     }
 }
 
 impl Steps for Pass<'_> {
     type Task = Task;
-    type Scratch = Vec<u8>;
+    type Scratch = Scratch;
     type Done = Chunk;
-    type Ticket = (u64, Chunk);
 
-    fn scratch(&self) -> Vec<u8> {
-        vec![0; usize::try_from(CHUNK).unwrap_or(0)]
+    fn scratch(&self) -> Result<Scratch> {
+        let chunk = vec![0; usize::try_from(CHUNK).unwrap_or(0)];
+        let encoder = self.target.as_ref().map_or(Ok(None), |target| lock(&target.sink).encoder());
+        Ok(Scratch { chunk, encoder: self.noticed(encoder)?, encoded: Vec::new() })
     }
 
-    fn work(&self, scratch: &mut Vec<u8>, task: &Task) -> Result<Chunk> {
+    fn work(&self, scratch: &mut Scratch, task: &Task) -> Result<Chunk> {
         self.noticed(self.read(scratch, task))
     }
 
-    fn in_turn(&self, task: &Task, chunk: Chunk) -> Result<(u64, Chunk)> {
-        self.noticed(self.place(task, chunk))
-    }
-
-    fn after(&self, scratch: &mut Vec<u8>, placed: (u64, Chunk)) -> Result<()> {
-        self.noticed(self.write(scratch, placed))
+    fn in_turn(&self, scratch: &mut Scratch, task: &Task, chunk: Chunk) -> Result<()> {
+        self.noticed(self.write(scratch, task, chunk))
     }
 }
 
-/// The granules of `chunk` that are not all zeros, neighbours joined. Only `blocks` have anything else than zeros.
-fn pieces(chunk: &[u8], blocks: Blocks, granule: usize) -> Vec<Piece> {
+impl Target<'_> {
+    /// Whether pieces take in blocks that are not read, without being encoded.
+    fn needs_zeros(&self) -> bool {
+        self.shape.granule > BLOCK || self.shape.zeros == Zeros::Plain
+    }
+}
+
+impl Scratch {
+    /// Encodes `pieces` of the chunk that starts at `start` on the disk, if there is an encoder: each granule becomes a piece of
+    /// its own, but for those that are better left as they are.
+    fn encode(&mut self, pieces: Vec<Piece>, granule: u64, start: u64) -> Result<Vec<Piece>> {
+        let Some(encoder) = &mut self.encoder else { return Ok(pieces) };
+        let granule = usize::try_from(granule).unwrap_or(usize::MAX);
+        self.encoded.clear();
+        let mut forms = Vec::new();
+        for piece in pieces {
+            for at in (piece.start..piece.start + piece.len).step_by(granule) {
+                let before = self.encoded.len();
+                let len = granule.min(piece.start + piece.len - at);
+                let whole = &self.chunk[at..at + granule];
+                if encoder.encode(start + at as u64, whole, &mut self.encoded)? {
+                    let stored = u32::try_from(self.encoded.len() - before).unwrap_or(u32::MAX);
+                    forms.push(Piece { start: at, len, form: Form::Encoded(stored), host: 0 });
+                } else {
+                    self.encoded.truncate(before);
+                    join(&mut forms, at..at + len);
+                }
+            }
+        }
+        Ok(forms)
+    }
+
+    /// Writes what stands for `pieces` where they were placed.
+    fn write(&self, pieces: &[Piece], output: &dyn Output) -> Result<()> {
+        let mut encoded = 0;
+        let mut pending = Pending { bytes: &[], host: 0 };
+        for piece in pieces {
+            match piece.form {
+                Form::Plain => {
+                    pending.flush(output)?;
+                    let bytes = &self.chunk[piece.start..piece.start + piece.len];
+                    Pending { bytes, host: piece.host }.flush(output)?;
+                }
+                Form::Encoded(len) => {
+                    let end = encoded + len as usize;
+                    if pending.bytes.is_empty() || piece.host != pending.host + pending.bytes.len() as u64 {
+                        pending.flush(output)?;
+                        pending = Pending { bytes: &self.encoded[encoded..end], host: piece.host };
+                    } else {
+                        // They follow each other in memory and in the file.
+                        pending.bytes = &self.encoded[encoded - pending.bytes.len()..end];
+                    }
+                    encoded = end;
+                }
+                Form::Zero => {}
+            }
+        }
+        pending.flush(output)
+    }
+}
+
+/// Bytes on their way to one place.
+struct Pending<'a> {
+    bytes: &'a [u8],
+    host: u64,
+}
+
+impl Pending<'_> {
+    fn flush(&mut self, output: &dyn Output) -> Result<()> {
+        let bytes = std::mem::take(&mut self.bytes);
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        output.write_at(bytes, self.host)?;
+        output.written(self.host..self.host + bytes.len() as u64);
+        Ok(())
+    }
+}
+
+/// The pieces of `chunk` for `shape`, none encoded. Only `blocks` have anything else than zeros.
+fn cut(chunk: &[u8], blocks: Blocks, shape: Shape) -> Vec<Piece> {
+    let granule = usize::try_from(shape.granule).unwrap_or(usize::MAX);
     let mut pieces: Vec<Piece> = Vec::new();
-    let mut add = |start: usize, end: usize| match pieces.last_mut() {
-        Some(last) if start <= last.start + last.len => last.len = end - last.start,
-        _ => pieces.push(Piece { start, len: end - start, host: 0 }),
-    };
+    if shape.zeros == Zeros::Plain {
+        join(&mut pieces, 0..chunk.len());
+        return pieces;
+    }
     for run in blocks.ranges(chunk.len()) {
-        if granule as u64 >= BLOCK {
-            add(run.start / granule * granule, run.end.next_multiple_of(granule).min(chunk.len()));
+        if shape.granule >= BLOCK {
+            join(&mut pieces, run.start / granule * granule..run.end.next_multiple_of(granule).min(chunk.len()));
             continue;
         }
         for start in run.clone().step_by(granule) {
             let end = (start + granule).min(run.end);
             if !digest::is_zero(&chunk[start..end]) {
-                add(start, end);
+                join(&mut pieces, start..end);
             }
         }
     }
     pieces
+}
+
+/// Adds plain bytes, to the last piece if that is plain and touches them.
+fn join(pieces: &mut Vec<Piece>, bytes: Range<usize>) {
+    match pieces.last_mut() {
+        Some(last) if last.form == Form::Plain && bytes.start <= last.start + last.len => {
+            last.len = bytes.end - last.start;
+        }
+        _ => pieces.push(Piece { start: bytes.start, len: bytes.len(), form: Form::Plain, host: 0 }),
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -381,7 +483,7 @@ mod tests {
         let mut all = Blocks::default();
         (0..u32::try_from(chunk.len().div_ceil(BLOCK as usize)).unwrap()).for_each(|block| all.insert(block));
         let (blocks, _) = digest::chunk(chunk, all);
-        pieces(chunk, blocks, granule).into_iter().map(|piece| (piece.start, piece.len)).collect()
+        cut(chunk, blocks, Shape::of(granule as u64)).into_iter().map(|piece| (piece.start, piece.len)).collect()
     }
 
     #[test]

@@ -10,19 +10,15 @@ pub(super) trait Steps: Sync {
     type Task: Send;
     type Scratch;
     type Done;
-    type Ticket;
 
     /// Memory of one thread, reused for each of its tasks.
-    fn scratch(&self) -> Self::Scratch;
+    fn scratch(&self) -> Result<Self::Scratch>;
 
     /// Any number at once.
     fn work(&self, scratch: &mut Self::Scratch, task: &Self::Task) -> Result<Self::Done>;
 
-    /// In the order of the tasks, never two at once.
-    fn in_turn(&self, task: &Self::Task, done: Self::Done) -> Result<Self::Ticket>;
-
-    /// Any number at once.
-    fn after(&self, scratch: &mut Self::Scratch, ticket: Self::Ticket) -> Result<()>;
+    /// In the order of the tasks, never two at once, on the thread that did the work.
+    fn in_turn(&self, scratch: &mut Self::Scratch, task: &Self::Task, done: Self::Done) -> Result<()>;
 }
 
 /// Takes every task that `next` gives through `steps` on up to `threads` threads. The first error stops all of it.
@@ -78,16 +74,17 @@ struct Turn {
 
 impl<T> Shared<'_, T> {
     fn worker<P: Steps<Task = T>>(&self, session: &Session, steps: &P) -> Result<()> {
-        let mut scratch = steps.scratch();
+        let mut scratch = steps.scratch()?;
         while let Some((number, task)) = self.take()? {
             session.check()?;
             let done = steps.work(&mut scratch, &task)?;
-            let Some(mut turn) = self.wait_for(number) else { return Ok(()) };
-            let ticket = steps.in_turn(&task, done)?;
-            turn.number += 1;
-            drop(turn);
+            if !self.wait_for(number) {
+                return Ok(());
+            }
+            // Nobody else has this number, so the lock is not needed to keep the turn, and the others can take tasks meanwhile.
+            steps.in_turn(&mut scratch, &task, done)?;
+            self.turn().number += 1;
             self.moved.notify_all();
-            steps.after(&mut scratch, ticket)?;
         }
         Ok(())
     }
@@ -103,12 +100,11 @@ impl<T> Shared<'_, T> {
         Ok(Some((queue.given - 1, task)))
     }
 
-    /// Waits until it is the turn of task `number`; nothing once there was an error.
-    fn wait_for(&self, number: u64) -> Option<MutexGuard<'_, Turn>> {
+    /// Waits until it is the turn of task `number`, which never comes once there was an error.
+    fn wait_for(&self, number: u64) -> bool {
         let turn = self.turn();
         let waiting = |turn: &mut Turn| turn.number != number && turn.error.is_none();
-        let turn = self.moved.wait_while(turn, waiting).unwrap_or_else(PoisonError::into_inner);
-        turn.error.is_none().then_some(turn)
+        self.moved.wait_while(turn, waiting).unwrap_or_else(PoisonError::into_inner).error.is_none()
     }
 
     fn stop(&self, error: Error) {
@@ -134,7 +130,6 @@ impl<T> Drop for OnPanic<'_, '_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use super::*;
@@ -142,7 +137,6 @@ mod tests {
     /// Squares numbers; sleeps so that later tasks are often ready first.
     struct Squares {
         taken: Mutex<Vec<u64>>,
-        written: AtomicUsize,
         fail_work: Option<u64>,
         fail_turn: Option<u64>,
         panic: Option<u64>,
@@ -152,10 +146,9 @@ mod tests {
         type Task = u64;
         type Scratch = u64;
         type Done = u64;
-        type Ticket = u64;
 
-        fn scratch(&self) -> u64 {
-            0
+        fn scratch(&self) -> Result<u64> {
+            Ok(0)
         }
 
         fn work(&self, scratch: &mut u64, task: &u64) -> Result<u64> {
@@ -165,22 +158,17 @@ mod tests {
             if self.fail_work == Some(*task) { Err(Error::interrupted()) } else { Ok(task * task) }
         }
 
-        fn in_turn(&self, task: &u64, done: u64) -> Result<u64> {
+        fn in_turn(&self, _scratch: &mut u64, task: &u64, done: u64) -> Result<()> {
             if self.fail_turn == Some(*task) {
                 return Err(Error::interrupted());
             }
-            self.taken.lock().unwrap().push(done);
-            Ok(done)
-        }
-
-        fn after(&self, _scratch: &mut u64, _ticket: u64) -> Result<()> {
-            self.written.fetch_add(1, Ordering::Relaxed);
+            self.taken.try_lock().expect("one at a time").push(done);
             Ok(())
         }
     }
 
     fn squares() -> Squares {
-        Squares { taken: Mutex::default(), written: AtomicUsize::new(0), fail_work: None, fail_turn: None, panic: None }
+        Squares { taken: Mutex::default(), fail_work: None, fail_turn: None, panic: None }
     }
 
     fn go(steps: &Squares, threads: usize) -> Result<()> {
@@ -194,7 +182,6 @@ mod tests {
             let steps = squares();
             go(&steps, threads).unwrap();
             assert_eq!(*steps.taken.lock().unwrap(), (0..100).map(|n| n * n).collect::<Vec<_>>());
-            assert_eq!(steps.written.load(Ordering::Relaxed), 100);
         }
     }
 

@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::{ControlFlow, Range};
 
+use super::sink::Order;
 use crate::disk::{Disk, Extent};
 use crate::error::Result;
 
@@ -84,6 +85,7 @@ impl Task {
 #[derive(Debug)]
 pub(super) struct Planner<'a> {
     disk: &'a dyn Disk,
+    order: Order,
     /// Where the next window starts.
     next: u64,
     /// Tasks of the current window.
@@ -101,11 +103,11 @@ struct Found {
 }
 
 impl<'a> Planner<'a> {
-    pub(super) fn new(disk: &'a dyn Disk) -> Self {
-        Self { disk, next: 0, tasks: VecDeque::new(), found: Vec::new() }
+    pub(super) fn new(disk: &'a dyn Disk, order: Order) -> Self {
+        Self { disk, order, next: 0, tasks: VecDeque::new(), found: Vec::new() }
     }
 
-    /// The next chunk to read. Windows ascend; within a window, chunks are in the order in which the source holds them.
+    /// The next chunk to read. Windows ascend; within a window, chunks ascend or are in the order in which the source holds them.
     pub(super) fn next(&mut self) -> Result<Option<Task>> {
         while self.tasks.is_empty() && self.next < self.disk.len() {
             self.walk_window()?;
@@ -148,7 +150,7 @@ impl<'a> Planner<'a> {
             if extent.range.end >= window.end { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         self.next = next;
-        self.tasks.extend(in_source_order(&self.found, window.start / CHUNK));
+        self.tasks.extend(in_order(&self.found, window.start / CHUNK, self.order));
         Ok(())
     }
 }
@@ -172,16 +174,18 @@ fn mark(found: &mut [Found], window: &Range<u64>, extent: &Extent) {
     }
 }
 
-/// The chunks that have data, by where that lies in the source. What has no place there (an overlay's data) goes with the
-/// chunk before it.
-fn in_source_order(found: &[Found], first: u64) -> Vec<Task> {
+/// The chunks that have data, ascending or by where that lies in the source. What has no place there (an overlay's data) goes
+/// with the chunk before it.
+fn in_order(found: &[Found], first: u64, order: Order) -> Vec<Task> {
     let mut place = (0, 0);
     let mut tasks = Vec::new();
     for (chunk, found) in (first..).zip(found).filter(|(_, found)| !found.blocks.is_empty()) {
         place = found.place.unwrap_or(place);
         tasks.push((place, Task { chunk, blocks: found.blocks }));
     }
-    tasks.sort_by_key(|(place, _)| *place);
+    if order == Order::Source {
+        tasks.sort_by_key(|(place, _)| *place);
+    }
     tasks.into_iter().map(|(_, task)| task).collect()
 }
 
@@ -234,7 +238,7 @@ mod tests {
     }
 
     fn plan(disk: &dyn Disk) -> Vec<(u64, u32)> {
-        let mut planner = Planner::new(disk);
+        let mut planner = Planner::new(disk, Order::Source);
         let tasks = std::iter::from_fn(|| planner.next().unwrap());
         tasks.map(|task| (task.chunk, task.blocks.bits())).collect()
     }
@@ -246,7 +250,7 @@ mod tests {
         assert_eq!(plan(&disk), [(0, 1 << 31 | 0b1101), (1, 1)]);
         let end = Map { len: CHUNK * 5 + 700, data: vec![(CHUNK * 5..CHUNK * 5 + 700, None)] };
         assert_eq!(plan(&end), [(5, 1)]);
-        let task = Planner::new(&end).next().unwrap().unwrap();
+        let task = Planner::new(&end, Order::Source).next().unwrap().unwrap();
         assert_eq!((task.range(end.len).end, task.bytes(end.len)), (end.len, 700));
     }
 
@@ -264,6 +268,9 @@ mod tests {
         let disk = Map { len: 3 * WINDOW, data };
         let order: Vec<u64> = plan(&disk).into_iter().map(|(chunk, _)| chunk).collect();
         assert_eq!(order, [3, 4, 0, 1, per_window]);
+        let mut ascending = Planner::new(&disk, Order::Disk);
+        let order: Vec<u64> = std::iter::from_fn(|| ascending.next().unwrap()).map(|task| task.chunk).collect();
+        assert_eq!(order, [0, 1, 3, 4, per_window]);
     }
 
     #[test]
@@ -277,7 +284,7 @@ mod tests {
 
     #[test]
     fn emptiness_is_skipped_at_once() {
-        let mut planner = Planner::new(&Zero { len: 64 << 50 });
+        let mut planner = Planner::new(&Zero { len: 64 << 50 }, Order::Source);
         assert_eq!(planner.next().unwrap(), None);
         let far = (60 << 50) + 5 * BLOCK;
         let disk = Map { len: 64 << 50, data: vec![(0..1, None), (far..far + 1, None)] };

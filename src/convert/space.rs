@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Prepared;
 use super::plan::{BLOCK, CHUNK, Planner, WINDOW};
-use super::sink::Sink;
+use super::sink::{Order, Sink};
 use crate::disk::Disk;
 use crate::error::{Error, Kind, Result};
 use crate::session::Session;
@@ -22,7 +22,8 @@ pub(super) struct Needs {
 /// Walks the map of `source`, and refuses as soon as the data alone does not fit into `free` bytes, those that the output has
 /// already included.
 pub(super) fn needs(source: &dyn Disk, sink: &dyn Sink, free: Option<u64>, session: &Session) -> Result<Needs> {
-    let mut planner = Planner::new(source);
+    let mut planner = Planner::new(source, Order::Disk);
+    let granule = sink.shape().granule;
     let (mut read, mut data, mut windows, mut last) = (0_u64, 0_u64, 0_u64, None);
     while let Some(task) = planner.next()? {
         let window = task.chunk / (WINDOW / CHUNK);
@@ -34,7 +35,7 @@ pub(super) fn needs(source: &dyn Disk, sink: &dyn Sink, free: Option<u64>, sessi
         let bytes = task.bytes(source.len());
         read = read.saturating_add(bytes);
         // A cluster is written whole when any block of it has data.
-        data = data.saturating_add(if sink.granule() > BLOCK { CHUNK } else { bytes.next_multiple_of(sink.granule()) });
+        data = data.saturating_add(if granule > BLOCK { CHUNK } else { bytes.next_multiple_of(granule) });
     }
     let file = data.saturating_add(sink.overhead(data, windows));
     check(file, free)?;

@@ -101,14 +101,17 @@ fn session(jobs: usize) -> Arc<Session> {
     Session::new(Budget::new(0), Policy::default(), jobs)
 }
 
-fn options(format: Format, cluster_size: u64) -> Options {
-    Options { format, cluster_size, ..Options::default() }
+fn qcow2(cluster_size: u64) -> Options {
+    Options { format: Format::Qcow2(Qcow2Options { cluster_size }), ..Options::default() }
+}
+
+fn raw() -> Options {
+    Options { format: Format::Raw(RawOptions::default()), ..Options::default() }
 }
 
 /// Every format that is written, with some cluster sizes.
 fn all_options() -> Vec<Options> {
-    let qcow2 = [4 << 10, 64 << 10, 2 << 20].map(|size| options(Format::Qcow2, size));
-    [&qcow2[..], &[options(Format::Raw, 64 << 10)]].concat()
+    vec![qcow2(4 << 10), qcow2(64 << 10), qcow2(2 << 20), raw()]
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -131,24 +134,28 @@ fn convert(model: &Arc<Model>, options: &Options, dir: &Path) -> Outcome {
     assert_eq!(outcome.len, padded as u64);
     let bytes = outcome.bytes;
     assert_eq!(bytes.read + bytes.hole, outcome.len);
-    let large = options.format == Format::Qcow2 && options.cluster_size > plan::BLOCK;
+    let cluster = match &options.format {
+        Format::Qcow2(options) => options.cluster_size,
+        Format::Raw(_) => 512,
+    };
+    let large = cluster > plan::BLOCK;
     assert!(bytes.read == bytes.written + bytes.zero || large && bytes.read < bytes.written + bytes.zero, "{bytes:?}");
     let file_len = std::fs::metadata(&outcome.path).unwrap().len();
     assert_eq!(file_len, outcome.file_len);
-    if options.format == Format::Raw {
+    if options.format == raw().format {
         assert!(bytes_of(&outcome.path).starts_with(&model.bytes));
         assert_eq!(file_len, padded as u64);
     } else {
-        assert_eq!(file_len % options.cluster_size, 0);
+        assert_eq!(file_len % cluster, 0);
     }
     outcome
 }
 
 /// `qemu-img` finds nothing wrong with the image, and the bytes of `model` in it.
-fn qemu_agrees(model: &Model, outcome: &Outcome, format: Format, dir: &Path) {
+fn qemu_agrees(model: &Model, outcome: &Outcome, format: &Format, dir: &Path) {
     let raw = dir.join("raw");
     std::fs::write(&raw, &model.bytes).unwrap();
-    let format = if format == Format::Raw { "raw" } else { "qcow2" };
+    let format = format.name();
     if format == "qcow2" {
         let report = qemu_img(&["check", arg(&outcome.path)]);
         assert!(report.contains("No errors were found"), "{report}");
@@ -171,7 +178,7 @@ proptest! {
         let model = Model::new(&parts);
         let options = &all_options()[which];
         let outcome = convert(&model, options, dir.path());
-        qemu_agrees(&model, &outcome, options.format, dir.path());
+        qemu_agrees(&model, &outcome, &options.format, dir.path());
     }
 }
 
@@ -183,7 +190,7 @@ fn odd_sizes() {
         for options in all_options() {
             let dir = tempfile::tempdir().unwrap();
             let outcome = convert(&model, &options, dir.path());
-            qemu_agrees(&model, &outcome, options.format, dir.path());
+            qemu_agrees(&model, &outcome, &options.format, dir.path());
         }
     }
 }
@@ -252,12 +259,12 @@ fn a_disk_without_bytes_is_refused() {
 fn impossible_cluster_sizes_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     for size in [0, 512, 2048, 5000, 4 << 20, u64::MAX] {
-        let options = options(Format::Qcow2, size);
-        let error = run(checked(&Model::noise(9)), &dir.path().join("out"), &options, &session(1), &()).unwrap_err();
+        let error =
+            run(checked(&Model::noise(9)), &dir.path().join("out"), &qcow2(size), &session(1), &()).unwrap_err();
         assert_eq!((error.code(), error.kind().exit_code()), ("convert.cluster", 2));
     }
     let huge: Arc<dyn Disk> = Checked::wrap(Zero { len: 64 << 40 });
-    let small = options(Format::Qcow2, 4 << 10);
+    let small = qcow2(4 << 10);
     let error = run(huge, &dir.path().join("out"), &small, &session(1), &()).unwrap_err();
     assert_eq!(error.code(), "convert.cluster");
     assert!(names(dir.path()).is_empty());
@@ -308,7 +315,7 @@ impl Disk for Dots {
 #[test]
 fn a_huge_sparse_disk_stays_small() {
     let dir = tempfile::tempdir().unwrap();
-    for (options, name) in [(options(Format::Qcow2, 64 << 10), "qcow2"), (options(Format::Raw, 0), "raw")] {
+    for (options, name) in [(qcow2(64 << 10), "qcow2"), (raw(), "raw")] {
         let disk: Arc<dyn Disk> = Checked::wrap(Dots { len: 1 << 40, every: 50 << 30 });
         let outcome = run(disk, &dir.path().join(name), &options, &session(2), &()).unwrap();
         assert_eq!(outcome.bytes.read, 21 * 65_536);
@@ -559,7 +566,7 @@ fn wrong_bytes_are_caught() {
 #[test]
 fn a_mismatch_says_where() {
     let dir = tempfile::tempdir().unwrap();
-    let (raw, path) = (options(Format::Raw, 0), dir.path().join("out"));
+    let (raw, path) = (raw(), dir.path().join("out"));
     let flipped = (0..).filter_map(|n| {
         let done = with_mischief(&Model::noise(9 << 20), &path, &raw, Mischief::Flip(n), &Arc::default());
         done.map(|_| std::fs::remove_file(&path).unwrap()).err()
@@ -578,7 +585,7 @@ fn too_little_space_is_said_before_the_first_byte() {
     let path = dir.path().join("out");
     for options in all_options() {
         let error = with_mischief(&Model::noise(9 << 20), &path, &options, Mischief::Room(9 << 20), &calls);
-        if options.format == Format::Raw {
+        if options.format == raw().format {
             error.unwrap();
         } else {
             let error = error.unwrap_err();
@@ -735,4 +742,23 @@ fn several_outputs_are_sealed_after_all_are_verified() {
         verified.seal(&()).unwrap();
     });
     assert_eq!(names(dir.path()), ["disk0", "disk1", "disk2"]);
+}
+
+#[test]
+fn disks_grow_and_are_never_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = Model::noise(100_000);
+    for options in all_options() {
+        let options = Options { size: Some(5 << 20), force: true, ..options };
+        let outcome = run(checked(&model), &dir.path().join("out"), &options, &session(2), &()).unwrap();
+        assert_eq!((outcome.len, outcome.verification), (5 << 20, Verification::Passed));
+        let mut grown = (*model).clone();
+        grown.bytes.resize(5 << 20, 0);
+        qemu_agrees(&grown, &outcome, &options.format, dir.path());
+    }
+    for size in [0, 512, 99_840, (1 << 20) + 1, u64::MAX - 511] {
+        let options = Options { size: Some(size), ..Options::default() };
+        let error = run(checked(&model), &dir.path().join("other"), &options, &session(1), &()).unwrap_err();
+        assert_eq!((error.code(), error.kind().exit_code()), ("convert.size", 2));
+    }
 }

@@ -1,27 +1,15 @@
 //! The output read back through its own reader, by its own map, and compared with what was read from the source.
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use super::Format;
 use super::copy;
 use super::digest::Content;
 use super::plan::{CHUNK, WINDOW};
 use super::progress::Progress;
 use super::sink::Sink;
-use crate::chain::Image;
-use crate::disk::{Checked, Disk, read_vec};
+use crate::disk::{Disk, read_vec};
 use crate::error::{Error, Kind, Result};
-use crate::format::qcow2::Qcow2;
 use crate::session::Session;
-
-/// Opens the output's `file` as anyone would who has nothing else.
-pub(super) fn open(file: Arc<dyn Disk>, format: Format, session: &Arc<Session>) -> Result<Arc<dyn Disk>> {
-    match format {
-        Format::Raw => Ok(file),
-        Format::Qcow2 => Ok(Checked::wrap(Image::new(vec![Qcow2::open(file, session)?], session)?)),
-    }
-}
 
 /// Compares `back` with `content`, which was taken from `source`. `total` is how many bytes `back` is thought to hold.
 pub(super) fn content(

@@ -34,6 +34,11 @@ pub const CODES: &[(&str, &str)] = &[
         "convert.empty",
         "The disk has no bytes, so there is nothing to convert. The export that made it probably failed.",
     ),
+    ("convert.format", "There is no such format to write. `hyper2kvm help convert` lists the formats that --to takes."),
+    (
+        "convert.size",
+        "The disk cannot get the size that was asked for. It can grow to any number of whole sectors, up to 64 PiB; it is never cut, since what is at its end may be needed: shrink the file systems and partitions in the guest first, and copy what is left with other means.",
+    ),
     (
         "convert.thread",
         "A worker thread could not be started, or it stopped in an unexpected way. The latter is a bug in hyper2kvm, please report it.",

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use serde_json::json;
 
 use super::Context;
-use crate::cli::args::{ConvertArgs, Switch, Target};
+use crate::cli::args::{ConvertArgs, Switch};
 use crate::cli::progress::Shown;
 use crate::cli::signals;
 use crate::cli::size::Size;
@@ -27,12 +27,12 @@ pub(super) fn run(args: &ConvertArgs, context: &Context) -> Result<()> {
         disk = guest::without_free_space(&single.disk, &context.session)?;
     }
     let options = Options {
-        format: format(args),
+        format: format(args)?,
+        size: args.size.map(|size| size.0),
         verify: context.global.verify == Switch::On,
         force: args.force,
         restart: args.restart,
         rate_limit: context.global.rate_limit.and_then(|rate| NonZeroU64::new(rate.0)),
-        ..Options::default()
     };
     if context.global.dry_run {
         return dry_run(&*disk, args, context);
@@ -53,14 +53,10 @@ pub(super) fn run(args: &ConvertArgs, context: &Context) -> Result<()> {
     context.output.result(&json, &outcome_text(&outcome))
 }
 
-fn format(args: &ConvertArgs) -> Format {
-    let by_suffix = match args.dst.extension().and_then(|suffix| suffix.to_str()) {
-        Some("raw" | "img") => Target::Raw,
-        _ => Target::Qcow2,
-    };
-    match args.to.unwrap_or(by_suffix) {
-        Target::Qcow2 => Format::Qcow2,
-        Target::Raw => Format::Raw,
+fn format(args: &ConvertArgs) -> Result<Format> {
+    match &args.to {
+        Some(name) => Format::by_name(name),
+        None => Ok(Format::by_suffix(&args.dst).unwrap_or_default()),
     }
 }
 

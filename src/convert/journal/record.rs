@@ -2,6 +2,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
 use super::{Header, MAX_JOURNAL_RECORD, Piece};
+use crate::convert::sink::Form;
 
 /// Bytes of a record before its kind: length of kind and body, and their checksum.
 pub(super) const FRAME: usize = 8;
@@ -116,6 +117,7 @@ impl Chunk {
             body.extend(short(piece.start));
             body.extend(short(piece.len));
             body.extend(piece.host.to_le_bytes());
+            body.extend(form_number(piece.form).to_le_bytes());
         }
     }
 
@@ -133,14 +135,33 @@ impl Chunk {
             let mut number = || usize::try_from(u32::from_le_bytes(fields.take()?)).ok();
             let (start, len) = (number()?, number()?);
             let host = u64::from_le_bytes(fields.take()?);
+            let form = form(u32::from_le_bytes(fields.take()?));
             if start < end || len == 0 {
                 return None;
             }
             end = start.checked_add(len)?;
-            pieces.push(Piece { start, len, host });
+            pieces.push(Piece { start, len, form, host });
         }
         let chunk_len = usize::try_from(crate::convert::plan::CHUNK).ok()?;
         (end <= chunk_len).then_some(Self { chunk, read, digest, pieces })
+    }
+}
+
+/// A form as a number: the bytes that it takes, none for zeros and the largest number for plain bytes.
+const fn form_number(form: Form) -> u32 {
+    match form {
+        Form::Plain => u32::MAX,
+        Form::Encoded(bytes) => bytes,
+        Form::Zero => 0,
+    }
+}
+
+/// The form of a number.
+const fn form(number: u32) -> Form {
+    match number {
+        u32::MAX => Form::Plain,
+        0 => Form::Zero,
+        bytes => Form::Encoded(bytes),
     }
 }
 

@@ -13,9 +13,9 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use super::{Piece, Sink};
+use super::{Piece, Shape, Sink};
 use crate::convert::output::Output;
-use crate::convert::plan::WINDOW;
+use crate::convert::plan::{CHUNK, WINDOW};
 use crate::disk::Disk;
 use crate::error::{Error, Kind, Result};
 use crate::limits::{MAX_QCOW2_L1_ENTRIES, MAX_QCOW2_REFCOUNT_BLOCKS};
@@ -28,6 +28,30 @@ const HEADER_LENGTH: u32 = 104;
 
 /// Refcounts of 16 bits.
 const REFCOUNT_ORDER: u32 = 4;
+
+/// How a qcow2 image is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Qcow2Options {
+    /// Bytes of a cluster: a power of two from 4 KiB to 2 MiB.
+    pub cluster_size: u64,
+}
+
+impl Default for Qcow2Options {
+    fn default() -> Self {
+        Self { cluster_size: 64 << 10 }
+    }
+}
+
+impl Qcow2Options {
+    fn validate(&self) -> Result<()> {
+        if self.cluster_size.is_power_of_two() && (4 << 10..=CHUNK).contains(&self.cluster_size) {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Usage, "convert.cluster", "the cluster size is not possible")
+            .expected("a power of two from 4 KiB to 2 MiB")
+            .found(self.cluster_size))
+    }
+}
 
 /// Writes a qcow2 image.
 #[derive(Debug)]
@@ -57,11 +81,13 @@ struct Refcounts {
 type EachCluster<'a> = dyn FnMut(&[u8], u64) -> Result<ControlFlow<()>> + 'a;
 
 impl Qcow2Sink {
-    /// An image of `len` bytes with clusters of `cluster` bytes, a power of two of at least 4 KiB.
+    /// An image of `len` bytes.
     ///
     /// # Errors
-    /// `convert.cluster` when the tables would be larger than readers accept.
-    pub(in crate::convert) fn new(len: u64, cluster: u64) -> Result<Self> {
+    /// `convert.cluster` when the cluster size is impossible or the tables would be larger than readers accept.
+    pub(in crate::convert) fn new(len: u64, options: &Qcow2Options) -> Result<Self> {
+        options.validate()?;
+        let cluster = options.cluster_size;
         let l1_entries = len.div_ceil(span(cluster));
         // Data fills the image at most once; tables add less than one part in a hundred.
         let refcount_blocks = (len / cluster + len / cluster / 100 + 64).div_ceil(cluster / 2);
@@ -221,8 +247,8 @@ const fn span(cluster: u64) -> u64 {
 }
 
 impl Sink for Qcow2Sink {
-    fn granule(&self) -> u64 {
-        self.cluster
+    fn shape(&self) -> Shape {
+        Shape::of(self.cluster)
     }
 
     fn overhead(&self, data: u64, windows: u64) -> u64 {

@@ -1,12 +1,16 @@
 //! The raw format: every byte at its own offset, zeros left out as holes of the file.
 
-use super::{Piece, Sink};
+use super::{Piece, Shape, Sink};
 use crate::convert::output::Output;
 use crate::disk::Disk;
 use crate::error::Result;
 
 /// The page of every file system that has holes.
 const GRANULE: u64 = 4096;
+
+/// How a raw disk is written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawOptions {}
 
 /// Writes a raw disk.
 #[derive(Debug)]
@@ -16,14 +20,14 @@ pub(in crate::convert) struct RawSink {
 
 impl RawSink {
     /// A disk of `len` bytes.
-    pub(in crate::convert) const fn new(len: u64) -> Self {
+    pub(in crate::convert) const fn new(len: u64, _options: &RawOptions) -> Self {
         Self { len }
     }
 }
 
 impl Sink for RawSink {
-    fn granule(&self) -> u64 {
-        GRANULE
+    fn shape(&self) -> Shape {
+        Shape::of(GRANULE)
     }
 
     fn overhead(&self, _data: u64, _windows: u64) -> u64 {

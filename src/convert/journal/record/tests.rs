@@ -14,7 +14,12 @@ fn records() -> impl Strategy<Value = Record> {
         let mut at = 0;
         let mut piece = |(gap, len)| {
             at += gap + len;
-            Piece { start: at - len, len, host: (at as u64) << 30 }
+            Piece {
+                start: at - len,
+                len,
+                form: form(u32::try_from(at % 3).unwrap().wrapping_sub(1)),
+                host: (at as u64) << 30,
+            }
         };
         steps.into_iter().map(&mut piece).collect()
     });
@@ -64,7 +69,7 @@ proptest! {
 
 #[test]
 fn chunks_that_no_run_wrote_are_refused() {
-    let piece = |start, len| Piece { start, len, host: 0 };
+    let piece = |start, len| Piece { start, len, form: Form::Plain, host: 0 };
     let end = usize::try_from(crate::convert::plan::CHUNK).unwrap();
     for (pieces, good) in [
         (vec![piece(0, end)], true),
@@ -89,7 +94,7 @@ fn lengths_are_bounded() {
     for (len, good) in [(0, false), (1, true), (MAX_JOURNAL_RECORD, true), (MAX_JOURNAL_RECORD + 1, false)] {
         assert_eq!(Record::body_len(frame(len)).is_some(), good, "{len}");
     }
-    let pieces = (0..256).map(|n| Piece { start: n * 8192, len: 4096, host: 0 }).collect();
+    let pieces = (0..2048).map(|n| Piece { start: n * 1024, len: 512, form: Form::Plain, host: 0 }).collect();
     let longest = Record::Chunk(Chunk { chunk: 0, read: 0, digest: Some([0; 32]), pieces }).encode();
     assert!(longest.len() < MAX_JOURNAL_RECORD, "the longest that can be has {} bytes", longest.len());
 }

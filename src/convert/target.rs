@@ -1,0 +1,128 @@
+//! The formats that can be written, in one table: their names, suffixes, options and sinks.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::sink::Sink;
+use super::sink::qcow2::{Qcow2Options, Qcow2Sink};
+use super::sink::raw::{RawOptions, RawSink};
+use crate::chain::Image;
+use crate::disk::{Checked, Disk};
+use crate::error::{Error, Kind, Result};
+use crate::format::qcow2::Qcow2;
+use crate::session::Session;
+
+/// A format that can be written, as the static table [`TARGETS`] lists it.
+#[derive(Debug)]
+pub struct Target {
+    /// The name that `--to` takes.
+    pub name: &'static str,
+    /// What it is, for `--help` and the documentation.
+    pub about: &'static str,
+    /// Suffixes of file names that mean this format, in lower case.
+    pub suffixes: &'static [&'static str],
+    /// The format with its default options.
+    pub format: fn() -> Format,
+}
+
+/// Every format that can be written, by name.
+pub static TARGETS: &[Target] = &[
+    Target {
+        name: "qcow2",
+        about: "QEMU's copy-on-write format, version 3",
+        suffixes: &["qcow2", "qcow"],
+        format: || Format::Qcow2(Qcow2Options::default()),
+    },
+    Target {
+        name: "raw",
+        about: "the bytes as they are, with holes for zeros",
+        suffixes: &["raw", "img"],
+        format: || Format::Raw(RawOptions::default()),
+    },
+];
+
+/// What is written, with the options of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// QEMU's copy-on-write format, version 3: nothing but clusters that are not zero.
+    Qcow2(Qcow2Options),
+    /// The bytes as they are, with holes for zeros.
+    Raw(RawOptions),
+}
+
+impl Default for Format {
+    fn default() -> Self {
+        Self::Qcow2(Qcow2Options::default())
+    }
+}
+
+impl Format {
+    /// The format of a name, with its default options.
+    ///
+    /// # Errors
+    /// `convert.format` when there is none.
+    pub fn by_name(name: &str) -> Result<Self> {
+        let target = TARGETS.iter().find(|target| target.name == name);
+        target.map(|target| (target.format)()).ok_or_else(|| {
+            let names: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
+            Error::new(Kind::Usage, "convert.format", "no such format can be written")
+                .found(name)
+                .expected(names.join(", "))
+        })
+    }
+
+    /// The format that a file name's suffix means, with its default options.
+    #[must_use]
+    pub fn by_suffix(path: &Path) -> Option<Self> {
+        let suffix = path.extension()?.to_str()?.to_lowercase();
+        let target = TARGETS.iter().find(|target| target.suffixes.contains(&suffix.as_str()))?;
+        Some((target.format)())
+    }
+
+    /// Its name in [`TARGETS`].
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Qcow2(_) => "qcow2",
+            Self::Raw(_) => "raw",
+        }
+    }
+
+    /// What writes a disk of `len` bytes.
+    pub(super) fn sink(&self, len: u64) -> Result<Box<dyn Sink>> {
+        Ok(match self {
+            Self::Qcow2(options) => Box::new(Qcow2Sink::new(len, options)?),
+            Self::Raw(options) => Box::new(RawSink::new(len, options)),
+        })
+    }
+
+    /// Opens the output's `file` as anyone would who has nothing else.
+    pub(super) fn open(&self, file: Arc<dyn Disk>, session: &Arc<Session>) -> Result<Arc<dyn Disk>> {
+        match self {
+            Self::Raw(_) => Ok(file),
+            Self::Qcow2(_) => Ok(Checked::wrap(Image::new(vec![Qcow2::open(file, session)?], session)?)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_order_and_knows_every_format() {
+        assert!(TARGETS.is_sorted_by_key(|target| target.name));
+        for target in TARGETS {
+            assert_eq!((target.format)().name(), target.name);
+            assert_eq!(Format::by_name(target.name).unwrap(), (target.format)());
+            for suffix in target.suffixes {
+                assert_eq!(Format::by_suffix(Path::new(&format!("x.{suffix}"))), Some((target.format)()));
+            }
+        }
+        let suffixes: Vec<_> = TARGETS.iter().flat_map(|target| target.suffixes).collect();
+        assert_eq!(suffixes.len(), suffixes.iter().collect::<std::collections::BTreeSet<_>>().len());
+        assert_eq!(Format::by_name("floppy").unwrap_err().code(), "convert.format");
+        assert_eq!(Format::by_suffix(Path::new("x.QCOW2")), Some(Format::default()));
+        assert_eq!(Format::by_suffix(Path::new("x")), None);
+    }
+}
