@@ -16,6 +16,7 @@ mod pages;
 pub mod probe;
 pub mod qcow2;
 pub mod raw;
+pub mod vdi;
 pub mod vhd;
 pub mod vhdx;
 pub mod vmdk;

@@ -395,6 +395,16 @@ pub const CODES: &[(&str, &str)] = &[
         "Migrated machines sit on virtio-blk, virtio-scsi or sata. The other buses exist for boot tests only.",
     ),
     ("usage.topic", "`hyper2kvm help` knows commands and error codes; the word given is neither."),
+    ("vdi.header", "The header of a VDI is damaged, or gives sizes and places that are impossible."),
+    (
+        "vdi.parent",
+        "A differencing VDI needs the disk that it was made for, and what was found is another one or was changed since. VDI keeps no file name of the parent: give it with --map-path '{UUID}.vdi=PATH', with the UUID that `hyper2kvm info` of the parent shows.",
+    ),
+    ("vdi.truncated", "A block or the map of a VDI lies past the end of the file. It was probably cut short."),
+    (
+        "vdi.version",
+        "A VDI is of a version that this program does not know. Version 1.1 is what VirtualBox has written since 2007.",
+    ),
     (
         "verify.mismatch",
         "The output was read back and does not hold what was read from the source. It was not given its name. Bad memory or a bad disk is the usual cause.",
