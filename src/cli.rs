@@ -31,7 +31,7 @@ pub fn main() -> ExitCode {
     start_logging(&cli.global);
     let output = Output::new(&cli.global);
     match commands::run(&cli.command, &cli.global, output) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             output.error(&error);
             ExitCode::from(error.kind().exit_code())

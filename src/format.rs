@@ -54,6 +54,20 @@ impl<'a> Ask<'a> {
     pub const fn current(session: &'a Arc<Session>) -> Self {
         Self { session, snapshot: None }
     }
+
+    /// Refuses to look for a snapshot, for a format that keeps none.
+    ///
+    /// # Errors
+    /// `format.snapshot` when one is asked for.
+    pub fn without_snapshots(&self) -> Result<()> {
+        match self.snapshot {
+            None => Ok(()),
+            Some(name) => {
+                Err(Error::unsupported("format.snapshot", "the image's format keeps no snapshots in a file")
+                    .found(name))
+            }
+        }
+    }
 }
 
 /// A layer whose header is read and whose other files are yet to be opened: a driver names them, it cannot open them.

@@ -165,3 +165,6 @@ pub const MAX_VHDX_LOG: u64 = 64 << 20;
 
 /// Sectors of 4 KiB that the replay of a VHDX log keeps in memory: 32 MiB.
 pub const MAX_VHDX_REPLAYED: usize = 8192;
+
+/// Findings of a check that are kept of one layer; all are counted. A person reads a dozen, and a program needs the counts.
+pub const MAX_FINDINGS: usize = 1000;

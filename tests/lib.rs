@@ -15,6 +15,7 @@ mod support;
 
 mod architecture;
 mod boot;
+mod check;
 mod cli;
 mod convert;
 mod docs;

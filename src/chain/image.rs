@@ -245,7 +245,10 @@ impl Disk for Image {
     }
 
     fn fingerprint(&self) -> Result<Fingerprint> {
-        Fingerprint::of_disks(self.layers.iter().flat_map(|tier| tier.layer.files()))
+        let files = Fingerprint::of_disks(self.layers.iter().flat_map(|tier| tier.layer.files()))?;
+        // The same files hold another disk when another snapshot or another rule for the size is asked for.
+        let facts: String = self.layers().flat_map(|layer| layer.facts()).map(|fact| format!("{fact:?}")).collect();
+        Ok(Fingerprint::of(&[&files.0, &self.len.to_le_bytes(), facts.as_bytes()]))
     }
 
     fn describe(&self) -> (&'static str, String) {

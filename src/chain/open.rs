@@ -22,6 +22,8 @@ use crate::source::{FileSource, Reference, Role};
 pub struct OpenOptions {
     /// The format of the file (`--format`), `ova` and `ovf` included; `None` looks for magic numbers.
     pub format: Option<String>,
+    /// The state to read instead of the current one, by id or name (`--snapshot`).
+    pub snapshot: Option<String>,
     /// Which disk to open; `None` opens all.
     pub disk: Option<Selector>,
 }
@@ -82,6 +84,7 @@ impl OpenedDisk {
 pub fn open(path: &Path, options: &OpenOptions, session: &Arc<Session>) -> Result<Opened> {
     let opener = Opener {
         session,
+        snapshot: options.snapshot.as_deref(),
         resolver: Resolver::beside(path, session)?,
         files: Mutex::default(),
         notes: Mutex::default(),
@@ -113,6 +116,8 @@ type Cached = Arc<Checked<BlockCache>>;
 
 struct Opener<'a> {
     session: &'a Arc<Session>,
+    /// What the topmost layer of each disk is asked for.
+    snapshot: Option<&'a str>,
     resolver: Resolver,
     /// The other files that were opened: those beside the source with their names, so that each is opened once.
     files: Mutex<Vec<(Option<Vec<u8>>, Cached)>>,
@@ -156,8 +161,8 @@ impl Opener<'_> {
 
     /// The file is a disk itself.
     fn disk(&self, path: &Path, name: String, source: &Cached, driver: &'static Driver) -> Result<Opened> {
-        let layers =
-            self.layers(Arc::<Checked<BlockCache>>::clone(source), Some(driver), &Names::Beside(&self.resolver))?;
+        let file = Arc::<Checked<BlockCache>>::clone(source);
+        let layers = self.layers(file, Some(driver), &self.top(), &Names::Beside(&self.resolver))?;
         Ok(self.opened(path, vec![OpenedDisk { name, image: self.image(layers)?, described: None }]))
     }
 
@@ -249,7 +254,9 @@ impl Opener<'_> {
         names: &Names<'_>,
     ) -> Result<OpenedDisk> {
         let layers = match &described.href {
-            Some(href) => open(href).and_then(|file| self.layers(file, None, names)).map_err(|error| error.at(href))?,
+            Some(href) => open(href)
+                .and_then(|file| self.layers(file, None, &self.top(), names))
+                .map_err(|error| error.at(href))?,
             None => vec![self.empty(described)?],
         };
         let name = described.href.clone().unwrap_or_else(|| described.id.clone());
@@ -265,6 +272,11 @@ impl Opener<'_> {
         (raw::open(Checked::wrap(Zero { len }), &Ask::current(self.session))?.build)(Vec::new())
     }
 
+    /// What a topmost layer is asked for.
+    fn top(&self) -> Ask<'_> {
+        Ask { session: self.session, snapshot: self.snapshot }
+    }
+
     fn image(&self, layers: Vec<Arc<dyn Layer>>) -> Result<Arc<Checked<Image>>> {
         Ok(Checked::wrap(Image::new(layers, self.session)?))
     }
@@ -274,6 +286,7 @@ impl Opener<'_> {
         &self,
         file: Arc<dyn Disk>,
         driver: Option<&'static Driver>,
+        ask: &Ask<'_>,
         names: &Names<'_>,
     ) -> Result<Vec<Arc<dyn Layer>>> {
         self.session.check()?;
@@ -281,7 +294,7 @@ impl Opener<'_> {
             Some(driver) => driver,
             None => probe::detect(&Sample::take(&*file)?)?,
         };
-        let head = (driver.open)(file, &Ask::current(self.session))?;
+        let head = (driver.open)(file, ask)?;
         let extents = head.extents.iter().map(|reference| self.extent(names, reference));
         let mut layers = vec![(head.build)(extents.collect::<Result<_>>()?)?];
         if let Some(parent) = &head.parent {
@@ -327,7 +340,7 @@ impl Opener<'_> {
         let driver = reference.format.as_deref().map(probe::by_name).transpose()?;
         let below = BlockCache::wrap(resolved.source, self.session);
         self.files.lock().unwrap_or_else(PoisonError::into_inner).push((None, Arc::clone(&below)));
-        self.layers(below, driver, &Names::Beside(&resolved.resolver))
+        self.layers(below, driver, &Ask::current(self.session), &Names::Beside(&resolved.resolver))
     }
 
     /// Whether what was found is the parent that was meant.

@@ -158,10 +158,10 @@ fn bad_sources_are_clear_errors() {
 #[test]
 fn a_named_format_is_never_guessed() {
     let (_dir, path) = place(&[("disk", &[1; 1000])]);
-    let options = OpenOptions { format: Some("raw".into()), disk: None };
+    let options = OpenOptions { format: Some("raw".into()), ..OpenOptions::default() };
     let opened = open(&path, &options, &Session::with_defaults()).unwrap();
     assert_eq!(opened.disks[0].disk().len(), 1000);
-    let options = OpenOptions { format: Some("vmdk".into()), disk: None };
+    let options = OpenOptions { format: Some("vmdk".into()), ..OpenOptions::default() };
     assert_eq!(open(&path, &options, &Session::with_defaults()).unwrap_err().code(), "vmdk.descriptor");
 }
 
@@ -301,7 +301,7 @@ fn packages_cannot_lead_outside() {
 fn disks_are_selected_by_number_and_name() {
     let (_dir, path) = Package::new().ova(false);
     let with = |selector: &str| {
-        let options = OpenOptions { format: None, disk: Some(selector.parse()?) };
+        let options = OpenOptions { disk: Some(selector.parse()?), ..OpenOptions::default() };
         open(&path, &options, &Session::with_defaults()).map(|opened| opened.disks.len())
     };
     for selector in ["1", "d", "disk.vmdk"] {

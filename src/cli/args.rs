@@ -6,6 +6,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::size::{Rate, Size};
+use crate::chain::OpenOptions;
 use crate::convert::{TARGETS, Target};
 use crate::session::VhdSize;
 
@@ -32,6 +33,7 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   hyper2kvm info guest.ova                         what it is
+  hyper2kvm check guest.qcow2                      whether its metadata is sound
   hyper2kvm plan guest.ova                         what migrate would change
   hyper2kvm migrate guest.ova -o out/              fix and convert it, in one pass
   hyper2kvm test out/guest.qcow2                   boot the result and wait for a sign of life
@@ -45,6 +47,8 @@ Exit codes:
 /// The commands. Source first, destination second.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Verify the metadata of every layer of a source; nothing is repaired or written.
+    Check(SourceArgs),
     /// Copy a disk as it is to qcow2 or raw, verified.
     Convert(ConvertArgs),
     /// Print the tree of layers that reads of a source go through, with bytes and latency of each.
@@ -113,6 +117,10 @@ pub struct Global {
     #[arg(long, global = true, value_name = "FORMAT")]
     pub format: Option<String>,
 
+    /// Read the disk as it was at this internal snapshot of a qcow2 image, by its id or name.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub snapshot: Option<String>,
+
     /// A directory beneath which references of an image may lead; repeatable.
     #[arg(long, global = true, value_name = "DIR")]
     pub allow_dir: Vec<PathBuf>,
@@ -144,6 +152,14 @@ pub struct Global {
     /// How to show progress.
     #[arg(long, global = true, value_enum, default_value_t = ProgressStyle::Auto, value_name = "STYLE")]
     pub progress: ProgressStyle,
+}
+
+impl Global {
+    /// How sources are opened.
+    #[must_use]
+    pub fn open_options(&self) -> OpenOptions {
+        OpenOptions { format: self.format.clone(), snapshot: self.snapshot.clone(), disk: None }
+    }
 }
 
 /// On, off or by the terminal.

@@ -1,5 +1,6 @@
 //! One file a command: each takes its arguments and a [`Context`], prints its result, and returns.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::args::{Command, Global};
@@ -8,6 +9,7 @@ use super::output::Output;
 use crate::error::Result;
 use crate::session::{Budget, Policy, Session};
 
+mod check;
 mod convert;
 mod explain;
 mod info;
@@ -27,10 +29,11 @@ pub(super) struct Context {
     session: Arc<Session>,
 }
 
-/// Runs the command.
-pub(super) fn run(command: &Command, global: &Global, output: Output) -> Result<()> {
+/// Runs the command and gives the exit code, which is not 0 when the command did what it was asked and its verdict is bad.
+pub(super) fn run(command: &Command, global: &Global, output: Output) -> Result<ExitCode> {
     let context = Context { global: global.clone(), output, session: session(global) };
     match command {
+        Command::Check(args) => return check::run(args, &context),
         Command::Completions { shell } => {
             help::completions(*shell);
             Ok(())
@@ -48,6 +51,7 @@ pub(super) fn run(command: &Command, global: &Global, output: Output) -> Result<
         Command::Serve(args) => serve::run(args, &context),
         Command::Test(args) => test::run(args, &context),
     }
+    .map(|()| ExitCode::SUCCESS)
 }
 
 /// What the flags mean for the run.

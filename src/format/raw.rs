@@ -18,8 +18,9 @@ struct Raw {
 /// Takes the file as it is.
 ///
 /// # Errors
-/// None; the signature is every driver's.
-pub fn open(file: Arc<dyn Disk>, _ask: &Ask<'_>) -> Result<Head> {
+/// `format.snapshot`.
+pub fn open(file: Arc<dyn Disk>, ask: &Ask<'_>) -> Result<Head> {
+    ask.without_snapshots()?;
     let len = file.len();
     Ok(Head::complete(Arc::new(Raw { files: [file], len })))
 }

@@ -58,9 +58,7 @@ pub fn open(file: Arc<dyn Disk>, ask: &Ask<'_>) -> Result<Head> {
 }
 
 fn read(file: Arc<dyn Disk>, ask: &Ask<'_>) -> Result<Head> {
-    if ask.snapshot.is_some() {
-        return Err(Error::unsupported("format.snapshot", "a VHD keeps no snapshots"));
-    }
+    ask.without_snapshots()?;
     let (footer, footer_at, notes) = find_footer(&*file)?;
     let (len, rule) = footer.size(ask.session.policy.vhd_size);
     let mut parent = None;

@@ -34,6 +34,7 @@ pub fn probe(sample: &Sample) -> bool {
 /// # Errors
 /// `vmdk.*` codes, or those of reading.
 pub fn open(file: Arc<dyn Disk>, ask: &Ask<'_>) -> Result<Head> {
+    ask.without_snapshots()?;
     let start = read_vec(&*file, 0, usize::try_from(file.len()).unwrap_or(usize::MAX).min(header::LEN))?;
     let Some(bytes) = start.first_chunk().filter(|bytes| bytes.starts_with(b"KDMV")) else {
         return described(&Descriptor::parse(&whole(&*file)?)?);

@@ -11,7 +11,7 @@ use super::files::{self, Staged};
 use super::guest::{Guest, System};
 use super::report::{Artifact, Report, Stage};
 use super::{digests_json, finish_digests, guest, naming, source};
-use crate::chain::{Opened, OpenedDisk};
+use crate::chain::{OpenOptions, Opened, OpenedDisk};
 use crate::container::digests::Verified;
 use crate::container::ovf::{self, Ovf};
 use crate::convert::{self, Named, Options, Outcome, Progress, Unfinished};
@@ -29,8 +29,8 @@ pub struct Request {
     pub sources: Vec<String>,
     /// Which disks of an OVA; empty for all.
     pub disks: Vec<String>,
-    /// The format of the images; `None` looks for magic numbers.
-    pub format: Option<String>,
+    /// How the images are opened.
+    pub open: OpenOptions,
     /// The directory that gets the results; made if missing.
     pub output: PathBuf,
     /// The machine's name; by default the source's.
@@ -111,9 +111,9 @@ pub struct Machine {
 
 impl Machine {
     /// Opens `sources` as the disks of one machine; `chosen` says which of them.
-    pub fn open(sources: &[String], chosen: &[String], format: Option<&str>, session: &Arc<Session>) -> Result<Self> {
+    pub fn open(sources: &[String], chosen: &[String], options: &OpenOptions, session: &Arc<Session>) -> Result<Self> {
         let mut sources: Vec<Opened> =
-            sources.iter().map(|name| source::open_one(name, None, format, session)).collect::<Result<_>>()?;
+            sources.iter().map(|name| source::open_one(name, None, options, session)).collect::<Result<_>>()?;
         let disks: Vec<OpenedDisk> = sources.iter_mut().flat_map(|source| std::mem::take(&mut source.disks)).collect();
         Ok(Self { disks: guest::select(disks, chosen)?, sources })
     }
@@ -147,7 +147,7 @@ pub fn run(request: &Request, session: &Arc<Session>, progress: &dyn Progress) -
     let start = Instant::now();
     std::fs::create_dir_all(&request.output)
         .map_err(|e| Error::write("making the output directory", e).path(&request.output))?;
-    let machine = Machine::open(&request.sources, &request.disks, request.format.as_deref(), session)?;
+    let machine = Machine::open(&request.sources, &request.disks, &request.open, session)?;
     let names = Names::new(request, &machine);
     names.claim(request, session)?;
     let planned = machine.plan(session, Some(&request.output))?;

@@ -19,8 +19,8 @@ pub fn split(source: &str) -> (PathBuf, Option<Selector>) {
     (PathBuf::from(source), None)
 }
 
-/// Opens one source; `disk` is what `--disk` said.
-pub fn open_one(source: &str, disk: Option<&str>, format: Option<&str>, session: &Arc<Session>) -> Result<Opened> {
+/// Opens one source; `disk` is what `--disk` said, and stands in for that of `options`.
+pub fn open_one(source: &str, disk: Option<&str>, options: &OpenOptions, session: &Arc<Session>) -> Result<Opened> {
     let (path, named) = split(source);
     let selector = match (named, disk) {
         (Some(_), Some(_)) => {
@@ -30,12 +30,12 @@ pub fn open_one(source: &str, disk: Option<&str>, format: Option<&str>, session:
         (None, Some(disk)) => Some(disk.parse()?),
         (None, None) => None,
     };
-    open(&path, &OpenOptions { format: format.map(str::to_owned), disk: selector }, session)
+    open(&path, &OpenOptions { disk: selector, ..options.clone() }, session)
 }
 
 /// Opens one source that must come down to one disk.
-pub fn open_disk(source: &str, disk: Option<&str>, format: Option<&str>, session: &Arc<Session>) -> Result<Single> {
-    let mut opened = open_one(source, disk, format, session)?;
+pub fn open_disk(source: &str, disk: Option<&str>, options: &OpenOptions, session: &Arc<Session>) -> Result<Single> {
+    let mut opened = open_one(source, disk, options, session)?;
     let names: Vec<String> = opened.disks.iter().map(|disk| disk.name.clone()).collect();
     match (opened.disks.pop(), opened.disks.is_empty()) {
         (Some(disk), true) => Ok(Single { disk, opened }),

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 
+use hyper2kvm::chain::OpenOptions;
 use hyper2kvm::fs::Filesystem;
 use hyper2kvm::fs::ext::Ext;
 use hyper2kvm::pipeline::{guest, source};
@@ -145,7 +146,8 @@ fn free_space_of_a_disk_that_is_copied_as_it_is_counts_only_when_nothing_is_pend
     let image = Image::make(40, &["-t", "ext4"]);
     let free = |image: &Image| {
         let session = Session::with_defaults();
-        let single = source::open_disk(image.path.to_str().unwrap(), None, Some("raw"), &session).unwrap();
+        let options = OpenOptions { format: Some("raw".into()), ..OpenOptions::default() };
+        let single = source::open_disk(image.path.to_str().unwrap(), None, &options, &session).unwrap();
         guest::without_free_space(&single.disk, &session).unwrap().describe()
     };
     let clean = Ext::open(FileDisk::open(&image.path)).unwrap().facts().free;

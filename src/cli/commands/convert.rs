@@ -20,8 +20,7 @@ pub(super) fn run(args: &ConvertArgs, context: &Context) -> Result<()> {
     if !args.restart {
         convert::resume(std::slice::from_ref(&args.dst), &context.session);
     }
-    let single =
-        source::open_disk(&from.src, from.disk.as_deref(), context.global.format.as_deref(), &context.session)?;
+    let single = source::open_disk(&from.src, from.disk.as_deref(), &context.global.open_options(), &context.session)?;
     let mut disk = single.disk.disk();
     if args.skip_free_space {
         disk = guest::without_free_space(&single.disk, &context.session)?;

@@ -16,8 +16,7 @@ const CHUNK: usize = 1 << 20;
 
 pub(super) fn run(args: &ExplainArgs, context: &Context) -> Result<()> {
     let from = &args.source;
-    let single =
-        source::open_disk(&from.src, from.disk.as_deref(), context.global.format.as_deref(), &context.session)?;
+    let single = source::open_disk(&from.src, from.disk.as_deref(), &context.global.open_options(), &context.session)?;
     let disk = single.disk.disk();
     if args.read {
         context.session.begin_streaming();

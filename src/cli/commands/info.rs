@@ -13,7 +13,7 @@ use crate::error::{Result, escape};
 use crate::pipeline::{describe_machine, source};
 
 pub(super) fn run(args: &SourceArgs, context: &Context) -> Result<()> {
-    let opened = source::open_one(&args.src, args.disk.as_deref(), context.global.format.as_deref(), &context.session)?;
+    let opened = source::open_one(&args.src, args.disk.as_deref(), &context.global.open_options(), &context.session)?;
     context.output.result(&json_of(&opened), &text_of(&opened, context))
 }
 

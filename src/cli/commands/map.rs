@@ -11,8 +11,7 @@ use crate::error::Result;
 use crate::pipeline::source;
 
 pub(super) fn run(args: &SourceArgs, context: &Context) -> Result<()> {
-    let single =
-        source::open_disk(&args.src, args.disk.as_deref(), context.global.format.as_deref(), &context.session)?;
+    let single = source::open_disk(&args.src, args.disk.as_deref(), &context.global.open_options(), &context.session)?;
     let disk = single.disk.disk();
     let mut printer = Printer { context, first: true, result: Ok(()) };
     printer.begin();

@@ -20,7 +20,7 @@ pub(super) fn run(args: &MigrateArgs, context: &Context) -> Result<()> {
     let request = Request {
         sources: args.guest.src.clone(),
         disks: args.guest.disk.clone(),
-        format: context.global.format.clone(),
+        open: context.global.open_options(),
         output: args.output.clone(),
         name: args.name.clone(),
         force: args.force,

@@ -17,8 +17,7 @@ const FILE: &str = "disk.raw";
 
 pub(super) fn run(args: &MountArgs, context: &Context) -> Result<()> {
     let from = &args.source;
-    let single =
-        source::open_disk(&from.src, from.disk.as_deref(), context.global.format.as_deref(), &context.session)?;
+    let single = source::open_disk(&from.src, from.disk.as_deref(), &context.global.open_options(), &context.session)?;
     let disk = single.disk.disk();
     let len = disk.len();
     if context.global.dry_run {

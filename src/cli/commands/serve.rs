@@ -14,8 +14,7 @@ use crate::pipeline::source;
 
 pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<()> {
     let from = &args.source;
-    let single =
-        source::open_disk(&from.src, from.disk.as_deref(), context.global.format.as_deref(), &context.session)?;
+    let single = source::open_disk(&from.src, from.disk.as_deref(), &context.global.open_options(), &context.session)?;
     let disk = single.disk.disk();
     let len = disk.len();
     let mut builder = Server::builder().export(args.export.clone(), Arc::new(DiskExport(disk)));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Context;
 use crate::boot::{self, Accel, BootReport, BootTest, Firmware, Image, ImageFormat, Verdict};
-use crate::chain::{OpenOptions, open};
+use crate::chain::open;
 use crate::cli::args::{Bus, Nic, TestArgs};
 use crate::cli::signals;
 use crate::error::{Error, Result};
@@ -37,7 +37,7 @@ pub(super) fn run(args: &TestArgs, context: &Context) -> Result<()> {
 
 /// The image's format, found by our own reader, which also refuses references that lead elsewhere: QEMU would follow them.
 fn format(args: &TestArgs, context: &Context) -> Result<ImageFormat> {
-    let options = OpenOptions { format: context.global.format.clone(), disk: None };
+    let options = context.global.open_options();
     let opened = open(&args.image, &options, &context.session)?;
     let format = opened.disks.first().and_then(|disk| disk.image.inner().layers().next().map(|layer| layer.format()));
     match format {

@@ -1,0 +1,69 @@
+//! `check`: what is wrong with an image, by exit code, text and JSON, and nothing written.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::{Lab, Run, tools};
+
+/// A qcow2 of 4 MiB with data in it.
+fn image(lab: &Lab) -> PathBuf {
+    let raw = lab.file("disk.raw", [7; 1 << 20].repeat(4));
+    let image = lab.path("disk.qcow2");
+    tools::ok("qemu-img", ["convert", "-f", "raw", "-O", "qcow2"].map(Path::new).into_iter().chain([&*raw, &image]));
+    image
+}
+
+fn check(image: &Path) -> Run {
+    Run::new(["check".as_ref(), image.as_os_str()])
+}
+
+/// Where the qcow2 field of 8 bytes at `at` points to.
+fn offset_at(bytes: &[u8], at: usize) -> usize {
+    let field = u64::from_be_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
+    usize::try_from(field & 0x00ff_ffff_ffff_fe00).expect("an offset")
+}
+
+#[test]
+fn a_sound_image_is_clean_and_stays_as_it_was() {
+    let lab = Lab::new();
+    let image = image(&lab);
+    let before = fs::read(&image).expect("the image");
+    check(&image).success().stdout_contains("no errors were found");
+    let json = check(&image).arg("--json").success().json();
+    assert_eq!((json["corruptions"].as_u64(), json["leaks"].as_u64()), (Some(0), Some(0)));
+    let layer = &json["disks"][0]["layers"][0];
+    assert_eq!((layer["format"].as_str(), layer["allocated_units"].as_u64()), (Some("qcow2"), Some(64)));
+    assert!(fs::read(&image).expect("the image") == before);
+}
+
+#[test]
+fn a_damaged_table_is_a_corruption_and_the_verdict_is_one_object() {
+    let lab = Lab::new();
+    let image = image(&lab);
+    let mut bytes = fs::read(&image).expect("the image");
+    let l2 = offset_at(&bytes, offset_at(&bytes, 40));
+    bytes[l2..l2 + 8].copy_from_slice(&(1_u64 << 60 | 512).to_be_bytes());
+    fs::write(&image, bytes).expect("the image");
+    check(&image).ran().exits_with(4).stdout_contains("corruption");
+    let json = check(&image).arg("--json").ran().exits_with(4).json();
+    let layer = &json["disks"][0]["layers"][0];
+    assert!(json["corruptions"].as_u64() > Some(0), "{json}");
+    assert_eq!(layer["findings"][0]["severity"], "corruption");
+    assert!(layer["allocated_units"].is_null());
+}
+
+#[test]
+fn every_layer_of_a_chain_is_checked() {
+    let lab = Lab::new();
+    let base = image(&lab);
+    let top = lab.path("top.qcow2");
+    let name = base.file_name().expect("a name");
+    tools::ok(
+        "qemu-img",
+        ["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"].map(Path::new).into_iter().chain([name.as_ref(), &*top]),
+    );
+    let json = check(&top).arg("--json").success().json();
+    let layers = json["disks"][0]["layers"].as_array().expect("layers");
+    let files: Vec<_> = layers.iter().map(|layer| layer["file"].as_str().expect("a name")).collect();
+    assert!(files[0].ends_with("top.qcow2") && files[1].ends_with("disk.qcow2"), "{files:?}");
+}
