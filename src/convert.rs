@@ -21,6 +21,7 @@ use crate::limits::MAX_DISK_LEN;
 use crate::session::Session;
 
 mod copy;
+pub mod deflate;
 mod digest;
 mod journal;
 mod ordered;

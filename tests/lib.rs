@@ -18,6 +18,7 @@ mod boot;
 mod check;
 mod cli;
 mod convert;
+mod deflate;
 mod docs;
 mod ext;
 mod file_disk;
