@@ -49,7 +49,8 @@ pub(super) struct Copy<'a> {
 impl Copy<'_> {
     /// Copies what was not copied before. The scribe knows how far the journal is.
     pub(super) fn run(self, session: &Session, progress: &dyn Progress) -> Result<(Done, Option<Scribe>)> {
-        let mut planner = Planner::new(self.source, self.sink.shape().order);
+        let shape = self.sink.shape();
+        let mut planner = Planner::new(self.source, shape.order);
         let mut found = Found::new(Update::start(Phase::Copy, self.total));
         progress.update(&found.update);
         let scribe = match self.journal {
@@ -60,8 +61,7 @@ impl Copy<'_> {
                 Some(Scribe::new(Arc::clone(self.output), journal, pending, interval))
             }
         };
-        let shape = self.sink.shape();
-        let target = Target { sink: Mutex::new(self.sink), output: &**self.output, shape, scribe: scribe.as_ref() };
+        let target = Target { shape, sink: Mutex::new(self.sink), output: &**self.output, scribe: scribe.as_ref() };
         let pace = Pace::new(self.rate);
         let pass = Pass { disk: self.source, target: Some(target), pace: &pace, progress, found: Mutex::new(found) };
         let done = match &scribe {
@@ -106,35 +106,24 @@ struct Target<'a> {
     scribe: Option<&'a Scribe>,
 }
 
-/// Memory of one thread.
-struct Scratch {
-    /// The chunk's bytes.
-    chunk: Vec<u8>,
-    encoder: Option<Box<dyn Encoder>>,
-    /// What stands for its encoded granules, one after the other.
-    encoded: Vec<u8>,
-}
-
 /// What is known of the disk so far.
 struct Found {
     collector: Collector,
     update: Update,
     stored: u64,
-    /// Chunks of the plan so far.
-    chunks: u64,
 }
 
 impl Found {
     fn new(update: Update) -> Self {
-        Self { collector: Collector::default(), update, stored: 0, chunks: 0 }
+        Self { collector: Collector::default(), update, stored: 0 }
     }
 
-    /// Adds the plan's next chunk, read now or by an earlier run; gives its number in the plan.
-    fn add(&mut self, chunk: &Chunk, resumed: bool) -> u64 {
+    /// Adds the plan's next chunk, read now or by an earlier run.
+    fn add(&mut self, chunk: &Chunk, resumed: bool) {
         self.collector.add(chunk.chunk, chunk.digest);
         let read = u64::from(chunk.read);
-        let kept = chunk.pieces.iter().filter(|piece| piece.form != Form::Zero);
-        let stored: u64 = kept.map(|piece| piece.len as u64).sum();
+        let stored: u64 =
+            chunk.pieces.iter().filter(|piece| piece.form != Form::Zero).map(|piece| piece.len as u64).sum();
         self.stored += stored;
         self.update.done += read;
         let bytes = &mut self.update.bytes;
@@ -145,9 +134,16 @@ impl Found {
             bytes.written += stored;
             bytes.zero += read.saturating_sub(stored);
         }
-        self.chunks += 1;
-        self.chunks - 1
     }
+}
+
+/// Memory of one thread.
+struct Scratch {
+    /// The chunk's bytes.
+    chunk: Vec<u8>,
+    encoder: Option<Box<dyn Encoder>>,
+    /// What stands for its encoded granules, one after the other.
+    encoded: Vec<u8>,
 }
 
 /// What an earlier run wrote to its journal, played back.
@@ -170,13 +166,13 @@ impl Play<'_> {
         self.output.keep(true);
         let mut records = Records::new(log);
         let mut played = journal.durable;
-        let (mut back, mut pending) = (None, 0);
+        let (mut count, mut back, mut pending) = (0, None, 0);
         let (mut window, mut in_window) = (0, BTreeSet::new());
-        while self.found.chunks < journal.chunks.count
+        while count < journal.chunks.count
             && let Some(chunk) = records.next_chunk()?
         {
             self.session.check()?;
-            if self.found.chunks >= journal.durable.count {
+            if count >= journal.durable.count {
                 if !is_in_file(&chunk, planner.len(), &mut back, &**self.output) {
                     tracing::info!(chunk = chunk.chunk, "what was not durable got lost, and is copied again");
                     break;
@@ -192,12 +188,13 @@ impl Play<'_> {
             in_window.insert(chunk.chunk);
             self.found.add(&chunk, true);
             self.progress.update(&self.found.update);
+            count += 1;
         }
-        if self.found.chunks > 0 {
+        if count > 0 {
             planner.skip(window, &in_window)?;
         }
-        if self.found.chunks < journal.chunks.count {
-            played.count = self.found.chunks;
+        if count < journal.chunks.count {
+            played.count = count;
             journal.cut(log, played)?;
         }
         Ok((journal, pending))
@@ -205,7 +202,8 @@ impl Play<'_> {
 
     /// Has the sink find the places that it found in the earlier run.
     fn place(&mut self, chunk: &Chunk) -> Result<()> {
-        let mut pieces = chunk.pieces.clone();
+        let unplaced = |piece: &Piece| Piece { host: 0, ..*piece };
+        let mut pieces: Vec<Piece> = chunk.pieces.iter().map(unplaced).collect();
         self.sink.place(chunk.chunk * CHUNK, &mut pieces, &**self.output)?;
         if pieces == chunk.pieces {
             return Ok(());
@@ -216,9 +214,9 @@ impl Play<'_> {
     }
 }
 
-/// Whether the output holds a chunk of a disk of `len` bytes, as far as it can be read. What is encoded is rather copied again.
+/// Whether the output holds a chunk of a disk of `len` bytes, as far as it can be read.
 fn is_in_file(chunk: &Chunk, len: u64, back: &mut Option<Arc<dyn Disk>>, output: &dyn Output) -> bool {
-    if chunk.pieces.is_empty() {
+    if chunk.pieces.iter().all(|piece| piece.form == Form::Zero) {
         return chunk.digest.is_none();
     }
     if back.is_none() {
@@ -226,18 +224,26 @@ fn is_in_file(chunk: &Chunk, len: u64, back: &mut Option<Arc<dyn Disk>>, output:
     }
     let Some(back) = back else { return false };
     let mut bytes = vec![0; usize::try_from(CHUNK.min(len.saturating_sub(chunk.chunk * CHUNK))).unwrap_or(0)];
-    for piece in &chunk.pieces {
-        if piece.form != Form::Plain {
-            return false;
-        }
-        let end = piece.host.checked_add(piece.len as u64);
-        let part = bytes.get_mut(piece.start..piece.start + piece.len);
+    let (mut encoded, mut stored) = (Vec::new(), blake3::Hasher::new());
+    for piece in chunk.pieces.iter().filter(|piece| piece.form != Form::Zero) {
+        let part = match piece.form {
+            Form::Encoded(len) => {
+                encoded.resize(len as usize, 0);
+                Some(&mut encoded[..])
+            }
+            _ => bytes.get_mut(piece.start..piece.start + piece.len),
+        };
+        let end = piece.host.checked_add(piece.stored());
         let (Some(part), true) = (part, end.is_some_and(|end| end <= back.len())) else { return false };
         if back.read_at(part, piece.host).is_err() {
             return false;
         }
+        stored.update(part);
     }
-    digest::chunk(&bytes, Blocks::ALL).1 == chunk.digest
+    match chunk.stored {
+        Some(digest) => stored.finalize() == digest,
+        None => digest::chunk(&bytes, Blocks::ALL).1 == chunk.digest,
+    }
 }
 
 impl<'a> Pass<'a> {
@@ -287,12 +293,14 @@ impl<'a> Pass<'a> {
             self.disk.read_at(&mut chunk[run.clone()], range.start + run.start as u64)?;
         }
         let (blocks, digest) = digest::chunk(chunk, task.blocks);
-        let mut pieces = Vec::new();
+        let (mut pieces, mut stored) = (Vec::new(), None);
         if let Some(target) = &self.target {
             pieces = cut(chunk, blocks, target.shape);
             pieces = scratch.encode(pieces, target.shape.granule, range.start)?;
+            stored = target.scribe.and_then(|_| scratch.digest(&pieces));
         }
-        Ok(Chunk { chunk: task.chunk, digest, read: u32::try_from(read).unwrap_or(u32::MAX), pieces })
+        let read = u32::try_from(read).unwrap_or(u32::MAX);
+        Ok(Chunk { chunk: task.chunk, read, digest, stored, pieces })
     }
 
     fn write(&self, scratch: &Scratch, task: &Task, mut chunk: Chunk) -> Result<()> {
@@ -301,10 +309,10 @@ impl<'a> Pass<'a> {
             scratch.write(&chunk.pieces, target.output)?;
         }
         let mut found = lock(&self.found);
-        let number = found.add(&chunk, false);
+        found.add(&chunk, false);
         self.progress.update(&found.update);
         drop(found);
-        self.scribe().map_or(Ok(()), |scribe| scribe.written(number, chunk))
+        self.scribe().map_or(Ok(()), |scribe| scribe.written(chunk))
     }
 }
 
@@ -358,6 +366,23 @@ impl Scratch {
             }
         }
         Ok(forms)
+    }
+
+    /// A digest of what stands for `pieces`, if any of them is encoded.
+    fn digest(&self, pieces: &[Piece]) -> Option<[u8; 32]> {
+        let mut hasher = pieces.iter().any(|piece| matches!(piece.form, Form::Encoded(_))).then(blake3::Hasher::new)?;
+        let mut encoded = 0;
+        for piece in pieces {
+            match piece.form {
+                Form::Plain => hasher.update(&self.chunk[piece.start..piece.start + piece.len]),
+                Form::Encoded(len) => {
+                    encoded += len as usize;
+                    hasher.update(&self.encoded[encoded - len as usize..encoded])
+                }
+                Form::Zero => &mut hasher,
+            };
+        }
+        Some(*hasher.finalize().as_bytes())
     }
 
     /// Writes what stands for `pieces` where they were placed.

@@ -6,7 +6,7 @@
 //! ───────────────┴──────────────────────────────────┴──────────┴─────────────────────────────────────────────
 //!   1 header    JSON: what makes it the same command on the same source; first, and once
 //!   2 run       process id, u32: who writes the output from here on
-//!   3 chunk     a chunk that is in the file: number, digest, where its granules are that are not zeros
+//!   3 chunk     a chunk that is in the file: number, digests, what became of its granules and where they are
 //!   4 durable   number of chunk records, u64: those were synced, the journal with them
 //!   5 sealing   inode, length, time of change: the file is complete and is about to get its name
 //! ```
@@ -18,7 +18,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::output::Log;
-use super::sink::Piece;
+use super::sink::{Form, Piece};
 use crate::disk::Fingerprint;
 use crate::error::{Error, Kind, Result};
 use crate::limits::MAX_JOURNAL_RECORD;

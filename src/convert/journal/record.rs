@@ -1,11 +1,14 @@
 //! Records as bytes.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
-use super::{Header, MAX_JOURNAL_RECORD, Piece};
-use crate::convert::sink::Form;
+use super::{Form, Header, MAX_JOURNAL_RECORD, Piece};
+use crate::limits::MAX_UNIT;
 
 /// Bytes of a record before its kind: length of kind and body, and their checksum.
 pub(super) const FRAME: usize = 8;
+
+/// Bytes that one encoded granule may take: an encoder may make it larger, though not by much.
+const MAX_ENCODED: usize = 2 * MAX_UNIT;
 
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub(in crate::convert) struct Chunk {
     pub(in crate::convert) read: u32,
     /// Its digest; none when all of it is zeros.
     pub(in crate::convert) digest: Option<[u8; 32]>,
+    /// Digest of what is in the file for it, if that is not its bytes as they are.
+    pub(in crate::convert) stored: Option<[u8; 32]>,
     /// What of it is in the file, and where.
     pub(in crate::convert) pieces: Vec<Piece>,
 }
@@ -111,31 +116,39 @@ impl Chunk {
         let short = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes();
         body.extend(self.chunk.to_le_bytes());
         body.extend(self.read.to_le_bytes());
-        body.push(u8::from(self.digest.is_some()));
-        body.extend(self.digest.iter().flatten());
+        for digest in [&self.digest, &self.stored] {
+            body.push(u8::from(digest.is_some()));
+            body.extend(digest.iter().flatten());
+        }
         for piece in &self.pieces {
             body.extend(short(piece.start));
             body.extend(short(piece.len));
+            let form = match piece.form {
+                Form::Plain => 0,
+                Form::Encoded(len) => len,
+                Form::Zero => u32::MAX,
+            };
+            body.extend(form.to_le_bytes());
             body.extend(piece.host.to_le_bytes());
-            body.extend(form_number(piece.form).to_le_bytes());
         }
     }
 
     fn decode(fields: &mut Fields<'_>) -> Option<Self> {
         let chunk = u64::from_le_bytes(fields.take()?);
         let read = u32::from_le_bytes(fields.take()?);
-        let digest = match fields.take()? {
-            [0] => None,
-            [1] => Some(fields.take()?),
-            [_] => return None,
-        };
+        let (digest, stored) = (fields.digest()?, fields.digest()?);
         let mut pieces = Vec::new();
         let mut end = 0;
         while !fields.0.is_empty() {
             let mut number = || usize::try_from(u32::from_le_bytes(fields.take()?)).ok();
             let (start, len) = (number()?, number()?);
+            let form = match u32::from_le_bytes(fields.take()?) {
+                0 => Form::Plain,
+                u32::MAX => Form::Zero,
+                len if usize::try_from(len).is_ok_and(|len| len <= MAX_ENCODED) => Form::Encoded(len),
+                _ => return None,
+            };
             let host = u64::from_le_bytes(fields.take()?);
-            let form = form(u32::from_le_bytes(fields.take()?));
             if start < end || len == 0 {
                 return None;
             }
@@ -143,25 +156,7 @@ impl Chunk {
             pieces.push(Piece { start, len, form, host });
         }
         let chunk_len = usize::try_from(crate::convert::plan::CHUNK).ok()?;
-        (end <= chunk_len).then_some(Self { chunk, read, digest, pieces })
-    }
-}
-
-/// A form as a number: the bytes that it takes, none for zeros and the largest number for plain bytes.
-const fn form_number(form: Form) -> u32 {
-    match form {
-        Form::Plain => u32::MAX,
-        Form::Encoded(bytes) => bytes,
-        Form::Zero => 0,
-    }
-}
-
-/// The form of a number.
-const fn form(number: u32) -> Form {
-    match number {
-        u32::MAX => Form::Plain,
-        0 => Form::Zero,
-        bytes => Form::Encoded(bytes),
+        (end <= chunk_len).then_some(Self { chunk, read, digest, stored, pieces })
     }
 }
 
@@ -173,6 +168,15 @@ impl Fields<'_> {
         let (field, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*field)
+    }
+
+    /// A digest that may be missing.
+    fn digest(&mut self) -> Option<Option<[u8; 32]>> {
+        match self.take()? {
+            [0] => Some(None),
+            [1] => Some(Some(self.take()?)),
+            [_] => None,
+        }
     }
 }
 

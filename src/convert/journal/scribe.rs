@@ -1,6 +1,5 @@
 //! Writes the journal while chunks are copied, and makes the output durable in the background.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,8 +39,6 @@ pub(in crate::convert) struct Scribe {
 #[derive(Debug)]
 struct State {
     journal: Journal,
-    /// Chunks that were written before those that come first in the plan, by their number in the plan.
-    waiting: BTreeMap<u64, Chunk>,
     /// Bytes of chunks that are being copied or were.
     admitted: u64,
     /// Bytes of chunks that the journal has.
@@ -59,16 +56,8 @@ struct State {
 impl Scribe {
     /// Goes on with `journal`, whose chunks that are not durable took `pending` bytes.
     pub(in crate::convert) fn new(output: Arc<dyn Output>, journal: Journal, pending: u64, interval: Interval) -> Self {
-        let state = State {
-            journal,
-            waiting: BTreeMap::new(),
-            admitted: pending,
-            noted: pending,
-            durable: 0,
-            wanted: false,
-            stopped: false,
-            lost: None,
-        };
+        let state =
+            State { journal, admitted: pending, noted: pending, durable: 0, wanted: false, stopped: false, lost: None };
         Self { output, interval, state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -89,24 +78,19 @@ impl Scribe {
         state.lost.clone().map_or(Ok(()), Err)
     }
 
-    /// Notes that `chunk`, the plan's `number`th, is in the file.
-    pub(in crate::convert) fn written(&self, number: u64, chunk: Chunk) -> Result<()> {
+    /// Notes that the plan's next chunk is in the file.
+    pub(in crate::convert) fn written(&self, chunk: Chunk) -> Result<()> {
         let Some(log) = self.output.log() else { return Ok(()) };
         let mut state = self.state();
         if let Some(lost) = &state.lost {
             return Err(lost.clone());
         }
-        state.waiting.insert(number, chunk);
-        loop {
-            let next = state.journal.chunks.count;
-            let Some(chunk) = state.waiting.remove(&next) else { break };
-            let read = u64::from(chunk.read);
-            state.journal.append(log, &Record::Chunk(chunk))?;
-            let end = state.journal.end;
-            state.journal.chunks = Mark { count: next + 1, end };
-            state.noted += read;
-        }
-        self.output.keep(state.journal.chunks.count > 0);
+        let read = u64::from(chunk.read);
+        state.journal.append(log, &Record::Chunk(chunk))?;
+        let Journal { chunks, end, .. } = state.journal;
+        state.journal.chunks = Mark { count: chunks.count + 1, end };
+        state.noted += read;
+        self.output.keep(true);
         drop(state);
         self.changed.notify_all();
         Ok(())

@@ -175,32 +175,32 @@ fn another_source_other_options_or_another_length_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("out");
     let model = several_chunks();
-    let plain = Options::default();
-    interrupted(&model, &path, &plain, 5);
+    let qcow2 = Options::default();
+    interrupted(&model, &path, &qcow2, 5);
     let before = (bytes_of(&dir.path().join("out.partial")), names(dir.path()));
 
     let changed = Arc::new((*model).clone());
     changed.changes.store(1, Ordering::Relaxed);
     let again = |model: &Arc<Model>, options: &Options| run(checked(model), &path, options, &session(2), &());
-    let error = again(&changed, &plain).unwrap_err();
+    let error = again(&changed, &qcow2).unwrap_err();
     assert_eq!((error.code(), error.kind().exit_code()), ("resume.changed", 3));
     changed.changes.store(0, Ordering::Relaxed);
-    for options in [raw(), qcow2(4 << 10)] {
+    for options in [raw(), super::qcow2(4 << 10)] {
         let error = again(&model, &options).unwrap_err();
         assert_eq!((error.code(), error.kind().exit_code()), ("resume.changed", 2));
         assert!(error.next().unwrap().contains("--restart"));
     }
-    assert_eq!(again(&Model::noise(5 << 20), &plain).unwrap_err().code(), "resume.changed");
+    assert_eq!(again(&Model::noise(5 << 20), &qcow2).unwrap_err().code(), "resume.changed");
     assert_eq!((bytes_of(&dir.path().join("out.partial")), names(dir.path())), before, "it stays as it was");
 
     // What does not change the output does not matter.
     let rate_limit = NonZeroU64::new(1 << 40);
-    let other = Options { verify: false, force: true, rate_limit, ..plain.clone() };
+    let other = Options { verify: false, force: true, rate_limit, ..qcow2.clone() };
     assert!(again(&model, &other).unwrap().bytes.resumed > 0);
     std::fs::remove_file(&path).unwrap();
 
-    interrupted(&model, &path, &plain, 5);
-    let restarted = again(&changed, &Options { restart: true, ..plain }).unwrap();
+    interrupted(&model, &path, &qcow2, 5);
+    let restarted = again(&changed, &Options { restart: true, ..qcow2 }).unwrap();
     assert_eq!(restarted.bytes.resumed, 0);
 }
 

@@ -14,17 +14,14 @@ fn records() -> impl Strategy<Value = Record> {
         let mut at = 0;
         let mut piece = |(gap, len)| {
             at += gap + len;
-            Piece {
-                start: at - len,
-                len,
-                form: form(u32::try_from(at % 3).unwrap().wrapping_sub(1)),
-                host: (at as u64) << 30,
-            }
+            let form = [Form::Plain, Form::Encoded(7), Form::Zero][len % 3];
+            Piece { start: at - len, len, form, host: (at as u64) << 30 }
         };
         steps.into_iter().map(&mut piece).collect()
     });
-    let chunk = (any::<u64>(), any::<u32>(), any::<Option<[u8; 32]>>(), pieces)
-        .prop_map(|(chunk, read, digest, pieces)| Record::Chunk(Chunk { chunk, read, digest, pieces }));
+    let chunk = (any::<u64>(), any::<u32>(), any::<[Option<[u8; 32]>; 2]>(), pieces).prop_map(
+        |(chunk, read, [digest, stored], pieces)| Record::Chunk(Chunk { chunk, read, digest, stored, pieces }),
+    );
     let sealing = (any::<u64>(), any::<u64>(), any::<(i64, i64)>())
         .prop_map(|(inode, len, modified)| Record::Sealing(Sealing { inode, len, modified }));
     let header =
@@ -79,7 +76,7 @@ fn chunks_that_no_run_wrote_are_refused() {
         (vec![piece(0, 8), piece(7, 8)], false),
         (vec![piece(8, 8), piece(0, 8)], false),
     ] {
-        let record = Record::Chunk(Chunk { chunk: 0, read: 1, digest: None, pieces });
+        let record = Record::Chunk(Chunk { chunk: 0, read: 1, digest: None, stored: None, pieces });
         assert_eq!(decode(&record.encode()).is_some(), good, "{record:?}");
     }
 }
@@ -94,7 +91,8 @@ fn lengths_are_bounded() {
     for (len, good) in [(0, false), (1, true), (MAX_JOURNAL_RECORD, true), (MAX_JOURNAL_RECORD + 1, false)] {
         assert_eq!(Record::body_len(frame(len)).is_some(), good, "{len}");
     }
-    let pieces = (0..2048).map(|n| Piece { start: n * 1024, len: 512, form: Form::Plain, host: 0 }).collect();
-    let longest = Record::Chunk(Chunk { chunk: 0, read: 0, digest: Some([0; 32]), pieces }).encode();
+    let pieces = (0..2048).map(|n| Piece { start: n * 1024, len: 512, form: Form::Encoded(9), host: 0 }).collect();
+    let longest =
+        Record::Chunk(Chunk { chunk: 0, read: 0, digest: Some([0; 32]), stored: Some([0; 32]), pieces }).encode();
     assert!(longest.len() < MAX_JOURNAL_RECORD, "the longest that can be has {} bytes", longest.len());
 }
