@@ -1,7 +1,8 @@
 //! Progress for people and programs: a bar on a terminal, plain lines without one, JSON lines on request.
 
 use std::io::{IsTerminal, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle as BarStyle};
@@ -9,23 +10,36 @@ use serde_json::json;
 
 use super::args::{Global, ProgressStyle};
 use super::size::Size;
-use crate::convert::{Bytes, Phase, Progress, Update};
+use crate::convert::{Bytes, Progress, Update};
 
 /// Time between two plain or JSON lines.
 const LINE_EVERY: Duration = Duration::from_secs(2);
 
+/// Longest silence: a line says that work goes on even when nothing moves.
+const SILENCE: Duration = Duration::from_secs(10);
+
 /// Shows progress on standard error.
 #[derive(Debug)]
 pub(super) struct Shown {
+    shared: Arc<Shared>,
+    heart: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
     state: Mutex<State>,
+    ended: Condvar,
 }
 
 #[derive(Debug)]
 struct State {
     style: Style,
-    phase: Option<Phase>,
+    last: Option<Update>,
+    /// When the phase began.
     began: Instant,
-    last: Instant,
+    /// When the last line was printed.
+    printed: Instant,
+    ended: bool,
 }
 
 #[derive(Debug)]
@@ -50,44 +64,80 @@ impl Shown {
             ProgressStyle::Bar => Style::Bar(bar()),
         };
         let now = Instant::now();
-        Self { state: Mutex::new(State { style, phase: None, began: now, last: now }) }
+        let state = State { style, last: None, began: now, printed: now, ended: false };
+        let shared = Arc::new(Shared { state: Mutex::new(state), ended: Condvar::new() });
+        let beating = Arc::clone(&shared);
+        // Without the thread there is less to see, and nothing else.
+        let heart = std::thread::Builder::new().name("progress".to_owned()).spawn(move || beating.beat()).ok();
+        Self { shared, heart }
     }
 }
 
 impl Progress for Shown {
     fn update(&self, update: &Update) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.update(update);
+        self.shared.state().update(update);
     }
 }
 
-impl Drop for State {
+impl Drop for Shown {
     fn drop(&mut self) {
-        if let Style::Bar(bar) = &self.style {
-            bar.finish_and_clear();
+        self.shared.state().end();
+        self.shared.ended.notify_all();
+        if let Some(heart) = self.heart.take() {
+            let _ = heart.join();
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Breaks each silence until the end.
+    fn beat(&self) {
+        let mut state = self.state();
+        while !state.ended {
+            state = self.ended.wait_timeout(state, LINE_EVERY).unwrap_or_else(PoisonError::into_inner).0;
+            if !state.ended && state.printed.elapsed() >= SILENCE {
+                state.show();
+            }
         }
     }
 }
 
 impl State {
     fn update(&mut self, update: &Update) {
-        let new_phase = self.phase != Some(update.phase);
+        let new_phase = self.last.is_none_or(|last| last.phase != update.phase || last.done > update.done);
+        self.last = Some(*update);
         if new_phase {
-            self.phase = Some(update.phase);
             self.began = Instant::now();
         }
         match &self.style {
-            Style::None => {}
             Style::Bar(bar) => show_bar(bar, update, new_phase),
-            Style::Plain | Style::Json if !new_phase && self.last.elapsed() < LINE_EVERY => {}
-            Style::Plain => self.line(&plain_line(update, self.began.elapsed())),
-            Style::Json => self.line(&json_line(update, self.began.elapsed())),
+            _ if new_phase || self.printed.elapsed() >= LINE_EVERY => self.show(),
+            _ => {}
         }
     }
 
-    fn line(&mut self, line: &str) {
-        self.last = Instant::now();
+    /// Shows the last update, again if need be.
+    fn show(&mut self) {
+        self.printed = Instant::now();
+        let (Some(update), elapsed) = (&self.last, self.began.elapsed()) else { return };
+        let line = match &self.style {
+            Style::None => return,
+            Style::Bar(bar) => return bar.tick(),
+            Style::Plain => plain_line(update, elapsed),
+            Style::Json => json_line(update, elapsed),
+        };
         let _ = writeln!(std::io::stderr().lock(), "{line}");
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        if let Style::Bar(bar) = &self.style {
+            bar.finish_and_clear();
+        }
     }
 }
 
@@ -117,53 +167,91 @@ fn plain_line(update: &Update, elapsed: Duration) -> String {
         return format!("{phase} …");
     }
     let percent = u128::from(update.done) * 100 / u128::from(update.total);
-    let rate = rate(update.done, elapsed);
+    let rate = rate(update, elapsed);
+    let eta = eta(update, rate).map(|seconds| format!(", {} left", clock(seconds))).unwrap_or_default();
     let extra = skipped(&update.bytes).map(|text| format!(", {text}")).unwrap_or_default();
-    format!("{phase} {percent} %: {} of {}, {}/s{extra}", Size(update.done), Size(update.total), Size(rate))
+    format!("{phase} {percent} %: {} of {}, {}/s{eta}{extra}", Size(update.done), Size(update.total), Size(rate))
 }
 
 fn json_line(update: &Update, elapsed: Duration) -> String {
-    let rate = rate(update.done, elapsed);
-    let left = update.total.saturating_sub(update.done);
-    let eta = left.checked_div(rate);
+    let rate = rate(update, elapsed);
     json!({
         "type": "progress",
         "phase": update.phase.name(),
         "done": update.done,
         "total": update.total,
         "bytes_per_second": rate,
-        "eta_seconds": eta,
+        "eta_seconds": eta(update, rate),
         "read": update.bytes.read,
         "written": update.bytes.written,
         "zero": update.bytes.zero,
         "hole": update.bytes.hole,
+        "resumed": update.bytes.resumed,
     })
     .to_string()
 }
 
+/// What was not copied, and why.
 fn skipped(bytes: &Bytes) -> Option<String> {
-    match (bytes.hole, bytes.zero) {
-        (0, 0) => None,
-        (hole, zero) => Some(format!("skipped {}, zero {}", Size(hole), Size(zero))),
-    }
+    let parts = [("skipped", bytes.hole), ("zero", bytes.zero), ("done before", bytes.resumed)];
+    let parts: Vec<String> = parts
+        .into_iter()
+        .filter(|(_, bytes)| *bytes > 0)
+        .map(|(what, bytes)| format!("{what} {}", Size(bytes)))
+        .collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-fn rate(bytes: u64, elapsed: Duration) -> u64 {
-    let milliseconds = elapsed.as_millis().max(1);
-    u64::try_from(u128::from(bytes) * 1000 / milliseconds).unwrap_or(u64::MAX)
+/// Bytes a second; what an earlier run did took no time.
+fn rate(update: &Update, elapsed: Duration) -> u64 {
+    let bytes = u128::from(update.done.saturating_sub(update.bytes.resumed));
+    u64::try_from(bytes * 1000 / elapsed.as_millis().max(1)).unwrap_or(u64::MAX)
+}
+
+/// Seconds until the phase ends, if it goes on like that.
+fn eta(update: &Update, rate: u64) -> Option<u64> {
+    if update.total == 0 {
+        return None;
+    }
+    update.total.saturating_sub(update.done).checked_div(rate)
+}
+
+/// `1:02:03`, or `2:03`.
+fn clock(seconds: u64) -> String {
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, minutes, seconds) => format!("{minutes}:{seconds:02}"),
+        (hours, minutes, seconds) => format!("{hours}:{minutes:02}:{seconds:02}"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::convert::Phase;
 
     #[test]
     fn lines_say_how_far_and_how_fast() {
         let bytes = Bytes { read: 1 << 20, written: 1 << 20, zero: 0, hole: 3 << 20, resumed: 0 };
         let update = Update { phase: Phase::Copy, done: 1 << 20, total: 4 << 20, bytes };
         let second = Duration::from_secs(1);
-        assert_eq!(plain_line(&update, second), "copy 25 %: 1 MiB of 4 MiB, 1 MiB/s, skipped 3 MiB, zero 0 B");
+        assert_eq!(plain_line(&update, second), "copy 25 %: 1 MiB of 4 MiB, 1 MiB/s, 0:03 left, skipped 3 MiB");
         let json: serde_json::Value = serde_json::from_str(&json_line(&update, second)).unwrap();
-        assert_eq!(json["eta_seconds"], 3);
+        assert_eq!((&json["eta_seconds"], &json["resumed"]), (&json!(3), &json!(0)));
+    }
+
+    #[test]
+    fn what_was_done_before_is_said_and_does_not_count_as_fast() {
+        let bytes = Bytes { read: 1 << 20, written: 1 << 20, zero: 0, hole: 0, resumed: 100 << 20 };
+        let update = Update { phase: Phase::Copy, done: 101 << 20, total: 4000 << 20, bytes };
+        let line = plain_line(&update, Duration::from_secs(1));
+        assert_eq!(line, "copy 2 %: 101 MiB of 3.9 GiB, 1 MiB/s, 1:04:59 left, done before 100 MiB");
+    }
+
+    #[test]
+    fn nothing_is_divided_by_zero() {
+        let update = Update::start(Phase::Sync, 0);
+        assert_eq!(plain_line(&update, Duration::ZERO), "sync …");
+        let json: serde_json::Value = serde_json::from_str(&json_line(&update, Duration::ZERO)).unwrap();
+        assert_eq!(json["eta_seconds"], json!(null));
     }
 }

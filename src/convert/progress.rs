@@ -28,7 +28,8 @@ pub struct Update {
 
 impl Update {
     /// The first one of a phase.
-    pub(super) fn start(phase: Phase, total: u64) -> Self {
+    #[must_use]
+    pub fn start(phase: Phase, total: u64) -> Self {
         Self { phase, done: 0, total, bytes: Bytes::default() }
     }
 }
@@ -36,6 +37,10 @@ impl Update {
 /// The phases, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
+    /// Looking inside the guest and planning what it needs.
+    Inspect,
+    /// Applying that.
+    Fix,
     /// Walking the source's map.
     Plan,
     /// Reading and writing.
@@ -53,6 +58,8 @@ impl Phase {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Inspect => "inspect",
+            Self::Fix => "fix",
             Self::Plan => "plan",
             Self::Copy => "copy",
             Self::Sync => "sync",

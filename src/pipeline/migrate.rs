@@ -14,7 +14,7 @@ use super::{digests_json, finish_digests, guest, naming, source};
 use crate::chain::{OpenOptions, Opened, OpenedDisk};
 use crate::container::digests::Verified;
 use crate::container::ovf::{self, Ovf};
-use crate::convert::{self, Named, Options, Outcome, Progress, Unfinished};
+use crate::convert::{self, Named, Options, Outcome, Phase, Progress, Unfinished, Update};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::fix::{self, Plan};
@@ -147,11 +147,13 @@ pub fn run(request: &Request, session: &Arc<Session>, progress: &dyn Progress) -
     let start = Instant::now();
     std::fs::create_dir_all(&request.output)
         .map_err(|e| Error::write("making the output directory", e).path(&request.output))?;
+    progress.update(&Update::start(Phase::Inspect, 0));
     let machine = Machine::open(&request.sources, &request.disks, &request.open, session)?;
     let names = Names::new(request, &machine);
     names.claim(request, session)?;
     let planned = machine.plan(session, Some(&request.output))?;
 
+    progress.update(&Update::start(Phase::Fix, 0));
     let fixing = Instant::now();
     let system = planned.guest.system()?;
     let now = Timestamp { seconds: session.now(), nanoseconds: 0 };
