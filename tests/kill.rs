@@ -1,10 +1,10 @@
-//! Death at any point leaves nothing under a final name, and the same command then succeeds.
+//! Death at any point leaves nothing under a final name, and the same command then goes on and comes to the same result.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::support::{Lab, PARTITION, Run, Variant, only, tools};
+use crate::support::{Lab, Mounted, PARTITION, Run, Variant, only, tools};
 
 /// How many deaths each test tries; `make soak` sets more.
 fn rounds() -> u32 {
@@ -21,10 +21,41 @@ fn migrate(out: &Path) -> Run {
     Run::new(["migrate".as_ref(), Variant::Plain.ova().as_os_str(), "-o".as_ref(), out.as_os_str()])
 }
 
+fn convert(source: &Path, target: &Path) -> Run {
+    Run::new(["convert".as_ref(), source.as_os_str(), target.as_os_str()])
+}
+
 fn final_names(out: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(out).into_iter().flatten().map(|entry| entry.expect("an entry").path());
     let sealed = |path: &PathBuf| path.extension().is_some_and(|found| found != "partial" && found != "journal");
     entries.filter(sealed).collect()
+}
+
+/// Waits until so much is noted in a journal.
+fn wait_for_journal(output: &Path, bytes: u64) {
+    let journal = beside(output, "journal");
+    let start = Instant::now();
+    while fs::metadata(&journal).map_or(0, |metadata| metadata.len()) < bytes {
+        assert!(start.elapsed() < Duration::from_secs(120), "{} does not grow", journal.display());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// `OUTPUT.SUFFIX`.
+fn beside(output: &Path, suffix: &str) -> PathBuf {
+    let mut name = output.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Bytes that a run did not read since an earlier one had, from the JSON of `convert`.
+fn resumed(json: &serde_json::Value) -> u64 {
+    json["output"]["bytes"]["resumed"].as_u64().expect("a number")
+}
+
+fn assert_same_file(a: &Path, b: &Path) {
+    tools::ok("cmp", [a, b]);
 }
 
 #[test]
@@ -41,8 +72,9 @@ fn migrate_survives_kill() {
         let finished = !running.is_alive();
         running.kill();
         let names = final_names(&out);
-        assert!(finished || names.is_empty(), "killed in round {round}, it left {names:?}");
-        if !finished {
+        let reported = names.iter().any(|name| name.extension().is_some_and(|found| found == "json"));
+        assert!(finished || !reported || lab.names("out").len() == 3, "killed in round {round}, it left {names:?}");
+        if !reported {
             migrate(&out).success();
         }
         let disk = only(&out, "qcow2");
@@ -50,43 +82,150 @@ fn migrate_survives_kill() {
         let raw = lab.path("result.raw");
         tools::to_raw("qcow2", &disk, &raw);
         tools::assert_clean_ext4(&raw, PARTITION);
-        assert_eq!(lab.names("out").iter().filter(|name| name.ends_with(".partial")).count(), 0, "leftovers");
+        assert_eq!(lab.names("out").len(), 3, "leftovers: {:?}", lab.names("out"));
     }
 }
 
-#[test]
-fn convert_survives_kill() {
+/// Kills conversions of `source` into a file with this suffix, and compares each with one that nothing disturbed.
+fn convert_survives_kill(source: &Path, suffix: &str) {
     let lab = Lab::new();
     let folder = lab.folder("out");
-    let target = folder.join("guest.qcow2");
-    let convert = || Run::new(["convert".as_ref(), Variant::Plain.vmdk("stream").as_os_str(), target.as_os_str()]);
+    let [undisturbed, target] = ["undisturbed", "guest"].map(|name| lab.path(&format!("out/{name}.{suffix}")));
     let start = Instant::now();
-    convert().success();
+    convert(source, &undisturbed).success();
     let whole = start.elapsed();
     for round in 0..rounds() {
-        fs::remove_file(&target).expect("removing");
-        let mut running = convert().start();
-        std::thread::sleep(moment(round, whole));
-        let finished = !running.is_alive();
-        running.kill();
-        assert!(finished || !target.exists(), "killed in round {round}, it left its target");
-        if !finished {
-            convert().success();
+        // Twice in a row, so that a resumed run dies, too.
+        for _ in 0..=round % 2 {
+            let mut running = convert(source, &target).start();
+            std::thread::sleep(moment(round, whole));
+            let finished = !running.is_alive();
+            running.kill();
+            // Between the name and the end, the journal says that it may be taken back.
+            let named = target.exists() && !beside(&target, "journal").exists();
+            assert!(finished || !target.exists() || named || beside(&target, "journal").exists());
+            if finished || named {
+                break;
+            }
         }
-        tools::assert_same_content(("raw", &Variant::Plain.raw()), ("qcow2", &target));
+        if !target.exists() || beside(&target, "journal").exists() {
+            convert(source, &target).success();
+        }
+        assert_same_file(&undisturbed, &target);
+        fs::remove_file(&target).expect("removing");
+        assert_eq!(lab.names("out").len(), 1, "leftovers in {}: {:?}", folder.display(), lab.names("out"));
     }
 }
 
 #[test]
-fn a_signal_ends_it_soon_and_says_so() {
+fn convert_of_a_stream_to_qcow2_survives_kill() {
+    convert_survives_kill(&Variant::Plain.vmdk("stream"), "qcow2");
+}
+
+#[test]
+fn convert_of_a_sparse_image_to_raw_survives_kill() {
+    convert_survives_kill(&Variant::Plain.vmdk("sparse"), "raw");
+}
+
+#[test]
+fn convert_of_a_raw_disk_to_qcow2_survives_kill() {
+    convert_survives_kill(&Variant::Plain.vmdk("flat"), "qcow2");
+}
+
+#[test]
+fn a_resumed_migration_comes_out_as_its_first_run_would_have() {
     let lab = Lab::new();
     let out = lab.path("out");
-    let running = migrate(&out).start();
-    std::thread::sleep(Duration::from_millis(700));
+    let running = migrate(&out).arg("--rate-limit=100M").start();
+    let disk = out.join("vmguest.qcow2");
+    wait_for_journal(&disk, 4000);
+    running.kill();
+    let twin = lab.path("twin");
+    tools::ok("cp", ["-a".as_ref(), out.as_path(), twin.as_path()]);
+    std::thread::sleep(Duration::from_millis(1100));
+    let reports = [&out, &twin].map(|out| {
+        let report = migrate(out).arg("--json").success().json();
+        assert!(report["pipeline"]["stages"]["convert"]["result"]["disks"][0]["resumed"].as_u64() > Some(10 << 20));
+        report
+    });
+    assert_eq!(reports[0]["timestamp"], reports[1]["timestamp"], "the time is the first run's");
+    assert_same_file(&disk, &twin.join("vmguest.qcow2"));
+    let [one, two] = [&out, &twin].map(|out| fs::read_to_string(only(out, "xml")).expect("a domain"));
+    assert_eq!(one, two.replace("/twin/", "/out/"));
+}
+
+/// The disk, the domain and the report get their names one after the other; the process dies at each of these moments.
+#[test]
+fn migrate_survives_death_between_the_names() {
+    let lab = Lab::new();
+    let (out, log) = (lab.path("out"), lab.path("strace.log"));
+    for name in 1..10 {
+        if migrate(&out).killed_at("renameat2", name, &log).ran().status.success() {
+            assert!(name > 3, "it has fewer outputs than three");
+            return;
+        }
+        assert!(!out.join("vmguest.report.json").exists(), "the report came before its time");
+        let again = migrate(&out).arg("--json").success().json();
+        let disk = &again["pipeline"]["stages"]["convert"]["result"]["disks"][0];
+        assert_eq!((disk["read"].as_u64(), disk["resumed"].as_u64() > Some(0)), (Some(0), true), "{disk}");
+        tools::assert_clean_qcow2(&only(&out, "qcow2"));
+        assert_eq!(lab.names("out").len(), 3, "leftovers: {:?}", lab.names("out"));
+        fs::remove_dir_all(&out).expect("removing");
+    }
+    panic!("it renames without end");
+}
+
+#[test]
+fn a_signal_ends_it_soon_and_the_same_command_goes_on() {
+    let lab = Lab::new();
+    lab.folder("out");
+    let target = lab.path("out/guest.qcow2");
+    let source = Variant::Plain.ova();
+    let running = convert(&source, &target).arg("--rate-limit=50M").start();
+    wait_for_journal(&target, 1000);
     let start = Instant::now();
     let ran = running.terminate().exits_with(7);
     assert!(start.elapsed() < Duration::from_secs(2), "it took {:?} to end: {ran}", start.elapsed());
-    assert_eq!(final_names(&out), Vec::<PathBuf>::new());
+    assert_eq!(lab.names("out"), ["guest.qcow2.journal", "guest.qcow2.partial"]);
+    let json = convert(&source, &target).arg("--json").success().json();
+    assert!(resumed(&json) >= 10 << 20, "{json}");
+    tools::assert_same_content(("raw", &Variant::Plain.raw()), ("qcow2", &target));
+    assert_eq!(lab.names("out"), ["guest.qcow2"]);
+}
+
+#[test]
+fn what_changed_meanwhile_is_not_gone_on_with() {
+    let lab = Lab::new();
+    let source = lab.copy(&Variant::Plain.vmdk("stream"), "guest.vmdk");
+    lab.folder("out");
+    let target = lab.path("out/guest.qcow2");
+    let running = convert(&source, &target).arg("--rate-limit=50M").start();
+    wait_for_journal(&target, 1000);
+    running.kill();
+    convert(&source, &target).arg("--to=raw").fails_with(2).code("resume.changed").stderr_contains("--restart");
+    tools::ok("touch", [&source]);
+    convert(&source, &target).fails_with(3).code("resume.changed").stderr_contains("--restart");
+    assert_eq!(lab.names("out"), ["guest.qcow2.journal", "guest.qcow2.partial"]);
+    let json = convert(&source, &target).args(["--restart", "--json"]).success().json();
+    assert_eq!(resumed(&json), 0);
+}
+
+#[test]
+fn a_full_disk_ends_it_and_room_lets_it_go_on() {
+    let lab = Lab::new();
+    let small = Mounted::tmpfs(1200 << 20, &lab, "small");
+    let (target, ballast) = (small.path().join("guest.qcow2"), small.path().join("ballast"));
+    let source = Variant::Plain.vmdk("stream");
+    let running = convert(&source, &target).arg("--rate-limit=100M").start();
+    wait_for_journal(&target, 2000);
+    tools::output("dd", ["if=/dev/zero", &format!("of={}", ballast.display()), "bs=1M", "status=none"]);
+    let ran = running.wait().exits_with(1).code("output.full");
+    assert_eq!(lab.names("small"), ["ballast", "guest.qcow2.journal", "guest.qcow2.partial"], "{ran}");
+    fs::remove_file(ballast).expect("removing");
+    let json = convert(&source, &target).arg("--json").success().json();
+    assert!(resumed(&json) > 0, "{json}");
+    tools::assert_same_content(("raw", &Variant::Plain.raw()), ("qcow2", &target));
+    assert_eq!(lab.names("small"), ["guest.qcow2"]);
 }
 
 #[test]
@@ -94,10 +233,29 @@ fn two_runs_do_not_write_one_output() {
     let lab = Lab::new();
     let out = lab.path("out");
     let first = migrate(&out).start();
-    let second = migrate(&out).start();
-    let ran = [first.wait(), second.wait()];
-    let (done, refused): (Vec<_>, Vec<_>) = ran.iter().partition(|ran| ran.status.success());
-    assert_eq!(done.len(), 1, "{}\n{}", ran[0], ran[1]);
-    assert!(refused[0].stderr.contains("vmguest.qcow2"), "{}", refused[0]);
+    wait_for_journal(&out.join("vmguest.qcow2"), 100);
+    let holder = format!("process {}", first.id());
+    migrate(&out).fails_with(1).code("output.locked").stderr_contains("vmguest.qcow2").stderr_contains(&holder);
+    first.wait().exits_with(0);
     tools::assert_clean_qcow2(&only(&out, "qcow2"));
+}
+
+#[test]
+fn progress_tells_how_far_it_is() {
+    let lab = Lab::new();
+    let target = lab.path("guest.qcow2");
+    let running = convert(&Variant::Plain.vmdk("stream"), &target).arg("--rate-limit=100M").start();
+    wait_for_journal(&target, 2000);
+    running.kill();
+    let ran = convert(&Variant::Plain.vmdk("stream"), &target).args(["--progress=json", "--rate-limit=200M"]).success();
+    let lines: Vec<serde_json::Value> =
+        ran.stderr.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+    assert!(lines.iter().all(|line| line["type"] == "progress" && line["done"].as_u64() <= line["total"].as_u64()));
+    let phases: Vec<&str> = lines.iter().filter_map(|line| line["phase"].as_str()).collect();
+    assert!(["plan", "copy", "sync", "verify", "seal"].iter().all(|phase| phases.contains(phase)), "{phases:?}");
+    let copies: Vec<_> = lines.iter().filter(|line| line["phase"] == "copy").collect();
+    assert!(copies.len() >= 2 && copies.iter().skip(1).all(|line| line["resumed"].as_u64() > Some(0)), "{copies:?}");
+    for field in ["bytes_per_second", "read", "written", "zero", "hole"] {
+        assert!(copies.iter().all(|line| line[field].is_u64()), "{field} of {copies:?}");
+    }
 }

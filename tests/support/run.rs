@@ -44,6 +44,11 @@ impl Run {
         self
     }
 
+    /// With more arguments.
+    pub(crate) fn args<const N: usize>(self, args: [&str; N]) -> Self {
+        args.into_iter().fold(self, Self::arg)
+    }
+
     /// With a variable in the environment.
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.into(), value.as_ref().to_owned()));
@@ -75,6 +80,12 @@ impl Run {
     pub(crate) fn strace(self, calls: &str, log: &Path) -> Self {
         let log = log.to_owned();
         self.wrap(["strace", "-f", "-qq", "-y", "-s", "4096", "-e", &format!("trace={calls}"), "-o"]).wrap([log])
+    }
+
+    /// To be killed as it makes the `nth` call of one kind, before that has an effect; strace's log goes to `log`.
+    pub(crate) fn killed_at(self, call: &str, nth: u32, log: &Path) -> Self {
+        let (trace, inject) = (format!("trace={call}"), format!("inject={call}:signal=SIGKILL:when={nth}"));
+        self.wrap(["strace", "-f", "-qq", "-e", &trace, "-e", &inject, "-o"]).wrap([log])
     }
 
     /// Under `prlimit`, for example `--as=268435456`.
@@ -145,6 +156,11 @@ impl Running {
         let child = self.child.as_mut().expect("it runs");
         child.kill().expect("killing");
         self.wait()
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
     }
 
     /// SIGTERM, and its end.
