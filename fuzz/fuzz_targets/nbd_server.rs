@@ -5,7 +5,7 @@
 use std::{io, ops::Range, sync::Arc};
 
 use hyper2kvm_nbd::protocol::{
-    Action, Catalogue, ExportInfo, Handshake, Outbox, Request, Session, Step, Wire, respond,
+    Action, Catalogue, ExportInfo, Handshake, Outbox, Request, Session, Step, Style, Tls, Wire, respond,
 };
 use hyper2kvm_nbd::{Allocation, Error, Export, Extent, Visit};
 use libfuzzer_sys::fuzz_target;
@@ -21,6 +21,9 @@ impl Export for Striped {
     }
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), Error> {
         (offset..).zip(buf).for_each(|(at, byte)| *byte = if at / 10_000 % 3 == 2 { 0 } else { at as u8 | 1 });
+        Ok(())
+    }
+    fn write_at(&self, _: &[u8], _: u64) -> Result<(), Error> {
         Ok(())
     }
     fn extents(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<(), Error> {
@@ -48,22 +51,28 @@ impl Wire for Sent {
 
 fuzz_target!(|data: &[u8]| {
     let Some((&mode, mut input)) = data.split_first() else { return };
-    let known = Session { export: 0, size: SIZE as u64, structured: mode & 2 != 0, allocation: mode & 6 == 6 };
+    let style = [Style::Simple, Style::Structured, Style::Extended][usize::from(mode >> 1 & 3).min(2)];
+    let contexts = u64::from(style > Style::Simple && mode & 8 != 0);
+    let (size, writable) = (SIZE as u64, mode & 16 != 0);
+    let known = Session { export: 0, size, style, contexts, writable, trim: mode & 32 != 0, minimum_block: 1 };
     let Some(session) = (if mode & 1 != 0 { Some(known) } else { negotiate(&mut input) }) else { return };
     let mut out = Outbox::new(0);
-    while let Some((head, rest)) = input.split_at_checked(Request::SIZE - 4) {
+    while let Some((head, rest)) = input.split_at_checked(session.style.request_size() - 4) {
+        let magic = session.style.request_magic().to_be_bytes();
+        let request = Request::parse(&[&magic, head].concat(), session.style).expect("a request");
+        let Some(payload) = request.payload(session.style) else { return };
+        let Some((payload, rest)) = rest.split_at_checked(payload as usize) else { return };
         input = rest;
-        let request = Request::parse(&[&0x2560_9513_u32.to_be_bytes(), head].concat()).expect("a request");
         let mut sent = Sent(Vec::new());
-        respond(&session, &Striped, &request, &mut out, &mut sent).expect("this export does not fail");
+        respond(&session, &Striped, &request, payload, &mut out, &mut sent).expect("this export does not fail");
         out.flush(&mut sent).expect("memory takes everything");
-        check(&session, &request, &sent.0);
+        check(&session, &request, payload, &sent.0);
     }
 });
 
 fn negotiate(input: &mut &[u8]) -> Option<Session> {
     let catalogue = Catalogue::new(vec![ExportInfo::of("a", &Striped), ExportInfo::of("b", &Striped)]);
-    let (mut handshake, mut output) = Handshake::new(Arc::new(catalogue));
+    let (mut handshake, mut output) = Handshake::new(Arc::new(catalogue), Tls::None);
     loop {
         output.clear();
         let (used, step) = handshake.advance(input, &mut output, &mut || true);
@@ -72,13 +81,13 @@ fn negotiate(input: &mut &[u8]) -> Option<Session> {
         match step {
             Step::Next => assert!(used > 0),
             Step::Transmit(session) => return Some(session),
-            Step::More | Step::Close => return None,
+            Step::More | Step::Close | Step::StartTls => return None,
         }
     }
 }
 
-fn check(session: &Session, request: &Request, mut sent: &[u8]) {
-    let action = session.action(request);
+fn check(session: &Session, request: &Request, payload: &[u8], mut sent: &[u8]) {
+    let action = session.action(request, payload);
     if action == Action::Disconnect {
         return assert!(sent.is_empty());
     }
@@ -87,21 +96,22 @@ fn check(session: &Session, request: &Request, mut sent: &[u8]) {
         want.resize(request.length as usize, 0);
         Striped.read_at(&mut want, request.offset).expect("computed");
     }
-    if !session.structured {
+    if session.style == Style::Simple {
         assert_eq!((&sent[..4], &sent[8..16]), (&[0x67, 0x44, 0x66, 0x98][..], &request.cookie.to_be_bytes()[..]));
         return assert_eq!(&sent[16..], want);
     }
     let mut got = Vec::new();
+    let (magic, len) = if session.style == Style::Extended { (0x6e8a_278c_u32, 32) } else { (0x668e_33ef, 20) };
     loop {
-        assert_eq!((&sent[..4], &sent[8..16]), (&[0x66, 0x8e, 0x33, 0xef][..], &request.cookie.to_be_bytes()[..]));
-        let body = &sent[20..20 + u32::from_be_bytes(sent[16..20].try_into().expect("four")) as usize];
+        assert_eq!((&sent[..4], &sent[8..16]), (&magic.to_be_bytes()[..], &request.cookie.to_be_bytes()[..]));
+        let body = &sent[len..len + u32::from_be_bytes(sent[len - 4..len].try_into().expect("four")) as usize];
         match sent[6..8] {
             [0, 1] => got.extend_from_slice(&body[8..]),
             [0, 2] => got.resize(got.len() + u32::from_be_bytes(body[8..].try_into().expect("four")) as usize, 0),
             _ => {}
         }
         let last = sent[5] == 1;
-        sent = &sent[20 + body.len()..];
+        sent = &sent[len + body.len()..];
         assert_eq!(last, sent.is_empty());
         if last {
             break;

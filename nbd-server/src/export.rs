@@ -4,10 +4,11 @@ use std::fmt;
 use std::io;
 use std::ops::{ControlFlow, Range};
 
-/// A fixed number of bytes that many threads may read at once.
+/// A fixed number of bytes that many threads may read, and write if it says so, at once.
 ///
-/// The server checks every range before it calls: offsets lie inside `size()`, and no length is zero. Calls come from
-/// blocking threads that belong to no async runtime, many at a time. A panic in a call fails that request only.
+/// The server checks every range before it calls: offsets lie inside `size()`, are aligned to `minimum_block()`, and no length
+/// is zero. Calls come from blocking threads that belong to no async runtime, many at a time. A panic in a call fails that
+/// request only.
 pub trait Export: Send + Sync {
     /// Size in bytes, at most `i64::MAX`; constant while the value lives.
     fn size(&self) -> u64;
@@ -40,16 +41,121 @@ pub trait Export: Send + Sync {
         4096
     }
 
+    /// The smallest unit in bytes that can be addressed: a power of two up to 64 KiB, of which `size()` is a multiple. Requests that
+    /// are not aligned to it are refused.
+    fn minimum_block(&self) -> u32 {
+        1
+    }
+
     /// One line for people, shown by listings.
     fn description(&self) -> String {
         String::new()
     }
 
-    /// Whether one client may use several connections at once and see the same bytes on all. True of everything that does
-    /// not change.
+    /// Whether one client may use several connections at once, see the same bytes on all, and flush on any of them what it wrote
+    /// on others. True of every export without a cache for each connection.
     fn is_multi_conn(&self) -> bool {
         true
     }
+
+    /// Whether clients may write. The methods below are called only if so.
+    fn is_writable(&self) -> bool {
+        false
+    }
+
+    /// Writes all of `buf` at `offset`, or fails. It may lie in a cache until [`Self::flush`].
+    fn write_at(&self, _buf: &[u8], _offset: u64) -> Result<(), Error> {
+        Err(Error::read_only())
+    }
+
+    /// Makes `range` read as zeros. [`Errno::NotSup`] lets the server write zeros instead, unless the client wants zeroing to be
+    /// fast or not at all; then nothing may have changed.
+    fn zero(&self, _range: Range<u64>, _how: Zero) -> Result<(), Error> {
+        Err(Error::new(Errno::NotSup, "zeros must be written"))
+    }
+
+    /// Whether [`Self::trim`] does something.
+    fn can_trim(&self) -> bool {
+        false
+    }
+
+    /// A hint that nobody needs the bytes of `range` any more; what they read as afterwards is undefined.
+    fn trim(&self, _range: Range<u64>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Returns once everything whose writing has returned before is on stable storage.
+    fn flush(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// The same for one range only, for requests that want it (FUA).
+    fn persist(&self, _range: Range<u64>) -> Result<(), Error> {
+        self.flush()
+    }
+
+    /// Meta contexts besides `base:allocation`, at most [`crate::limits::MAX_CONTEXTS`]; constant while the value lives.
+    fn contexts(&self) -> Vec<Context> {
+        Vec::new()
+    }
+
+    /// What `range` consists of in the context of this index in [`Self::contexts`]; as [`Self::extents`]. What is left out has
+    /// flags of 0.
+    fn status(&self, _context: usize, _range: Range<u64>, _visit: &mut VisitStatus<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// How to make zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Zero {
+    /// Whether the range may become a hole; otherwise it shall keep taking up space.
+    pub may_punch: bool,
+    /// Whether to fail with [`Errno::NotSup`] at once unless it is faster than writing zeros.
+    pub fast: bool,
+}
+
+/// A meta context that an export has besides `base:allocation`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// A namespace, a colon, and a name within it, such as `qemu:dirty-bitmap:monday`: at most 4096 bytes in all.
+    pub name: String,
+    /// What becomes of a block that consists of several extents.
+    pub combine: Combine,
+}
+
+/// What flags describe several extents together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Combine {
+    /// Those that all have, as in `base:allocation`: flags are promises.
+    All,
+    /// Those that any has, as in a dirty bitmap: flags are warnings.
+    Any,
+    /// The largest number, as in `qemu:allocation-depth`.
+    Largest,
+}
+
+impl Combine {
+    pub(crate) fn apply(self, a: u64, b: u64) -> u64 {
+        match self {
+            Self::All => a & b,
+            Self::Any => a | b,
+            Self::Largest => a.max(b),
+        }
+    }
+}
+
+/// What [`Export::status`] calls for each extent.
+pub type VisitStatus<'a> = dyn FnMut(Status) -> ControlFlow<()> + 'a;
+
+/// A run of bytes with the same flags in some meta context, which starts where the one before it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// In bytes.
+    pub length: u64,
+    /// What they mean is the context's business. Clients without extended headers are told the lower 32 bits, so contexts
+    /// should not need more.
+    pub flags: u64,
 }
 
 /// What [`Export::extents`] calls for each extent.
@@ -76,6 +182,16 @@ pub enum Allocation {
 }
 
 impl Allocation {
+    /// What flags of `base:allocation` stand for. A hole that does not read as zeros is data to a reader.
+    #[must_use]
+    pub const fn of(flags: u64) -> Self {
+        match flags & 3 {
+            3 => Self::Hole,
+            2 => Self::Zero,
+            _ => Self::Data,
+        }
+    }
+
     /// Whether it reads as zeros.
     #[must_use]
     pub const fn is_zero(self) -> bool {
@@ -130,6 +246,21 @@ impl Errno {
             Self::Shutdown => 108,
         }
     }
+
+    /// What a number in a reply stands for; numbers that the protocol does not know are [`Self::Inval`], as it has it.
+    #[must_use]
+    pub const fn of(number: u32) -> Self {
+        match number {
+            1 => Self::Perm,
+            5 => Self::Io,
+            12 => Self::NoMem,
+            28 => Self::NoSpc,
+            75 => Self::Overflow,
+            95 => Self::NotSup,
+            108 => Self::Shutdown,
+            _ => Self::Inval,
+        }
+    }
 }
 
 /// Why a request failed: a number for the client's program and a line for its user.
@@ -150,6 +281,10 @@ impl Error {
     /// [`Errno::Io`] with a message: the usual one.
     pub fn io(message: impl Into<String>) -> Self {
         Self::new(Errno::Io, message)
+    }
+
+    pub(crate) fn read_only() -> Self {
+        Self::new(Errno::Perm, "the export is read-only")
     }
 
     /// The number.

@@ -24,8 +24,9 @@
 //!
 //! # What it speaks
 //!
-//! Fixed newstyle negotiation, structured replies with holes, block status with `base:allocation`, read ahead, several
-//! exports, several connections; read-only. [`limits`] names every bound. TLS and writing are not there yet.
+//! Fixed newstyle negotiation, TLS, structured replies with holes, extended headers, block status with `base:allocation` and
+//! contexts of the export's own, read ahead, writing for exports that want it, several exports, several connections. [`limits`] names
+//! every bound.
 //!
 //! # How it works
 //!
@@ -44,9 +45,14 @@
 //! of I/O and is fuzzed.
 
 mod export;
+mod inherited;
 pub mod limits;
 pub mod protocol;
 mod server;
+mod stream;
+mod tls;
 
-pub use export::{Allocation, Errno, Error, Export, Extent, Visit};
+pub use export::{Allocation, Combine, Context, Errno, Error, Export, Extent, Status, Visit, VisitStatus, Zero};
+pub use inherited::systemd_sockets;
 pub use server::{Builder, Server, Stats, is_loopback};
+pub use tls::{ClientCertificates, TlsClient, TlsServer};

@@ -27,9 +27,24 @@ pub const MAX_SIZE: u64 = i64::MAX.cast_unsigned();
 /// server should take.
 pub const MAX_PAYLOAD: u32 = 32 << 20;
 
-/// Extents in one answer to a block status request, far below the 2^20 that the specification allows: the answer then
-/// fits the buffer that each thread has anyway, and the client asks on from where it ended.
-pub const MAX_EXTENTS: u32 = 8000;
+/// Extents of one context in an answer to a block status request, far below the 2^20 that the specification allows: the
+/// answer then fits the buffer that each thread has anyway, with 64-bit extents too, and the client asks on from where it ended.
+pub const MAX_EXTENTS: u32 = 4000;
+
+/// Meta contexts of an export besides `base:allocation`: as many as fit a set of 64 bits. qemu's dirty bitmaps, which are the
+/// most numerous ones in use, are a handful.
+pub const MAX_CONTEXTS: usize = 63;
+
+/// Longest run of zeros that is written out for an export that cannot zero by itself: what a request without extended headers
+/// can ask for. It keeps a client from occupying a thread for days.
+pub const MAX_WRITTEN_ZEROS: u64 = 1 << 32;
+
+/// Payload bytes of writes that a server holds at once. A write that finds no room is taken from the socket in pieces of
+/// [`SMALL_BUFFER`], so a client that stalls in the middle of one holds up nobody.
+pub const MAX_PAYLOAD_BYTES: usize = 128 << 20;
+
+/// Largest minimum block size of an export, as the specification has it.
+pub const MAX_MINIMUM_BLOCK: u32 = 64 << 10;
 
 /// Shortest read for which holes are looked up. Below it, sending the zeros costs less than asking where they are.
 pub const MIN_SPARSE_READ: u32 = 16 << 10;

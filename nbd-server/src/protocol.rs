@@ -8,8 +8,8 @@ pub mod constants;
 mod handshake;
 mod respond;
 mod session;
-mod wire;
+pub(crate) mod wire;
 
-pub use handshake::{Catalogue, ExportInfo, Handshake, Step};
-pub use respond::{Outbox, Wire, respond};
-pub use session::{Action, Request, Session};
+pub use handshake::{Catalogue, ExportInfo, Handshake, Step, Tls};
+pub use respond::{Outbox, Wire, conclude, respond};
+pub use session::{Action, Request, Session, Style};

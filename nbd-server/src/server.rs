@@ -1,10 +1,12 @@
 //! The server: binds, starts its threads, and ends them.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -12,8 +14,13 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::export::Export;
-use crate::limits::{HANDSHAKE_DEADLINE, MAX_CONNECTIONS, MAX_EXPORTS, MAX_SIZE, MAX_STRING, SHUTDOWN_GRACE};
+use crate::limits::{
+    HANDSHAKE_DEADLINE, MAX_CONNECTIONS, MAX_CONTEXTS, MAX_EXPORTS, MAX_MINIMUM_BLOCK, MAX_SIZE, MAX_STRING,
+    SHUTDOWN_GRACE,
+};
 use crate::protocol::{Catalogue, ExportInfo};
+use crate::stream::Socket;
+use crate::tls::TlsServer;
 
 mod accept;
 mod buffers;
@@ -21,9 +28,9 @@ mod connection;
 mod inbox;
 mod listen;
 mod live;
+mod negotiate;
 mod queue;
 mod stats;
-mod stream;
 
 pub use listen::is_loopback;
 pub use stats::Stats;
@@ -46,6 +53,10 @@ pub struct Builder {
     exports: Vec<(String, Arc<dyn Export>)>,
     unix: Vec<PathBuf>,
     tcp: Vec<SocketAddr>,
+    inherited: Vec<OwnedFd>,
+    connections: Vec<(OwnedFd, OwnedFd)>,
+    tls: Option<TlsServer>,
+    open_network: bool,
     max_connections: usize,
     handshake_deadline: Duration,
 }
@@ -55,6 +66,11 @@ struct Shared {
     exports: Vec<Arc<dyn Export>>,
     catalogue: Arc<Catalogue>,
     handshake_deadline: Duration,
+    tls: Option<TlsServer>,
+    /// Whether more clients can come.
+    listens: bool,
+    /// Connections that the server was started with and that have not ended.
+    given: AtomicUsize,
     /// One permit for each connection past its handshake.
     slots: Arc<Semaphore>,
     live: Live,
@@ -71,6 +87,10 @@ impl Server {
             exports: Vec::new(),
             unix: Vec::new(),
             tcp: Vec::new(),
+            inherited: Vec::new(),
+            connections: Vec::new(),
+            tls: None,
+            open_network: false,
             max_connections: MAX_CONNECTIONS,
             handshake_deadline: HANDSHAKE_DEADLINE,
         }
@@ -85,7 +105,7 @@ impl Server {
     /// The URIs of an export at every address.
     #[must_use]
     pub fn uris(&self, export: &str) -> Vec<String> {
-        self.addresses.iter().map(|address| address.uri(export)).collect()
+        self.addresses.iter().filter_map(|address| address.uri(export, self.shared.tls.is_some())).collect()
     }
 
     /// The first TCP address, with the port that the system chose if it was given as 0.
@@ -141,10 +161,37 @@ impl Builder {
         self
     }
 
-    /// Listens on a TCP address; port 0 lets the system choose. There is no authentication, so an address that
-    /// [`is_loopback`] does not hold for lets everyone on the network read the exports.
+    /// Listens on a TCP address; port 0 lets the system choose. Addresses beyond [`is_loopback`] need [`Self::tls`] or
+    /// [`Self::open_to_network`].
     pub fn tcp(mut self, address: SocketAddr) -> Self {
         self.tcp.push(address);
+        self
+    }
+
+    /// Accepts from a socket that listens already, such as one of [`crate::systemd_sockets`]. Its file, if it has one, stays.
+    pub fn inherited(mut self, socket: OwnedFd) -> Self {
+        self.inherited.push(socket);
+        self
+    }
+
+    /// Serves one client that is connected already, by pipes or by a socket (then both are the same): standard input and output of a
+    /// program that a client starts. Without addresses, the server shuts down when the last of these connections ends. A
+    /// shutdown cannot interrupt pipes.
+    pub fn connection(mut self, input: OwnedFd, output: OwnedFd) -> Self {
+        self.connections.push((input, output));
+        self
+    }
+
+    /// Lets nobody do anything before TLS, on any address.
+    pub fn tls(mut self, tls: TlsServer) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Lets everyone who reaches an address use the exports without TLS, also from other machines. Without this, [`Self::start`]
+    /// refuses such addresses.
+    pub const fn open_to_network(mut self) -> Self {
+        self.open_network = true;
         self
     }
 
@@ -164,8 +211,8 @@ impl Builder {
     /// Binds the addresses and starts to accept. When it returns, clients can connect.
     ///
     /// # Errors
-    /// `InvalidInput` for exports or addresses that make no sense, `AddrInUse` where another server answers, and whatever
-    /// binding a socket can fail with.
+    /// `InvalidInput` for exports or addresses that make no sense, `PermissionDenied` for addresses that everyone could connect to,
+    /// `AddrInUse` where another server answers, and whatever binding a socket can fail with.
     pub fn start(self) -> io::Result<Server> {
         self.check()?;
         let infos = self.exports.iter().map(|(name, export)| ExportInfo::of(name, &**export)).collect();
@@ -177,11 +224,23 @@ impl Builder {
         for address in &self.tcp {
             listeners.push(Listener::tcp(*address)?);
         }
+        for socket in self.inherited {
+            listeners.push(Listener::inherited(socket)?);
+        }
+        for listener in &listeners {
+            if !(self.open_network || self.tls.is_some() || listener.is_local()?) {
+                let why = "an address that other machines reach needs TLS, or the word that it shall be open to all";
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+            }
+        }
         let addresses = listeners.iter().map(Listener::address).collect::<io::Result<_>>()?;
         let shared = Arc::new(Shared {
             exports: self.exports.into_iter().map(|(_, export)| export).collect(),
             catalogue: Arc::new(Catalogue::new(infos)),
             handshake_deadline: self.handshake_deadline,
+            tls: self.tls,
+            listens: !listeners.is_empty(),
+            given: AtomicUsize::new(0),
             slots: Arc::new(Semaphore::new(self.max_connections.min(Semaphore::MAX_PERMITS))),
             live: Live::default(),
             buffers: Buffers::default(),
@@ -189,6 +248,13 @@ impl Builder {
             stopping: AtomicBool::new(false),
             stop: Notify::new(),
         });
+        // All are counted before the first can end, so that it does not take the server with it.
+        let given: Vec<Socket> =
+            self.connections.into_iter().map(|(i, o)| Socket::Pair(File::from(i), File::from(o))).collect();
+        shared.given.store(given.len(), Ordering::SeqCst);
+        for socket in given {
+            accept::serve_given(&shared, socket)?;
+        }
         let ended = Arc::new(Ended::default());
         let end = AtEnd(Arc::clone(&ended));
         let server = Arc::clone(&shared);
@@ -206,7 +272,7 @@ impl Builder {
         if self.exports.is_empty() || self.exports.len() > MAX_EXPORTS {
             return invalid("a server needs between 1 and 1024 exports");
         }
-        if self.unix.is_empty() && self.tcp.is_empty() {
+        if self.unix.is_empty() && self.tcp.is_empty() && self.inherited.is_empty() && self.connections.is_empty() {
             return invalid("a server needs an address");
         }
         let mut names: Vec<&str> = self.exports.iter().map(|(name, _)| name.as_str()).collect();
@@ -217,8 +283,19 @@ impl Builder {
         if names.iter().any(|name| name.len() > MAX_STRING || name.contains('\0')) {
             return invalid("an export name is longer than 4096 bytes or contains NUL");
         }
-        if self.exports.iter().any(|(_, export)| export.size() > MAX_SIZE) {
-            return invalid("an export is larger than 8 EiB - 1");
+        for (_, export) in &self.exports {
+            let block = export.minimum_block();
+            if export.size() > MAX_SIZE {
+                return invalid("an export is larger than 8 EiB - 1");
+            }
+            if !block.is_power_of_two() || block > MAX_MINIMUM_BLOCK || !export.size().is_multiple_of(block.into()) {
+                return invalid("a minimum block size is no power of two up to 64 KiB that divides the export's size");
+            }
+            let contexts = export.contexts();
+            let named = |name: &str| name.len() <= MAX_STRING && name.contains(':') && !name.contains('\0');
+            if contexts.len() > MAX_CONTEXTS || !contexts.iter().all(|context| named(&context.name)) {
+                return invalid("an export has more than 63 meta contexts, or one without a namespace");
+            }
         }
         Ok(())
     }

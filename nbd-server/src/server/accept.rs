@@ -7,16 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::Shared;
 use super::connection;
 use super::listen::{Listener, SocketFile};
-use super::stream::Stream;
+use super::negotiate::{Agreed, negotiate, negotiate_blocking};
 use crate::limits::MAX_HANDSHAKES;
-use crate::protocol::{Handshake, Session, Step};
+use crate::stream::{Socket, Stream};
 
 /// How long to wait when the system has no descriptor or memory left for another socket.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -52,7 +50,7 @@ async fn accept_from(shared: Arc<Shared>, handshakes: Arc<Handshakes>, listener:
 
 enum Accepting {
     Tcp(tokio::net::TcpListener),
-    Unix(tokio::net::UnixListener, #[expect(dead_code, reason = "removes the file when dropped")] SocketFile),
+    Unix(tokio::net::UnixListener, #[expect(dead_code, reason = "removes the file when dropped")] Option<SocketFile>),
 }
 
 enum Accepted {
@@ -124,14 +122,6 @@ impl Drop for Entry {
     }
 }
 
-/// What a handshake leaves for the transmission.
-struct Agreed {
-    session: Session,
-    permit: OwnedSemaphorePermit,
-    /// Bytes received beyond the handshake's end.
-    received: Vec<u8>,
-}
-
 async fn handshake(shared: Arc<Shared>, mut stream: Accepted, entry: Entry) {
     let deadline = shared.handshake_deadline;
     let agreed = tokio::time::timeout(deadline, async {
@@ -141,7 +131,7 @@ async fn handshake(shared: Arc<Shared>, mut stream: Accepted, entry: Entry) {
         }
     });
     let started = match agreed.await {
-        Ok(Ok(Some(agreed))) => transmit(shared, stream, agreed),
+        Ok(Ok(Some(agreed))) => stream.into_blocking().and_then(|socket| transmit(&shared, socket, agreed)),
         Ok(Ok(None)) => Ok(()),
         Ok(Err(error)) => Err(error),
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
@@ -152,66 +142,66 @@ async fn handshake(shared: Arc<Shared>, mut stream: Accepted, entry: Entry) {
     drop(entry);
 }
 
-async fn negotiate<S: AsyncRead + AsyncWrite + Unpin>(shared: &Shared, stream: &mut S) -> io::Result<Option<Agreed>> {
-    let (mut handshake, mut output) = Handshake::new(Arc::clone(&shared.catalogue));
-    let mut received = Vec::new();
-    let mut permit = None;
-    loop {
-        if !output.is_empty() {
-            stream.write_all(&output).await?;
-            output.clear();
-        }
-        let mut admit = || {
-            permit = Arc::clone(&shared.slots).try_acquire_owned().ok();
-            permit.is_some()
-        };
-        let (used, step) = handshake.advance(&received, &mut output, &mut admit);
-        received.drain(..used.min(received.len()));
-        match step {
-            Step::More => {
-                received.reserve(4096);
-                if stream.read_buf(&mut received).await? == 0 {
-                    return Ok(None);
-                }
+impl Accepted {
+    fn into_blocking(self) -> io::Result<Socket> {
+        Ok(match self {
+            Self::Tcp(stream) => {
+                let stream = stream.into_std()?;
+                stream.set_nonblocking(false)?;
+                Socket::Tcp(stream)
             }
-            Step::Next => {}
-            Step::Transmit(session) => {
-                stream.write_all(&output).await?;
-                return Ok(permit.map(|permit| Agreed { session, permit, received }));
+            Self::Unix(stream) => {
+                let stream = stream.into_std()?;
+                stream.set_nonblocking(false)?;
+                Socket::Unix(stream)
             }
-            Step::Close => {
-                stream.write_all(&output).await?;
-                stream.shutdown().await?;
-                return Ok(None);
-            }
-        }
+        })
     }
 }
 
 /// Moves the connection to a thread of its own.
-fn transmit(shared: Arc<Shared>, stream: Accepted, agreed: Agreed) -> io::Result<()> {
-    let stream = match stream {
-        Accepted::Tcp(stream) => {
-            let stream = stream.into_std()?;
-            stream.set_nonblocking(false)?;
-            Stream::Tcp(stream)
-        }
-        Accepted::Unix(stream) => {
-            let stream = stream.into_std()?;
-            stream.set_nonblocking(false)?;
-            Stream::Unix(stream)
-        }
-    };
-    let stream = Arc::new(stream);
-    let registered = Registered { id: shared.live.add(Arc::clone(&stream)), shared };
+fn transmit(shared: &Arc<Shared>, socket: Socket, agreed: Agreed) -> io::Result<()> {
+    let shared = Arc::clone(shared);
+    thread::Builder::new().name("nbd-reader".into()).spawn(move || run(&shared, socket, agreed))?;
+    Ok(())
+}
+
+fn run(shared: &Arc<Shared>, socket: Socket, agreed: Agreed) {
+    let Agreed { session, permit, tls, received } = agreed;
+    let stream = Arc::new(Stream::new(socket, tls));
+    let registered = Registered { id: shared.live.add(Arc::clone(&stream)), shared: Arc::clone(shared) };
+    connection::run(shared, &stream, session, &received);
+    drop(stream);
+    drop(permit);
+    drop(registered);
+}
+
+/// Serves a connection that this process was started with, from its handshake to its end. If there is no other way to
+/// connect, the end of the last such connection is the end of the server.
+pub(super) fn serve_given(shared: &Arc<Shared>, socket: Socket) -> io::Result<()> {
+    let shared = Arc::clone(shared);
     thread::Builder::new().name("nbd-reader".into()).spawn(move || {
-        let Agreed { session, permit, received } = agreed;
-        connection::run(&registered.shared, &stream, session, &received);
-        drop(stream);
-        drop(permit);
-        drop(registered);
+        let _last = Given(Arc::clone(&shared));
+        shared.counters.count_accepted();
+        match negotiate_blocking(&shared, &socket) {
+            Ok(Some(agreed)) => run(&shared, socket, agreed),
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, "handshake failed"),
+        }
     })?;
     Ok(())
+}
+
+/// Counts the connections that were given, whichever way their threads end.
+struct Given(Arc<Shared>);
+
+impl Drop for Given {
+    fn drop(&mut self) {
+        if self.0.given.fetch_sub(1, Ordering::SeqCst) == 1 && !self.0.listens {
+            self.0.stopping.store(true, Ordering::Release);
+            self.0.stop.notify_one();
+        }
+    }
 }
 
 /// Forgets a connection when its thread ends.

@@ -3,49 +3,78 @@
 
 use std::io;
 
-use crate::protocol::Request;
-use crate::protocol::constants::REQUEST_MAGIC;
+use crate::protocol::wire::fill;
+use crate::protocol::{Request, Style};
 
-/// Room for several hundred requests, which arrive together when a client pipelines them.
-const CAPACITY: usize = 16 << 10;
+/// Room for several hundred requests, which arrive together when a client pipelines them, or a few small writes.
+const CAPACITY: usize = 64 << 10;
 
 /// Received bytes that have not been taken as requests yet.
 pub(super) struct Inbox {
+    style: Style,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// Payload bytes to throw away before the next request.
-    skip: usize,
+    /// Payload bytes to take or to throw away before the next request.
+    payload: usize,
 }
 
 impl Inbox {
     /// An inbox that holds what the handshake received beyond its own end.
-    pub(super) fn new(received: &[u8]) -> Self {
+    pub(super) fn new(style: Style, received: &[u8]) -> Self {
         let mut buffer = received.to_vec();
         buffer.resize(received.len().max(CAPACITY), 0);
-        Self { buffer, start: 0, end: received.len(), skip: 0 }
+        Self { style, buffer, start: 0, end: received.len(), payload: 0 }
     }
 
-    /// The next request, if all of it has been received. Its payload, if it has one, is thrown away.
+    /// The next request, if all of it has been received. What has not been taken of the payload of the one before it is thrown away.
     ///
     /// # Errors
     /// If what follows cannot be understood, so that the connection must end.
     pub(super) fn next(&mut self) -> io::Result<Option<Request>> {
         self.drop_payload();
-        if self.received().first_chunk().is_some_and(|magic| *magic != REQUEST_MAGIC.to_be_bytes()) {
+        if self.received().first_chunk().is_some_and(|magic| *magic != self.style.request_magic().to_be_bytes()) {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        let Some(bytes) = self.received().get(..Request::SIZE) else { return Ok(None) };
-        let request = Request::parse(bytes).ok_or(io::ErrorKind::InvalidData)?;
-        let payload = request.payload().ok_or(io::ErrorKind::InvalidData)?;
-        self.start = self.start.saturating_add(Request::SIZE);
-        self.skip = usize::try_from(payload).map_err(|_| io::ErrorKind::InvalidData)?;
+        let size = self.style.request_size();
+        let Some(bytes) = self.received().get(..size) else { return Ok(None) };
+        let request = Request::parse(bytes, self.style).ok_or(io::ErrorKind::InvalidData)?;
+        let payload = request.payload(self.style).ok_or(io::ErrorKind::InvalidData)?;
+        self.start = self.start.saturating_add(size);
+        self.payload = usize::try_from(payload).map_err(|_| io::ErrorKind::InvalidData)?;
         Ok(Some(request))
+    }
+
+    /// Bytes of payload that are left of the last request.
+    pub(super) const fn payload_len(&self) -> usize {
+        self.payload
+    }
+
+    /// Fills `buf` with payload of the last request, as much as there is, waiting for it with `receive`; returns how much that was.
+    pub(super) fn payload(
+        &mut self,
+        buf: &mut [u8],
+        mut receive: impl FnMut(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let len = self.payload.min(buf.len());
+        let buf = buf.get_mut(..len).unwrap_or_default();
+        let mut done = len.min(self.received().len());
+        fill(buf, &[self.received().get(..done).unwrap_or_default()]);
+        self.start = self.start.saturating_add(done);
+        while done < len {
+            let received = receive(buf.get_mut(done..).unwrap_or_default())?;
+            if received == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            done = done.saturating_add(received);
+        }
+        self.payload = self.payload.saturating_sub(len);
+        Ok(len)
     }
 
     /// Whether another request has begun to arrive.
     pub(super) fn has_more(&self) -> bool {
-        self.received().len() > self.skip
+        self.received().len() > self.payload
     }
 
     /// Adds what `receive` puts into the free part of the buffer; false at the end of the connection.
@@ -59,8 +88,8 @@ impl Inbox {
     }
 
     fn drop_payload(&mut self) {
-        let dropped = self.skip.min(self.received().len());
-        self.skip = self.skip.saturating_sub(dropped);
+        let dropped = self.payload.min(self.received().len());
+        self.payload = self.payload.saturating_sub(dropped);
         self.start = self.start.saturating_add(dropped);
     }
 
@@ -73,49 +102,67 @@ impl Inbox {
 #[allow(clippy::arithmetic_side_effects, clippy::as_conversions, reason = "tests compute with small numbers")]
 mod tests {
     use super::*;
-    use crate::protocol::constants::{CMD_READ, CMD_WRITE};
+    use crate::protocol::constants::{CMD_FLAG_PAYLOAD_LEN, CMD_READ, CMD_WRITE};
     use proptest::prelude::*;
-
-    fn bytes(command: u16, cookie: u64, length: u32) -> Vec<u8> {
-        let mut bytes = REQUEST_MAGIC.to_be_bytes().to_vec();
-        bytes.extend(0_u16.to_be_bytes());
-        bytes.extend(command.to_be_bytes());
-        bytes.extend(cookie.to_be_bytes());
-        bytes.extend(0_u64.to_be_bytes());
-        bytes.extend(length.to_be_bytes());
-        bytes
-    }
 
     #[test]
     fn a_wrong_magic_number_ends_the_connection() {
-        assert!(Inbox::new(&[7; Request::SIZE]).next().is_err());
-        assert!(Inbox::new(&[7; 4]).next().is_err(), "as soon as it is there");
-        assert!(Inbox::new(&[7; 3]).next().unwrap().is_none());
+        for style in [Style::Simple, Style::Structured, Style::Extended] {
+            assert!(Inbox::new(style, &[7; 32]).next().is_err());
+            assert!(Inbox::new(style, &[7; 4]).next().is_err(), "as soon as it is there");
+            assert!(Inbox::new(style, &[7; 3]).next().unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn a_payload_that_does_not_come_ends_the_connection() {
+        let mut sent = Vec::new();
+        Request { flags: 0, command: CMD_WRITE, cookie: 0, offset: 0, length: 100 }.append_to(Style::Simple, &mut sent);
+        sent.extend([1; 60]);
+        let mut inbox = Inbox::new(Style::Simple, &sent);
+        inbox.next().unwrap();
+        assert!(inbox.payload(&mut [0; 100], |_| Ok(0)).is_err());
     }
 
     proptest! {
-        /// However the bytes are cut, the same requests come out, and payloads do not.
+        /// However the bytes are cut, the same requests come out, with their payloads, or without those that nobody takes.
         #[test]
-        fn cuts_do_not_matter(writes in prop::collection::vec(prop::option::of(0_u32..40_000), 1..8), cut in 1_usize..9000) {
+        fn cuts_do_not_matter(
+            writes in prop::collection::vec(prop::option::of((1_u16..30_000, any::<bool>())), 1..8),
+            cut in 1_usize..9000,
+            extended: bool,
+        ) {
+            let style = if extended { Style::Extended } else { Style::Structured };
             let mut sent = Vec::new();
-            for (cookie, write) in writes.iter().enumerate() {
-                sent.extend(bytes(if write.is_some() { CMD_WRITE } else { CMD_READ }, cookie as u64, write.unwrap_or(1)));
-                sent.extend(vec![0x25; write.unwrap_or(0) as usize]);
+            for (cookie, write) in (0_u8..).zip(&writes) {
+                let (length, _) = write.unwrap_or((1, false));
+                let command = if write.is_some() { CMD_WRITE } else { CMD_READ };
+                let flags = if write.is_some() && extended { CMD_FLAG_PAYLOAD_LEN } else { 0 };
+                Request { flags, command, cookie: cookie.into(), offset: 0, length: length.into() }.append_to(style, &mut sent);
+                sent.extend(vec![cookie; if write.is_some() { length.into() } else { 0 }]);
             }
-            let mut inbox = Inbox::new(&[]);
-            let mut left = &sent[..];
+            let left = std::cell::Cell::new(&sent[..]);
+            let receive = |buf: &mut [u8]| {
+                let len = buf.len().min(cut).min(left.get().len());
+                buf[..len].copy_from_slice(&left.get()[..len]);
+                left.set(&left.get()[len..]);
+                Ok(len)
+            };
+            let mut inbox = Inbox::new(style, &[]);
             let mut cookies = Vec::new();
             loop {
                 while let Some(request) = inbox.next().unwrap() {
+                    let cookie = cookies.len() as u8;
                     cookies.push(request.cookie);
+                    if let Some((length, true)) = writes[usize::from(cookie)] {
+                        let mut payload = vec![0xee; 20_000];
+                        let first = inbox.payload(&mut payload, receive).unwrap();
+                        let rest = inbox.payload(&mut payload[..10_000], receive).unwrap();
+                        prop_assert_eq!(first + rest, usize::from(length));
+                        prop_assert!(payload[..first.max(rest)].iter().all(|&byte| byte == cookie));
+                    }
                 }
-                let more = inbox.fill(|buf| {
-                    let len = buf.len().min(cut).min(left.len());
-                    buf[..len].copy_from_slice(&left[..len]);
-                    left = &left[len..];
-                    Ok(len)
-                });
-                if !more.unwrap() {
+                if !inbox.fill(receive).unwrap() {
                     break;
                 }
             }

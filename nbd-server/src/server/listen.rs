@@ -14,7 +14,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 /// Sockets that may wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// Whether an address can be reached from this machine only. Without TLS no other should be listened on.
+/// Whether an address can be reached from this machine only. Without TLS the server listens on no other unless it is told that
+/// this is meant.
 #[must_use]
 pub fn is_loopback(address: &SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
@@ -23,13 +24,16 @@ pub fn is_loopback(address: &SocketAddr) -> bool {
 /// A bound socket.
 pub(super) enum Listener {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    /// With the file to remove, if it is ours.
+    Unix(UnixListener, Option<SocketFile>),
 }
 
 /// Where clients find a listener.
 pub(super) enum Address {
     Tcp(SocketAddr),
     Unix(PathBuf),
+    /// A socket without a name that others could use.
+    Unnamed,
 }
 
 /// The file of a Unix socket, removed at the end if it is still the same.
@@ -54,28 +58,62 @@ impl Listener {
         bound.map_err(|error| explain(error, &path.display()))
     }
 
+    /// Takes a socket that listens already.
+    pub(super) fn inherited(fd: OwnedFd) -> io::Result<Self> {
+        let socket = Socket::from(fd);
+        let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
+        if !socket.is_listener()? {
+            return Err(invalid("an inherited socket does not listen; with systemd, this needs Accept=no"));
+        }
+        socket.set_nonblocking(true)?;
+        let address = socket.local_addr()?;
+        if address.as_socket().is_some() {
+            Ok(Self::Tcp(TcpListener::from(socket)))
+        } else if address.is_unix() {
+            Ok(Self::Unix(UnixListener::from(OwnedFd::from(socket)), None))
+        } else {
+            Err(invalid("an inherited socket is neither TCP nor Unix"))
+        }
+    }
+
+    /// Whether only this machine can connect.
+    pub(super) fn is_local(&self) -> io::Result<bool> {
+        Ok(match self {
+            Self::Tcp(listener) => is_loopback(&listener.local_addr()?),
+            Self::Unix(..) => true,
+        })
+    }
+
     pub(super) fn address(&self) -> io::Result<Address> {
         match self {
             Self::Tcp(listener) => Ok(Address::Tcp(listener.local_addr()?)),
-            Self::Unix(_, file) => Ok(Address::Unix(file.path.clone())),
+            Self::Unix(_, Some(file)) => Ok(Address::Unix(file.path.clone())),
+            Self::Unix(listener, None) => {
+                let path = listener.local_addr()?.as_pathname().map(Path::to_owned);
+                Ok(path.map_or(Address::Unnamed, Address::Unix))
+            }
         }
     }
 }
 
 impl Address {
     /// As <https://github.com/NetworkBlockDevice/nbd/blob/master/doc/uri.md> has it.
-    pub(super) fn uri(&self, export: &str) -> String {
+    pub(super) fn uri(&self, export: &str, tls: bool) -> Option<String> {
         let export = encode(export.as_bytes());
+        let scheme = if tls { "nbds" } else { "nbd" };
         match self {
-            Self::Tcp(address) => format!("nbd://{address}/{export}"),
-            Self::Unix(path) => format!("nbd+unix:///{export}?socket={}", encode(path.as_os_str().as_bytes())),
+            Self::Tcp(address) => Some(format!("{scheme}://{address}/{export}")),
+            Self::Unix(path) => {
+                Some(format!("{scheme}+unix:///{export}?socket={}", encode(path.as_os_str().as_bytes())))
+            }
+            Self::Unnamed => None,
         }
     }
 
     pub(super) const fn tcp(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(address) => Some(*address),
-            Self::Unix(_) => None,
+            _ => None,
         }
     }
 }
@@ -111,7 +149,7 @@ fn bind(path: &Path) -> io::Result<Listener> {
     let file = SocketFile::new(path)?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    Ok(Listener::Unix(UnixListener::from(OwnedFd::from(socket)), file))
+    Ok(Listener::Unix(UnixListener::from(OwnedFd::from(socket)), Some(file)))
 }
 
 /// Removes the socket of a server that is dead: nobody answers. The lock on the folder keeps two servers from taking each

@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::stream::Stream;
+use crate::stream::Stream;
 
 #[derive(Default)]
 pub(super) struct Live {

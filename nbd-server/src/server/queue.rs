@@ -5,35 +5,39 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::limits::{MAX_QUEUED, MAX_WORKERS};
-use crate::protocol::Request;
 
 /// Requests that wait for a worker, and the number of workers there are. Workers are started as they are needed.
-#[derive(Default)]
-pub(super) struct Queue {
-    state: Mutex<State>,
+pub(super) struct Queue<T> {
+    state: Mutex<State<T>>,
     work: Condvar,
     room: Condvar,
     /// Requests that wait or are being served.
     busy: AtomicUsize,
 }
 
-#[derive(Default)]
-struct State {
-    waiting: VecDeque<Request>,
+struct State<T> {
+    waiting: VecDeque<T>,
     workers: usize,
     idle: usize,
     closed: bool,
 }
 
-impl Queue {
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        let state = State { waiting: VecDeque::new(), workers: 0, idle: 0, closed: false };
+        Self { state: Mutex::new(state), work: Condvar::new(), room: Condvar::new(), busy: AtomicUsize::new(0) }
+    }
+}
+
+impl<T> Queue<T> {
     /// Whether a request waits or is being served.
     pub(super) fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Relaxed) > 0
     }
 
     /// Hands a request over, once there is room for it; `start` starts a worker that calls [`Self::take`] until it ends.
-    /// Returns whether there is a worker to do it.
-    pub(super) fn submit(&self, request: Request, start: impl FnOnce() -> bool) -> bool {
+    /// Gives it back if there is no worker to do it.
+    pub(super) fn submit(&self, request: T, start: impl FnOnce() -> bool) -> Option<T> {
         let mut state = self.lock();
         while state.waiting.len() >= MAX_QUEUED {
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -42,17 +46,17 @@ impl Queue {
             state.workers += 1;
         }
         if state.workers == 0 {
-            return false;
+            return Some(request);
         }
         self.busy.fetch_add(1, Ordering::Relaxed);
         state.waiting.push_back(request);
         drop(state);
         self.work.notify_one();
-        true
+        None
     }
 
     /// Waits for a request; `None` once the queue is closed and empty. Each is followed by [`Self::done`].
-    pub(super) fn take(&self) -> Option<Request> {
+    pub(super) fn take(&self) -> Option<T> {
         let mut state = self.lock();
         loop {
             if let Some(request) = state.waiting.pop_front() {
@@ -81,7 +85,7 @@ impl Queue {
         self.work.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -28,6 +28,9 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<()> {
                 .hint("serve on 127.0.0.1 or a Unix socket, or say --i-know-this-is-open"));
         }
         builder = builder.tcp(address);
+        if args.i_know_this_is_open {
+            builder = builder.open_to_network();
+        }
     }
     if context.global.dry_run {
         return context.output.result(&json!({ "dry_run": true, "virtual_size": len }), "would serve the disk");

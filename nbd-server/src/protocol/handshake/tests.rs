@@ -16,8 +16,12 @@ fn catalogue() -> Arc<Catalogue> {
         name: name.into(),
         description: description.into(),
         size,
+        minimum_block: 1,
         preferred_block: 65536,
         multi_conn: true,
+        writable: false,
+        trim: false,
+        contexts: vec!["base:allocation".into(), "x:one".into(), "x:two".into()],
     };
     let longest = "n".repeat(MAX_STRING);
     Arc::new(Catalogue::new(vec![export("a", "first", 512), export("b", "", 1 << 40), export(&longest, "", 1)]))
@@ -84,7 +88,7 @@ enum End {
 
 /// Feeds `input`, `cut` bytes at a time, to a handshake that has the client's flags already.
 fn feed(flags: u32, input: &[u8], cut: usize, admit: bool) -> (Vec<u8>, End, usize) {
-    let (mut handshake, greeting) = Handshake::new(catalogue());
+    let (mut handshake, greeting) = Handshake::new(catalogue(), Tls::None);
     assert_eq!(greeting.len(), 18);
     let mut output = Vec::new();
     assert!(matches!(handshake.advance(&flags.to_be_bytes(), &mut output, &mut || admit), (4, Step::Next)));
@@ -97,6 +101,7 @@ fn feed(flags: u32, input: &[u8], cut: usize, admit: bool) -> (Vec<u8>, End, usi
             Step::More if end == input.len() => return (output, End::Waiting, start),
             Step::More => end = (end + cut).min(input.len()),
             Step::Next => {}
+            Step::StartTls => panic!("there is no TLS here"),
             Step::Transmit(session) => return (output, End::Transmit(session), start),
             Step::Close => return (output, End::Closed, start),
         }
@@ -110,14 +115,14 @@ fn run(input: &[u8]) -> (Vec<u8>, End) {
 
 #[test]
 fn the_greeting_offers_fixed_newstyle_without_zeroes() {
-    let (_, greeting) = Handshake::new(catalogue());
+    let (_, greeting) = Handshake::new(catalogue(), Tls::None);
     assert_eq!(greeting, b"NBDMAGICIHAVEOPT\0\x03");
 }
 
 #[test]
 fn unknown_client_flags_close() {
     for flags in [4_u32, 0x8000_0003, u32::MAX] {
-        let (mut handshake, _) = Handshake::new(catalogue());
+        let (mut handshake, _) = Handshake::new(catalogue(), Tls::None);
         let (_, step) = handshake.advance(&flags.to_be_bytes(), &mut Vec::new(), &mut || true);
         assert!(matches!(step, Step::Close), "{flags:#x}");
     }
@@ -128,7 +133,7 @@ fn a_client_that_is_not_fixed_has_one_option() {
     assert_eq!(feed(0, &option(OPT_LIST, &[]), 99, true).1, End::Closed);
     let (output, end, _) = feed(0, &option(OPT_EXPORT_NAME, b"b"), 99, true);
     assert_eq!(output.len(), 8 + 2 + 124);
-    assert!(matches!(end, End::Transmit(Session { export: 1, structured: false, .. })));
+    assert!(matches!(end, End::Transmit(Session { export: 1, style: Style::Simple, .. })));
 }
 
 #[test]
@@ -205,14 +210,16 @@ fn structured_replies_bring_df() {
     let replies = replies(&output);
     assert_eq!(replies[0].kind, REP_ACK);
     assert_eq!(u16::from_be_bytes([replies[1].data[10], replies[1].data[11]]) & FLAG_SEND_DF, FLAG_SEND_DF);
-    assert!(matches!(end, End::Transmit(Session { structured: true, allocation: false, .. })));
+    assert!(matches!(end, End::Transmit(Session { style: Style::Structured, contexts: 0, .. })));
     assert_eq!(kinds(&run(&option(OPT_STRUCTURED_REPLY, b"x")).0), [REP_ERR_INVALID]);
 }
 
 #[test]
 fn contexts_are_listed_by_query() {
     let listed = |queries: &[&str]| kinds(&run(&contexts(OPT_LIST_META_CONTEXT, b"", queries)).0);
-    assert_eq!(listed(&[]), [REP_META_CONTEXT, REP_ACK]);
+    assert_eq!(listed(&[]), [REP_META_CONTEXT, REP_META_CONTEXT, REP_META_CONTEXT, REP_ACK]);
+    assert_eq!(listed(&["x:", "x:one"]), [REP_META_CONTEXT, REP_META_CONTEXT, REP_ACK]);
+    assert_eq!(listed(&["x:two", "y:"]), [REP_META_CONTEXT, REP_ACK]);
     assert_eq!(listed(&["base:"]), [REP_META_CONTEXT, REP_ACK]);
     assert_eq!(listed(&["qemu:", "base:allocation", "base:allocation"]), [REP_META_CONTEXT, REP_ACK]);
     assert_eq!(listed(&["qemu:", "base", "base:alloc", ""]), [REP_ACK]);
@@ -223,7 +230,7 @@ fn contexts_are_listed_by_query() {
 fn contexts_hold_for_the_export_they_were_set_for() {
     let structured = option(OPT_STRUCTURED_REPLY, &[]);
     let session = |options: &[Vec<u8>]| match run(&[&structured[..], &options.concat()].concat()).1 {
-        End::Transmit(session) => session.allocation,
+        End::Transmit(session) => session.contexts == 1,
         end => panic!("{end:?}"),
     };
     let set = |name: &[u8], queries: &[&str]| contexts(OPT_SET_META_CONTEXT, name, queries);
@@ -240,11 +247,106 @@ fn contexts_hold_for_the_export_they_were_set_for() {
 }
 
 #[test]
+fn contexts_of_the_export_are_chosen_by_name() {
+    let set = |queries: &[&str]| contexts(OPT_SET_META_CONTEXT, b"b", queries);
+    let chosen = |queries: &[&str]| {
+        let (output, end) = run(&[option(OPT_EXTENDED_HEADERS, &[]), set(queries), go(OPT_GO, b"b", &[])].concat());
+        let End::Transmit(session) = end else { panic!("{end:?}") };
+        let ids: Vec<Vec<u8>> = replies(&output)
+            .iter()
+            .filter(|reply| reply.kind == REP_META_CONTEXT)
+            .map(|reply| reply.data.clone())
+            .collect();
+        (session.contexts, ids)
+    };
+    assert_eq!(chosen(&["x:two"]), (0b100, vec![b"\0\0\0\x03x:two".to_vec()]));
+    let both = vec![b"\0\0\0\x01base:allocation".to_vec(), b"\0\0\0\x02x:one".to_vec()];
+    assert_eq!(chosen(&["x:one", "base:allocation", "x:one"]), (0b11, both));
+    assert_eq!(chosen(&["x:", "x", ""]), (0, vec![]));
+}
+
+#[test]
+fn extended_headers_take_precedence() {
+    let (structured, extended) = (option(OPT_STRUCTURED_REPLY, &[]), option(OPT_EXTENDED_HEADERS, &[]));
+    let style = |options: &[&[u8]]| {
+        let (output, end) = run(&[&options.concat()[..], &go(OPT_GO, b"b", &[])].concat());
+        let End::Transmit(session) = end else { panic!("{end:?}") };
+        (session.style, kinds(&output)[..options.len()].to_vec())
+    };
+    assert_eq!(style(&[&structured, &extended]), (Style::Extended, vec![REP_ACK, REP_ACK]));
+    assert_eq!(style(&[&extended, &structured]), (Style::Extended, vec![REP_ACK, REP_ERR_EXT_HEADER_REQD]));
+    assert_eq!(run(&[extended, option(OPT_EXPORT_NAME, b"b")].concat()).1, End::Closed);
+    assert_eq!(kinds(&run(&option(OPT_EXTENDED_HEADERS, b"x")).0), [REP_ERR_INVALID]);
+}
+
+#[test]
+fn large_blocks_need_a_client_that_asks() {
+    let mut large = catalogue().0[1].clone();
+    large.minimum_block = 4096;
+    let run = |input: &[u8]| {
+        let (mut handshake, _) = Handshake::new(Arc::new(Catalogue::new(vec![large.clone()])), Tls::None);
+        let mut output = Vec::new();
+        handshake.advance(&FIXED.to_be_bytes(), &mut output, &mut || true);
+        let (_, step) = handshake.advance(input, &mut output, &mut || true);
+        (kinds(&output), matches!(step, Step::Transmit(_)))
+    };
+    assert_eq!(run(&go(OPT_GO, b"b", &[INFO_NAME])), (vec![REP_ERR_BLOCK_SIZE_REQD], false));
+    assert!(run(&go(OPT_GO, b"b", &[INFO_BLOCK_SIZE])).1);
+    assert!(!run(&option(OPT_EXPORT_NAME, b"b")).1);
+}
+
+#[test]
+fn tls_comes_first_or_never() {
+    let open = run(&option(OPT_STARTTLS, &[]));
+    assert_eq!((kinds(&open.0), open.1), (vec![REP_ERR_POLICY], End::Waiting));
+    let (mut handshake, _) = Handshake::new(catalogue(), Tls::Required);
+    let mut say = |input: &[u8]| {
+        let mut output = Vec::new();
+        let (used, step) = handshake.advance(input, &mut output, &mut || true);
+        (used, kinds(&output), step)
+    };
+    say(&FIXED.to_be_bytes());
+    let every = [OPT_LIST, OPT_INFO, OPT_GO, OPT_STRUCTURED_REPLY, OPT_SET_META_CONTEXT, OPT_EXTENDED_HEADERS, 99];
+    for code in every {
+        assert_eq!(say(&option(code, &[])).1, [REP_ERR_TLS_REQD]);
+    }
+    assert_eq!(say(&option(OPT_STARTTLS, b"x")).1, [REP_ERR_INVALID]);
+    let injected = [option(OPT_STARTTLS, &[]), option(OPT_STRUCTURED_REPLY, &[])].concat();
+    let (used, answered, step) = say(&injected);
+    assert!(matches!(step, Step::StartTls));
+    assert_eq!((used, answered), (16, vec![REP_ACK]), "what follows is left for TLS to choke on");
+    assert_eq!(say(&option(OPT_STARTTLS, &[])).1, [REP_ERR_INVALID]);
+    assert!(matches!(say(&go(OPT_GO, b"b", &[])).2, Step::Transmit(Session { style: Style::Simple, contexts: 0, .. })));
+}
+
+#[test]
+fn a_name_in_the_open_closes() {
+    let (mut handshake, _) = Handshake::new(catalogue(), Tls::Required);
+    handshake.advance(&FIXED.to_be_bytes(), &mut Vec::new(), &mut || true);
+    let (_, step) = handshake.advance(&option(OPT_EXPORT_NAME, b"b"), &mut Vec::new(), &mut || true);
+    assert!(matches!(step, Step::Close));
+}
+
+#[test]
+fn writable_exports_say_what_they_can() {
+    let mut info = catalogue().0[0].clone();
+    (info.writable, info.trim) = (true, true);
+    let flags = info.flags(Style::Extended, 1);
+    assert_eq!(flags & FLAG_READ_ONLY, 0);
+    for flag in [FLAG_SEND_FUA, FLAG_SEND_TRIM, FLAG_SEND_WRITE_ZEROES, FLAG_SEND_FAST_ZERO, FLAG_BLOCK_STATUS_PAYLOAD]
+    {
+        assert_ne!(flags & flag, 0, "{flag:#x}");
+    }
+    assert_eq!(info.flags(Style::Extended, 0) & FLAG_BLOCK_STATUS_PAYLOAD, 0);
+    assert_eq!(info.flags(Style::Structured, 1) & FLAG_BLOCK_STATUS_PAYLOAD, 0);
+}
+
+#[test]
 fn contexts_need_structured_replies() {
     let set = contexts(OPT_SET_META_CONTEXT, b"b", &["base:allocation"]);
     let (output, end) = run(&[set, option(OPT_STRUCTURED_REPLY, &[]), go(OPT_GO, b"b", &[])].concat());
     assert_eq!(kinds(&output)[0], REP_ERR_INVALID);
-    assert!(matches!(end, End::Transmit(Session { structured: true, allocation: false, .. })));
+    assert!(matches!(end, End::Transmit(Session { style: Style::Structured, contexts: 0, .. })));
 }
 
 #[test]
@@ -261,7 +363,7 @@ fn malformed_contexts_are_an_error() {
 
 #[test]
 fn unknown_options_are_unsupported() {
-    for code in [0, 4, 5, 11, 99, u32::MAX] {
+    for code in [0, 4, 12, 99, u32::MAX] {
         let (output, end) = run(&option(code, b"data"));
         assert_eq!(replies(&output)[0].option, code);
         assert_eq!((kinds(&output), end), (vec![REP_ERR_UNSUP], End::Waiting));
@@ -387,7 +489,7 @@ proptest! {
             }
         }
         if let End::Transmit(session) = end {
-            prop_assert!(admit && session.export < 3 && (session.structured || !session.allocation));
+            prop_assert!(admit && session.export < 3 && (session.style >= Style::Structured || session.contexts == 0));
         }
     }
 

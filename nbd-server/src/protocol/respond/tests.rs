@@ -6,7 +6,6 @@
 )]
 
 use super::super::wire::Fields;
-use super::extents::weaker;
 use super::*;
 use crate::export::{Allocation, Errno, Extent, Visit};
 use crate::limits::{LARGE_BUFFER, MAX_PAYLOAD, MAX_RUNS, MIN_HOLE};
@@ -80,18 +79,35 @@ impl Wire for Collect {
     }
 }
 
+/// Bytes of the header of a structured chunk.
+const CHUNK: usize = 20;
+/// Bytes of the header of one with data.
+const DATA_CHUNK: usize = 28;
+
 fn session(export: &dyn Export, structured: bool) -> Session {
-    Session { export: 0, size: export.size(), structured, allocation: structured }
+    Session {
+        export: 0,
+        size: export.size(),
+        style: if structured { Style::Structured } else { Style::Simple },
+        contexts: u64::from(structured),
+        writable: false,
+        trim: false,
+        minimum_block: 1,
+    }
 }
 
 fn request(command: u16, flags: u16, offset: u64, length: u32) -> Request {
-    Request { flags, command, cookie: 0x1122_3344_5566_7788, offset, length }
+    Request { flags, command, cookie: 0x1122_3344_5566_7788, offset, length: length.into() }
+}
+
+fn simple_header(cookie: u64, errno: u32) -> Vec<u8> {
+    [&SIMPLE_REPLY_MAGIC.to_be_bytes()[..], &errno.to_be_bytes(), &cookie.to_be_bytes()].concat()
 }
 
 fn answer(export: &dyn Export, structured: bool, request: &Request, capacity: usize) -> io::Result<Vec<u8>> {
     let mut wire = Collect::default();
     let mut out = Outbox::new(capacity);
-    respond(&session(export, structured), export, request, &mut out, &mut wire)?;
+    respond(&session(export, structured), export, request, &[], &mut out, &mut wire)?;
     assert!(!wire.open, "the reply is complete");
     out.flush(&mut wire)?;
     assert!(out.is_empty());
@@ -419,10 +435,10 @@ fn replies_gather_until_the_buffer_is_full() {
     let mut wire = Collect::default();
     let mut out = Outbox::new(SMALL_BUFFER);
     for _ in 0..15 {
-        respond(&session(&model, true), &model, &request(CMD_READ, 0, 0, 4096), &mut out, &mut wire).unwrap();
+        respond(&session(&model, true), &model, &request(CMD_READ, 0, 0, 4096), &[], &mut out, &mut wire).unwrap();
     }
     assert_eq!((wire.calls, out.len()), (0, 15 * (DATA_CHUNK + 4096)));
-    respond(&session(&model, true), &model, &request(CMD_READ, 0, 0, 4096), &mut out, &mut wire).unwrap();
+    respond(&session(&model, true), &model, &request(CMD_READ, 0, 0, 4096), &[], &mut out, &mut wire).unwrap();
     assert_eq!((wire.calls, out.len()), (1, DATA_CHUNK + 4096));
 }
 
@@ -469,7 +485,7 @@ proptest! {
         let mut at = offset;
         while at < offset + told.len() {
             let end = (at + 1).next_multiple_of(512).min(offset + length);
-            let sector = exact[at..end].iter().copied().reduce(weaker).unwrap().flags();
+            let sector = exact[at..end].iter().map(|kind| kind.flags()).reduce(|a, b| a & b).unwrap();
             prop_assert!(told[at - offset..end - offset].iter().all(|&flags| flags == sector), "{}..{}", at, end);
             at = end;
         }
