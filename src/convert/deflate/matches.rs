@@ -32,7 +32,7 @@ pub(super) struct Match {
     pub(super) distance: u32,
 }
 
-/// A piece of the input with the places of the bytes seen so far. Every place of a piece is to be visited once, in order.
+/// A piece of the input with the places of the bytes seen so far. Places are visited in order, none twice.
 ///
 /// Places are 16-bit numbers, and none is taken at its word: a place is a match only if it lies in the window and its bytes are
 /// the same, so that it does no harm that empty tables name place 0.

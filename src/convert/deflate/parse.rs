@@ -1,5 +1,7 @@
 //! Turns a piece of the input into literals and matches, and counts them.
 
+use std::ops::Range;
+
 use super::Level;
 use super::matches::{Effort, Match, Matches};
 use super::symbols::{MIN_MATCH, Token};
@@ -8,6 +10,9 @@ pub(super) use super::matches::PIECE;
 
 /// Bytes of the parts whose symbols are counted on their own: blocks begin and end between them.
 const SEGMENT: usize = 8 << 10;
+
+/// Bytes at the start of a segment that are always searched for matches.
+const PROBE: usize = 1 << 10;
 
 /// Most segments of a piece.
 pub(super) const MAX_SEGMENTS: usize = PIECE / SEGMENT;
@@ -24,6 +29,10 @@ pub(super) struct Segment {
 
 impl Segment {
     const EMPTY: Self = Self { tokens: [0; 512], distances: [0; 32], tokens_end: 0, bytes_end: 0 };
+
+    fn has_matches(&self) -> bool {
+        self.distances.iter().any(|&count| count != 0)
+    }
 
     /// Counts a literal.
     #[inline(always)]
@@ -78,7 +87,13 @@ impl Parser {
         while place < len {
             let end = len.min(place / SEGMENT * SEGMENT + SEGMENT);
             let mut segment = Segment::EMPTY;
-            place = self.segment(place..end, len, &mut segment);
+            place = self.search(place..end.min(place + PROBE), len, &mut segment);
+            // Encrypted, compressed: a search finds nothing, and a block of it will be stored.
+            if place < end && !segment.has_matches() && is_even(&input[place - before.len()..end - before.len()]) {
+                place = self.take(place..end, &mut segment);
+            } else {
+                place = self.search(place..end, len, &mut segment);
+            }
             segment.tokens_end = self.tokens.len();
             segment.bytes_end = place - before.len();
             self.segments.push(segment);
@@ -86,8 +101,15 @@ impl Parser {
         Parsed { tokens: &self.tokens, segments: &self.segments }
     }
 
+    /// Takes all of `range` as literals.
+    fn take(&mut self, range: Range<usize>, segment: &mut Segment) -> usize {
+        let matches = &self.matches;
+        self.tokens.extend(range.clone().map(|place| segment.literal(matches.byte(place as u16))));
+        range.end
+    }
+
     /// Parses until the end of `range`; the last match may go beyond. Gives the place behind it.
-    fn segment(&mut self, range: std::ops::Range<usize>, len: usize, segment: &mut Segment) -> usize {
+    fn search(&mut self, range: Range<usize>, len: usize, segment: &mut Segment) -> usize {
         let (effort, matches, tokens) = (self.effort, &mut self.matches, &mut self.tokens);
         let mut place = range.start;
         while place < range.end {
@@ -116,6 +138,16 @@ impl Parser {
         }
         place
     }
+}
+
+/// Whether all bytes occur about equally often: as in random data, within what chance makes of so few.
+fn is_even(bytes: &[u8]) -> bool {
+    let mut counts = [0_u64; 256];
+    bytes.iter().for_each(|&byte| counts[usize::from(byte)] += 1);
+    let squares: u64 = counts.iter().map(|count| count * count).sum();
+    let len = bytes.len() as u64;
+    // Random bytes come to about `len` above the least there can be.
+    squares <= len * len / 256 * 9 / 8 + len
 }
 
 /// Whether `next`, one byte on, is worth the literal before it.

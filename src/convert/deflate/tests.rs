@@ -2,6 +2,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 use proptest::prelude::*;
 
 use super::block::Writer;
+use super::parse::PIECE;
 use super::split::{self, Counts};
 use super::symbols::{DISTANCES, END, LENGTHS, LITLENS, MAX_MATCH, Token};
 use super::*;
@@ -118,24 +119,38 @@ fn the_largest_clusters_come_back() {
     }
 }
 
+/// How many bytes more it takes to have the last `len` of `input` twice, `distance` apart.
+fn cost_of_copy(input: &[u8], distance: usize, len: usize) -> usize {
+    let mut longer = input.to_vec();
+    longer.extend_from_within(input.len() - distance..input.len() - distance + len);
+    check(&longer);
+    encode(Level::Fast, &longer).len() - encode(Level::Fast, input).len()
+}
+
 #[test]
 fn matches_reach_exactly_as_far_as_the_window() {
-    let sizes = [4095, 4096, 4097].map(|distance| {
-        let mut input = noise(9, distance);
-        input.extend_from_within(..200);
-        check(&input);
-        encode(Level::Fast, &input).len() - distance
-    });
-    assert!(sizes[0] < 100 && sizes[1] < 100 && sizes[2] > 190, "{sizes:?}");
+    let input: Vec<u8> = noise(9, 5000).iter().map(|byte| byte % 64).collect();
+    let costs = [1000, 4095, 4096, 4097].map(|distance| cost_of_copy(&input, distance, 200));
+    assert!(costs[..3].iter().all(|&cost| cost < 20) && costs[3] > 100, "{costs:?}");
 }
 
 #[test]
 fn a_large_input_is_one_window() {
     // A copy right across the border of two pieces.
-    let mut input = noise(11, 65_536 - 1000);
-    input.extend_from_within(65_536 - 5000..);
-    check(&input);
-    assert!(encode(Level::Fast, &input).len() < 65_536 - 1000 + 150);
+    let input: Vec<u8> = noise(11, (64 << 10) - 1000).iter().map(|byte| byte % 64).collect();
+    assert!(cost_of_copy(&input, 4000, 2000) < 60);
+}
+
+#[test]
+fn random_parts_are_not_searched_and_others_are() {
+    let words = text(20_000);
+    let mixed = [&words[..], &noise(37, 64 << 10), &words[..]].concat();
+    check(&mixed);
+    let alone = 2 * encode(Level::Fast, &words).len() + (64 << 10);
+    assert!(encode(Level::Fast, &mixed).len() < alone + 2000);
+    let mut parser = Parser::new(Level::Fast);
+    let parsed = parser.parse(&[], &mixed[..PIECE]);
+    assert!(parsed.tokens.len() < PIECE && expand(parsed.tokens) == mixed[..PIECE]);
 }
 
 /// What `tokens` stand for.
@@ -179,8 +194,9 @@ fn every_length_and_distance_is_written_right() {
     tokens.extend((3..=MAX_MATCH).map(|len| Token::copy(len, (len * 15) as u32)));
     tokens.extend((1..=4096).map(|distance| Token::copy(3 + distance % 256, distance as u32)));
     check_stream(&block_of(&tokens), &expand(&tokens));
-    for len in 3..=MAX_MATCH {
-        for distance in [1, 2, 3, 4, 5, 4096] {
+    // Codes of a single length and distance.
+    for len in [3, 10, 11, 257, MAX_MATCH] {
+        for distance in [1, 4, 5, 4096] {
             let mut tokens: Vec<_> = text(4096).into_iter().map(Token::literal).collect();
             tokens.push(Token::copy(len, distance));
             check_stream(&block_of(&tokens), &expand(&tokens));
