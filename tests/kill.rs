@@ -154,22 +154,29 @@ fn a_resumed_migration_comes_out_as_its_first_run_would_have() {
     assert_eq!(one, two.replace("/twin/", "/out/"));
 }
 
-/// The disk, the domain and the report get their names one after the other; the process dies at each of these moments.
+/// The disks, the domain and the report get their names one after the other; the process dies at each of these moments.
 #[test]
 fn migrate_survives_death_between_the_names() {
     let lab = Lab::new();
     let (out, log) = (lab.path("out"), lab.path("strace.log"));
+    let second = lab.file("data.raw", vec![7; 1 << 20]);
+    let qcow2 = lab.path("data.qcow2");
+    tools::ok("qemu-img", ["convert", "-O", "qcow2"].map(Path::new).into_iter().chain([second.as_path(), &qcow2]));
+    let (first, named) = (Variant::Plain.vmdk("stream"), ["--name=vmguest", "--json"]);
+    let migrate = || Run::new(["migrate"]).arg(&first).arg(&qcow2).args(named).arg("-o").arg(&out);
     for name in 1..10 {
-        if migrate(&out).killed_at("renameat2", name, &log).ran().status.success() {
-            assert!(name > 3, "it has fewer outputs than three");
+        if migrate().killed_at("renameat2", name, &log).ran().status.success() {
+            assert!(name > 4, "it has fewer outputs than four");
             return;
         }
         assert!(!out.join("vmguest.report.json").exists(), "the report came before its time");
-        let again = migrate(&out).arg("--json").success().json();
-        let disk = &again["pipeline"]["stages"]["convert"]["result"]["disks"][0];
-        assert_eq!((disk["read"].as_u64(), disk["resumed"].as_u64() > Some(0)), (Some(0), true), "{disk}");
-        tools::assert_clean_qcow2(&only(&out, "qcow2"));
-        assert_eq!(lab.names("out").len(), 3, "leftovers: {:?}", lab.names("out"));
+        let again = migrate().success().json();
+        let disks = again["pipeline"]["stages"]["convert"]["result"]["disks"].as_array().expect("disks").clone();
+        for disk in &disks {
+            assert_eq!((disk["read"].as_u64(), disk["resumed"].as_u64() > Some(0)), (Some(0), true), "{disk}");
+            tools::assert_clean_qcow2(Path::new(disk["path"].as_str().expect("a path")));
+        }
+        assert_eq!((disks.len(), lab.names("out").len()), (2, 4), "leftovers: {:?}", lab.names("out"));
         fs::remove_dir_all(&out).expect("removing");
     }
     panic!("it renames without end");
