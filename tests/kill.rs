@@ -266,3 +266,17 @@ fn progress_tells_how_far_it_is() {
         assert!(copies.iter().all(|line| line[field].is_u64()), "{field} of {copies:?}");
     }
 }
+
+#[test]
+fn it_is_never_silent_for_long() {
+    let lab = Lab::new();
+    let target = lab.path("guest.qcow2");
+    // One chunk goes through; the next would have to wait for half an hour.
+    let running =
+        convert(&Variant::Plain.vmdk("stream"), &target).args(["--progress=plain", "--rate-limit=1K"]).start();
+    wait_for_journal(&target, 300);
+    std::thread::sleep(Duration::from_secs(13));
+    let ran = running.terminate().exits_with(7);
+    let copying = ran.stderr.lines().filter(|line| line.starts_with("copy ")).count();
+    assert!(copying >= 2, "{ran}");
+}

@@ -68,7 +68,10 @@ impl Header {
         } else if self.options != now.options {
             (Kind::Usage, "the unfinished output was begun with other options")
         } else if (self.len, self.source) != (now.len, now.source) {
-            (Kind::Unreadable, "the source is not what it was when the unfinished output was begun")
+            (
+                Kind::Unreadable,
+                "the source, or what is taken of it, is not what it was when the unfinished output was begun",
+            )
         } else if self.moment() != now.moment() {
             (Kind::Usage, "another command began the unfinished output")
         } else {
