@@ -1,19 +1,23 @@
-//! Serves memory: `memory SOCKET_OR_ADDRESS [SIZE [PATTERN [DELAY_US]]]`, the counterpart of `nbdkit memory`.
+//! Serves memory that clients may write to: `memory SOCKET_OR_ADDRESS [SIZE [PATTERN [DELAY_US]]]`, the counterpart of `nbdkit memory`.
 //!
 //! PATTERN is `data` (no byte is zero; the default), `zeros`, or `mixed` (every other 64 KiB is a hole). With DELAY_US each
 //! read sleeps, as a remote source would. Stops when standard input ends.
 
 use std::io::Read;
 use std::ops::{ControlFlow, Range};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use hyper2kvm_nbd::{Allocation, Error, Export, Extent, Server, Visit};
 
 const RUN: u64 = 64 << 10;
 
+/// Bytes under one lock.
+const PAGE: usize = 256 << 10;
+
 struct Memory {
-    bytes: Vec<u8>,
+    pages: Vec<RwLock<Vec<u8>>>,
+    size: u64,
     pattern: Pattern,
     delay: Duration,
 }
@@ -25,21 +29,54 @@ enum Pattern {
     Zeros,
 }
 
+impl Memory {
+    /// Calls with each page of a range, the place in the page, and the part of the range.
+    fn each(
+        &self,
+        offset: u64,
+        len: usize,
+        mut call: impl FnMut(&RwLock<Vec<u8>>, usize, Range<usize>),
+    ) -> Result<(), Error> {
+        let offset = usize::try_from(offset).map_err(|_| Error::io("offset"))?;
+        let mut done = 0;
+        while done < len {
+            let (page, at) = ((offset + done) / PAGE, (offset + done) % PAGE);
+            let part = done..len.min(done + PAGE - at);
+            done = part.end;
+            call(self.pages.get(page).ok_or_else(|| Error::io("range"))?, at, part);
+        }
+        Ok(())
+    }
+}
+
 impl Export for Memory {
     fn size(&self) -> u64 {
-        self.bytes.len() as u64
+        self.size
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), Error> {
         if !self.delay.is_zero() {
             std::thread::sleep(self.delay);
         }
-        let start = usize::try_from(offset).map_err(|_| Error::io("offset"))?;
-        buf.copy_from_slice(self.bytes.get(start..start + buf.len()).ok_or_else(|| Error::io("range"))?);
-        Ok(())
+        self.each(offset, buf.len(), |page, at, part| {
+            let page = page.read().unwrap_or_else(PoisonError::into_inner);
+            buf[part.clone()].copy_from_slice(&page[at..at + part.len()]);
+        })
+    }
+
+    fn is_writable(&self) -> bool {
+        true
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<(), Error> {
+        self.each(offset, buf.len(), |page, at, part| {
+            let mut page = page.write().unwrap_or_else(PoisonError::into_inner);
+            page[at..at + part.len()].copy_from_slice(&buf[part]);
+        })
     }
 
     fn extents(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<(), Error> {
+        // What the map says of zeros holds until somebody writes; writers should choose `data`.
         let mut at = range.start;
         while at < range.end {
             let (length, kind) = match self.pattern {
@@ -76,7 +113,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
     }
-    let builder = Server::builder().export("memory", Arc::new(Memory { bytes, pattern, delay }));
+    let pages = bytes.chunks(PAGE).map(|page| RwLock::new(page.to_vec())).collect();
+    let builder =
+        Server::builder().export("memory", Arc::new(Memory { pages, size: bytes.len() as u64, pattern, delay }));
     let server = match address.parse() {
         Ok(address) => builder.tcp(address).start()?,
         Err(_) => builder.unix(address).start()?,

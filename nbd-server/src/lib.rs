@@ -44,6 +44,7 @@
 //! Nothing that a client sends can make the server panic, allocate without a bound or wait without an end; [`protocol`] is free
 //! of I/O and is fuzzed.
 
+pub mod client;
 mod export;
 mod inherited;
 pub mod limits;

@@ -84,3 +84,24 @@ pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Time for requests in flight to finish when the server shuts down; then sockets are closed under them.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// Longest reply to an option that a client takes: a name and a description of [`MAX_STRING`] each, and room.
+pub const MAX_OPTION_REPLY: usize = 16 << 10;
+
+/// Replies to one option that a client takes, except in listings: a dozen kinds of detail exist.
+pub const MAX_OPTION_REPLIES: usize = 256;
+
+/// Exports that a client lists: 64 MiB of names and descriptions of the largest size.
+pub const MAX_LISTED: usize = 8192;
+
+/// Chunks of one reply that a client takes: a read of 32 MiB in pieces of 512 bytes.
+pub const MAX_CHUNKS: u32 = 64 << 10;
+
+/// Extents of one context that a client takes in one reply: the most that the specification lets a server send.
+pub const MAX_STATUS_EXTENTS: usize = 1 << 20;
+
+/// Requests of a client that wait for replies of one connection; callers beyond it wait. nbdcopy and the kernel have 64 and 128.
+pub const MAX_IN_FLIGHT: usize = 64;
+
+/// Connections of a client to an export that allows several. nbdcopy's four, and room for more processors.
+pub const MAX_CLIENT_CONNECTIONS: usize = 16;

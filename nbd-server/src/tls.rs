@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, Connection, RootCertStore, ServerConfig, ServerConnection};
+use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection};
 
 /// Plaintext that is encrypted at once.
 const PIECE: usize = 64 << 10;
@@ -24,7 +24,7 @@ pub struct TlsServer(Arc<ServerConfig>);
 
 /// Whom a client trusts, and its own certificate if it has one.
 #[derive(Clone, Debug)]
-pub struct TlsClient(#[expect(dead_code, reason = "the client uses it")] Arc<ClientConfig>);
+pub struct TlsClient(Arc<ClientConfig>);
 
 /// Whether clients must show a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +106,12 @@ impl TlsClient {
             }
         };
         Ok(Self(Arc::new(config)))
+    }
+
+    /// A session with a server that must prove to be `name`.
+    pub(crate) fn session(&self, name: &str) -> io::Result<Tls> {
+        let name = ServerName::try_from(name.to_owned()).map_err(invalid)?;
+        Ok(Tls::new(ClientConnection::new(Arc::clone(&self.0), name).map_err(invalid)?.into()))
     }
 }
 

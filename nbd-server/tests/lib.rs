@@ -7,4 +7,8 @@ mod hostile;
 mod lifecycle;
 mod peers;
 mod protocol;
+mod remote;
+mod rogue;
+mod servers;
 mod threads;
+mod tls;

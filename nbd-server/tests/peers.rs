@@ -6,13 +6,14 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use hyper2kvm_nbd::{Allocation, Builder, Server};
+use hyper2kvm_nbd::{Allocation, Builder, Export, Server};
 use tempfile::TempDir;
 
 use crate::fixture::{Memory, serve, socket};
+use crate::remote::Disk;
 
 /// Runs a program to its end, which must be a good one; returns what it printed.
-fn run(program: &str, args: &[&str]) -> String {
+pub(crate) fn run(program: &str, args: &[&str]) -> String {
     #[allow(clippy::disallowed_methods, reason = "a test runs the peers that it talks to")]
     let mut command = Command::new(program);
     // nbdsh is a script that must not find another Python first.
@@ -281,4 +282,124 @@ fn nbdkit_serves_it_on() {
 fn bytes(path: &Path) -> Vec<u8> {
     #[allow(clippy::disallowed_methods, reason = "a test looks at what a peer wrote")]
     fs::read(path).unwrap()
+}
+
+/// A writable server, and its URIs: the Unix one and the TCP one.
+fn writable(size: usize) -> (TempDir, Server, Vec<String>, Arc<Disk>) {
+    let disk = Arc::new(Disk::new(size));
+    let exports = Server::builder().export("disk", Arc::clone(&disk) as Arc<dyn Export>);
+    let (folder, server, uris) = both_ways(exports);
+    (folder, server, uris, disk)
+}
+
+#[test]
+fn qemu_io_writes() {
+    let (_folder, _server, uris, disk) = writable(8 << 20);
+    for uri in uris {
+        let commands = [
+            "write -P 7 1m 1m",
+            "write -P 9 1536k 512",
+            "write -f -P 8 3m 3m",
+            "write -z 1m 256k",
+            "write -z -u 1280k 128k",
+            "discard 5m 1m",
+            "flush",
+            "read -P 0 1m 384k",
+            "read -P 9 1536k 512",
+            "read -P 8 3m 2m",
+            "aio_write -P 5 0 64k",
+            "aio_write -P 6 64k 64k",
+            "aio_flush",
+            "read -P 6 64k 64k",
+        ];
+        let commands: Vec<&str> = commands.iter().flat_map(|command| ["-c", command]).collect();
+        run("qemu-io", &[&["-f", "raw"], &commands[..], &[&uri]].concat());
+        assert!(disk.flushes.load(std::sync::atomic::Ordering::SeqCst) > 0);
+    }
+}
+
+#[test]
+fn copies_arrive() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source.raw");
+    let want = [Memory::mixed().bytes, vec![0; 300_000 / 512 * 512]].concat();
+    fs::write(&source, &want).unwrap();
+    let source = source.to_str().unwrap();
+    let (_folder, _server, uris, disk) = writable(want.len());
+    let clear = || disk.bytes.lock().unwrap().fill(0xcc);
+    for uri in &uris {
+        clear();
+        run("nbdcopy", &[source, uri]);
+        assert!(*disk.bytes.lock().unwrap() == want, "nbdcopy");
+        clear();
+        run("qemu-img", &["convert", "-n", "-f", "raw", "-O", "raw", "-m", "16", "-W", source, uri]);
+        assert!(*disk.bytes.lock().unwrap() == want, "qemu-img");
+        clear();
+        let through = format!("uri={uri}");
+        run("nbdkit", &["-U", "-", "nbd", &through, "--run", &format!("nbdcopy {source} \"$uri\"")]);
+        assert!(*disk.bytes.lock().unwrap() == want, "nbdkit");
+    }
+}
+
+#[test]
+fn fio_writes_and_verifies_over_four_connections() {
+    let (_folder, _server, uris, _disk) = writable(32 << 20);
+    let jobs = uris.iter().enumerate().map(|(at, uri)| {
+        let uri = format!("--uri={uri}");
+        run(
+            "fio",
+            &[
+                "--name=verify",
+                "--ioengine=nbd",
+                &uri,
+                "--rw=randwrite",
+                "--bsrange=4k-64k",
+                "--iodepth=16",
+                "--size=16m",
+                "--verify=crc32c",
+                "--verify_fatal=1",
+                "--output-format=terse",
+                &format!("--offset={}m", at * 16),
+            ],
+        )
+    });
+    for told in jobs {
+        assert_eq!(told.trim().split(';').nth(4), Some("0"), "no error in {told}");
+    }
+}
+
+#[test]
+fn nbdsh_writes_with_every_flag() {
+    let script = r#"
+import errno
+assert not h.is_read_only() and h.can_fua() and h.can_trim() and h.can_zero() and h.can_fast_zero() and h.can_multi_conn()
+h.pwrite(b"x" * 1000, 5, nbd.CMD_FLAG_FUA)
+assert h.pread(1002, 4) == b"\0" + b"x" * 1000 + b"\0"
+h.zero(500, 100)
+h.zero(500, 100, nbd.CMD_FLAG_FUA | nbd.CMD_FLAG_NO_HOLE)
+h.zero(500, 100, nbd.CMD_FLAG_FAST_ZERO)
+try:
+    h.zero(500, 100, nbd.CMD_FLAG_FAST_ZERO | nbd.CMD_FLAG_NO_HOLE)
+    assert False
+except nbd.Error as error:
+    assert error.errnum == errno.ENOTSUP, error
+assert h.pread(502, 99) == b"x" + b"\0" * 500 + b"x"
+h.trim(4096, 0, nbd.CMD_FLAG_FUA)
+h.flush()
+assert h.pread(1005, 0) == bytearray(1005)
+h.set_strict_mode(0)
+try:
+    h.pwrite(b"x" * 512, h.get_size())
+    assert False
+except nbd.Error as error:
+    assert error.errnum == errno.ENOSPC, error
+status = []
+h.block_status(65536, 131072, lambda context, offset, entries, err: status.append((context, entries)) if context == "x:parity" else 0)
+assert status == [("x:parity", [65536, 0])], status
+h.shutdown()
+"#;
+    let (_folder, _server, uris, _disk) = writable(1 << 20);
+    for uri in uris {
+        run("nbdsh", &["-c", "h.add_meta_context('x:parity')", "-c", &format!("h.connect_uri({uri:?})"), "-c", script]);
+    }
 }
