@@ -1,4 +1,4 @@
-//! The NBD protocol: a server for anything that implements one small trait.
+//! The NBD protocol: a server for anything that implements one small trait, and a [`client`].
 //!
 //! ```no_run
 //! use std::sync::Arc;
