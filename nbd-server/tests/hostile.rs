@@ -12,6 +12,7 @@ use hyper2kvm_nbd::{Error, Export};
 
 use crate::client::{Client, FIXED, NO_ZEROES, details, half_closed, request};
 use crate::fixture::{Memory, serve, serve_with};
+use crate::remote::Disk;
 
 /// A well-behaved client, which must get its bytes whatever others do.
 fn works(path: &Path) {
@@ -211,6 +212,46 @@ fn more_idle_sockets_than_there_is_room_for_keep_nobody_out() {
     let newest = idle.last_mut().unwrap();
     newest.greet(FIXED);
     newest.go("disk");
+}
+
+/// CVE-2024-7409: sockets that never negotiate.
+#[test]
+fn a_thousand_idle_sockets_cost_little_and_keep_nobody_out() {
+    let (_folder, path, server) = serve(Memory::mixed());
+    let threads = || fs_count("/proc/self/task");
+    let before = threads();
+    let idle: Vec<UnixStream> = (0..1000).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    wait_until(|| server.stats().accepted >= 1000);
+    works(&path);
+    assert!(threads() < before + 300, "an idle socket has no thread (other tests have some)");
+    drop(idle);
+    works(&path);
+}
+
+fn fs_count(folder: &str) -> usize {
+    std::fs::read_dir(folder).unwrap().count()
+}
+
+/// However many large writes stall in the middle, others write on.
+#[test]
+fn writes_that_stall_hold_up_nobody() {
+    let (_folder, path, server) = serve(Disk::new(40 << 20));
+    let mut stalled: Vec<Client> = (0..8).map(|_| Client::ready(&path)).collect();
+    for client in &mut stalled {
+        client.request(CMD_WRITE, 0, 1, 0, 32 << 20);
+        client.send(&[1; 1000]);
+    }
+    let remote = hyper2kvm_nbd::client::Client::connect(&server.uri()).unwrap();
+    let bytes = vec![9; 4 << 20];
+    remote.write_at(&bytes, 34 << 20, false).unwrap();
+    let mut read = vec![0; 4 << 20];
+    remote.read_at(&mut read, 34 << 20).unwrap();
+    assert!(read == bytes);
+    // A write in pieces is complete too, or tells its error.
+    let mut last = stalled.pop().unwrap();
+    last.send(&vec![3; (32 << 20) - 1000]);
+    assert_eq!(last.reply(1)[0].kind, REPLY_TYPE_NONE);
+    assert_eq!(last.read(0, (32 << 20) - 512, 512), [3; 512]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod client;
 mod fixture;
+mod given;
 mod hostile;
 mod lifecycle;
 mod peers;
