@@ -141,6 +141,39 @@ fn loopback_addresses_are_told_from_others() {
 }
 
 #[test]
+fn shutdown_with_a_hundred_writes_in_flight_answers_or_breaks_each() {
+    let disk = Arc::new(crate::remote::Disk::new(4 << 20));
+    let (_folder, path) = socket();
+    let export = Arc::clone(&disk) as Arc<dyn Export>;
+    let server = Server::builder().export("disk", export).unix(&path).start().unwrap();
+    let options = hyper2kvm_nbd::client::Options { retry_for: Duration::ZERO, ..Default::default() };
+    let client = hyper2kvm_nbd::client::Client::with_options(server.uri().parse().unwrap(), options).unwrap();
+    thread::scope(|scope| {
+        let writers: Vec<_> = (0..100_u64)
+            .map(|at| {
+                let client = &client;
+                scope.spawn(move || {
+                    let mut written = 0;
+                    while client.write_at(&[at as u8 + 1; 4096], at * 4096, false).is_ok() {
+                        written += 1;
+                    }
+                    (at, written)
+                })
+            })
+            .collect();
+        thread::sleep(Duration::from_millis(100));
+        server.shutdown();
+        server.wait();
+        let bytes = disk.bytes.lock().unwrap();
+        for writer in writers {
+            let (at, written) = writer.join().unwrap();
+            let page = &bytes[at as usize * 4096..][..4096];
+            assert!(written == 0 || page.iter().all(|&byte| byte == at as u8 + 1), "what was acknowledged is there");
+        }
+    });
+}
+
+#[test]
 fn shutdown_answers_what_is_in_flight() {
     let (_folder, path, server) = serve(Slow(Duration::from_millis(100)));
     let mut clients: Vec<Client> = (0..10).map(|_| Client::ready(&path)).collect();

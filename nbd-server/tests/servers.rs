@@ -4,11 +4,16 @@ use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::ops::ControlFlow;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hyper2kvm_nbd::Zero;
 use hyper2kvm_nbd::client::{Client, Kind, Options, Style};
+use hyper2kvm_nbd::{Export, Server, Zero};
+
+use crate::fixture::socket;
+use crate::peers::run;
+use crate::remote::Disk;
 
 /// A server of another make on a port of its own, killed at the end.
 pub(crate) struct Peer {
@@ -146,4 +151,63 @@ fn slow_servers_are_waited_for_until_patience_ends() {
     let options = Options { patience: Duration::from_millis(100), retry_for: Duration::ZERO, ..Options::default() };
     let hasty = Client::with_options(server.tcp_uri("nbd").parse().unwrap(), options).unwrap();
     assert!(matches!(hasty.read_at(&mut [0; 512], 0).unwrap_err().kind(), Kind::TimedOut | Kind::Lost));
+}
+
+/// The contexts that qemu has besides base:allocation.
+#[test]
+fn dirty_bitmaps_and_depths_of_qemu() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (base, top) = (at("base.qcow2"), at("top.qcow2"));
+    run("qemu-img", &["create", "-q", "-f", "qcow2", &base, "4M"]);
+    run("qemu-io", &["-c", "write -P 1 0 1M", &base]);
+    run("qemu-img", &["create", "-q", "-f", "qcow2", "-b", &base, "-F", "qcow2", &top]);
+    run("qemu-img", &["bitmap", "--add", &top, "monday"]);
+    run("qemu-io", &["-c", "write -P 2 2M 64k", &top]);
+    let server = Peer::start(
+        "qemu-nbd",
+        &["-t", "-r", "-f", "qcow2", "-A", "-B", "monday", "-b", "127.0.0.1", "-p", "PORT", &top],
+    );
+    let contexts = ["base:allocation", "qemu:allocation-depth", "qemu:dirty-bitmap:monday"];
+    for style in [Style::Structured, Style::Extended] {
+        let options = Options { style, contexts: contexts.map(String::from).to_vec(), ..Options::default() };
+        let client = Client::with_options(server.tcp_uri("nbd").parse().unwrap(), options).unwrap();
+        let told = |context: &str| {
+            let mut told = Vec::new();
+            client
+                .status(context, 0..client.size(), &mut |status| {
+                    told.push((status.length, status.flags));
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+            told
+        };
+        const M: u64 = 1 << 20;
+        assert_eq!(told("qemu:dirty-bitmap:monday"), [(2 * M, 0), (64 << 10, 1), (2 * M - (64 << 10), 0)]);
+        assert_eq!(told("qemu:allocation-depth"), [(M, 2), (M, 0), (64 << 10, 1), (2 * M - (64 << 10), 0)]);
+        assert_eq!(told("base:allocation")[0], (M, 0));
+    }
+}
+
+/// Our server behind qemu-storage-daemon, and that behind our client.
+#[test]
+fn qemu_storage_daemon_in_between() {
+    let disk = Arc::new(Disk::new(4 << 20));
+    let (folder, path) = socket();
+    let _server = Server::builder().export("disk", Arc::clone(&disk) as Arc<dyn Export>).unix(&path).start().unwrap();
+    let node = format!("driver=nbd,node-name=n,server.type=unix,server.path={},export=disk", path.display());
+    let out = folder.path().join("qsd.sock");
+    let listen = format!("addr.type=unix,addr.path={}", out.display());
+    #[allow(clippy::disallowed_methods, reason = "a test runs the peers that it talks to")]
+    let child = Command::new("qemu-storage-daemon")
+        .args(["--blockdev", &node, "--nbd-server", &listen, "--export", "nbd,id=e,node-name=n,name=disk,writable=on"])
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _peer = Peer { child, port: 0 };
+    let uri = format!("nbd+unix:///disk?socket={}", out.display());
+    let options = Options { wait_for: Duration::from_secs(20), ..Options::default() };
+    let client = Client::with_options(uri.parse().unwrap(), options).unwrap();
+    exercise(&client);
+    assert_eq!(disk.bytes.lock().unwrap()[..512], [1; 512]);
 }
