@@ -9,7 +9,8 @@ build=(ca-certificates g++ gcc libc6-dev make pkg-config)
 guest=(debian-archive-keyring e2fsprogs fdisk mmdebstrap mount util-linux zstd)
 # What the tests compare with, and the machine they boot.
 oracles=(
-    acl attr cpio fio fuse3 kmod libnbd-bin libvirt-clients libxml2-utils nbdkit openssl parted python3 python3-libnbd strace tar
+    acl attr bzip2 cpio fio fuse3 gzip kmod libnbd-bin libvirt-clients libxml2-utils nbdkit openssl parted python3
+    python3-libnbd strace tar xz-utils
 )
 qemu=(ovmf qemu-system-x86 qemu-utils)
 

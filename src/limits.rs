@@ -168,3 +168,13 @@ pub const MAX_VHDX_REPLAYED: usize = 8192;
 
 /// Findings of a check that are kept of one layer; all are counted. A person reads a dozen, and a program needs the counts.
 pub const MAX_FINDINGS: usize = 1000;
+
+/// Blocks or frames of a compressed file: 16 TiB in frames of 16 MiB, 1 TiB in bzip2 blocks; 64 bytes of memory each at most.
+pub const MAX_PACKED_UNITS: usize = 1 << 20;
+
+/// Bytes of the index of an xz stream: some ten a block, and blocks have 24 MiB where nothing else was asked for.
+pub const MAX_XZ_INDEX: usize = 16 << 20;
+
+/// Bytes that may be decoded in vain in a compressed file that is one piece: a minute's work. Headers and tables at its front are
+/// near; whatever jumps back decodes from the start again.
+pub const MAX_PACKED_WASTE: u64 = 8 << 30;

@@ -9,7 +9,7 @@ use crate::cache::BlockCache;
 use crate::container::manifest::Manifest;
 use crate::container::ova::{self, Ova};
 use crate::container::ovf::{self, Ovf, OvfDisk};
-use crate::container::{Digests, digests::Verified, tar};
+use crate::container::{Bundle, Compression, Digests, Members, Packed, digests::Verified, tar};
 use crate::disk::{Checked, Disk, Zero, read_vec};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Ask, Driver, Layer, Parent, Sample, probe, raw};
@@ -89,15 +89,10 @@ pub fn open(path: &Path, options: &OpenOptions, session: &Arc<Session>) -> Resul
         files: Mutex::default(),
         notes: Mutex::default(),
     };
-    let source = BlockCache::wrap(FileSource::open(path)?, session);
+    let file = BlockCache::wrap(FileSource::open(path)?, session);
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    let mut opened = match opener.container(&source, options).map_err(|error| error.path(path))? {
-        Container::None(driver) => opener.disk(path, name, &source, driver),
-        Container::Ova => opener.ova(path, &source, options),
-        Container::Ovf => opener.ovf(path, &name, &source, options),
-    }
-    .map_err(|error| error.path(path))?;
-    opened.sources.push(source);
+    let mut opened = opener.file(path, name, &file, options).map_err(|error| error.path(path))?;
+    opened.sources.push(file);
     let others = opener.files.into_inner().unwrap_or_else(PoisonError::into_inner);
     opened.sources.extend(others.into_iter().map(|(_, file)| file as Arc<dyn Disk>));
     opened.notes.extend(opener.notes.into_inner().unwrap_or_else(PoisonError::into_inner));
@@ -109,6 +104,8 @@ enum Container {
     None(&'static Driver),
     Ova,
     Ovf,
+    /// A tar archive that is no OVA.
+    Tar,
 }
 
 /// A source behind its cache.
@@ -126,12 +123,42 @@ struct Opener<'a> {
 }
 
 impl Opener<'_> {
+    /// The file that the user named, with its compression undone.
+    fn file(&self, path: &Path, name: String, file: &Cached, options: &OpenOptions) -> Result<Opened> {
+        let Some(compression) = compression(&**file, options)? else {
+            return self.content(path, &name, file, options);
+        };
+        let packed = Packed::open(Arc::<Checked<BlockCache>>::clone(file), compression, self.session)?;
+        let content = BlockCache::wrap(packed, self.session);
+        let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
+        let mut opened = self.content(path, stem, &content, options)?;
+        match opened.container {
+            None => opened.container = Some(compression.name()),
+            Some(_) => opened.notes.push(format!("the package is compressed with {}", compression.name())),
+        }
+        Ok(opened)
+    }
+
+    fn content(&self, path: &Path, name: &str, source: &Cached, options: &OpenOptions) -> Result<Opened> {
+        match self.container(source, options)? {
+            Container::None(driver) => self.disk(path, name.to_owned(), source, driver),
+            Container::Ova => self.ova(path, source, options),
+            Container::Ovf => self.ovf(path, name, source, options),
+            Container::Tar => self.bundle(path, source, options),
+        }
+    }
+
     /// Decides by `--format` or by magic numbers, once.
     fn container(&self, source: &Cached, options: &OpenOptions) -> Result<Container> {
         match options.format.as_deref() {
             Some("ova") => return Ok(Container::Ova),
             Some("ovf") => return Ok(Container::Ovf),
-            Some(name) => return Ok(Container::None(probe::by_name(name)?)),
+            Some(name) => {
+                let driver = probe::by_name(name)?;
+                let sample = Sample::take(&**source)?;
+                let archive = tar::probe(&sample.head) && probe::marks(&sample).is_empty();
+                return Ok(if archive { Container::Tar } else { Container::None(driver) });
+            }
             None => {}
         }
         let sample = Sample::take(&**source)?;
@@ -143,7 +170,11 @@ impl Opener<'_> {
         if !marks.is_empty() {
             return Err(probe::ambiguous(&marks.join(", ")));
         }
-        Ok(if ova { Container::Ova } else { Container::Ovf })
+        Ok(match ova {
+            false => Container::Ovf,
+            true if Bundle::has_descriptor(source)? => Container::Ova,
+            true => Container::Tar,
+        })
     }
 
     fn opened(&self, path: &Path, disks: Vec<OpenedDisk>) -> Opened {
@@ -164,6 +195,38 @@ impl Opener<'_> {
         let file = Arc::<Checked<BlockCache>>::clone(source);
         let layers = self.layers(file, Some(driver), &self.top(), &Names::Beside(&self.resolver))?;
         Ok(self.opened(path, vec![OpenedDisk { name, image: self.image(layers)?, described: None }]))
+    }
+
+    /// The file is an archive of images, such as a cloud's `disk.raw` in a `.tar.gz`.
+    fn bundle(&self, path: &Path, source: &Cached, options: &OpenOptions) -> Result<Opened> {
+        let bundle = Bundle::open(source)?;
+        let driver = options.format.as_deref().map(probe::by_name).transpose()?;
+        let mut images = Vec::new();
+        for (name, file) in bundle.files()? {
+            let found = match driver {
+                Some(driver) => Some(driver),
+                None => match probe::detect(&Sample::take(&*file)?) {
+                    Ok(driver) => Some(driver),
+                    Err(error) if error.code() == "format.unknown" => None,
+                    Err(error) => return Err(error.at(name)),
+                },
+            };
+            if let Some(driver) = found {
+                images.push((name, file, driver));
+            }
+        }
+        let named: Vec<&str> = images.iter().map(|(name, ..)| name.as_str()).collect();
+        let chosen = positions(&named, options.disk.as_ref())?;
+        let mut disks = Vec::new();
+        for (position, (name, file, driver)) in images.into_iter().enumerate() {
+            if chosen.contains(&position) {
+                let layers = self
+                    .layers(file, Some(driver), &self.top(), &Names::Inside(&bundle))
+                    .map_err(|error| error.at(&name))?;
+                disks.push(OpenedDisk { name, image: self.image(layers)?, described: None });
+            }
+        }
+        Ok(Opened { container: Some("tar"), notes: bundle.notes(), ..self.opened(path, disks) })
     }
 
     fn ova(&self, path: &Path, source: &Cached, options: &OpenOptions) -> Result<Opened> {
@@ -307,7 +370,7 @@ impl Opener<'_> {
     fn extent(&self, names: &Names<'_>, reference: &Reference) -> Result<Arc<dyn Disk>> {
         match names {
             Names::Beside(resolver) => Ok(self.beside(resolver, reference)?),
-            Names::Inside(ova) => inside(ova, reference),
+            Names::Inside(package) => inside(*package, reference),
         }
     }
 
@@ -375,17 +438,45 @@ enum Names<'a> {
     /// To files beside it.
     Beside(&'a Resolver),
     /// To members of the package that holds it, and nowhere else.
-    Inside(&'a Ova),
+    Inside(&'a dyn Members),
 }
 
-fn inside(ova: &Ova, reference: &Reference) -> Result<Arc<dyn Disk>> {
+fn inside(package: &dyn Members, reference: &Reference) -> Result<Arc<dyn Disk>> {
     let name = std::str::from_utf8(&reference.name).ok().filter(|_| reference.is_plain());
     let name = name.ok_or_else(|| {
         Error::refused("reference.refused", "a disk of the package refers to a file that it may not name")
             .at(reference)
             .expected("a member of the package")
     })?;
-    ova.file(name)
+    package.file(name)
+}
+
+/// How a file is compressed, if that is what it is. A disk whose guest wrote such a mark to its first bytes has others too.
+fn compression(file: &dyn Disk, options: &OpenOptions) -> Result<Option<Compression>> {
+    let sample = Sample::take(file)?;
+    let Some(found) = Compression::detect(&sample.head) else { return Ok(None) };
+    match probe::marks(&sample).as_slice() {
+        [_] => Ok(Some(found)),
+        names if options.format.is_none() => Err(probe::ambiguous(&names.join(", "))),
+        _ => Ok(None),
+    }
+}
+
+/// The positions of the images that were asked for.
+fn positions(names: &[&str], selector: Option<&Selector>) -> Result<Vec<usize>> {
+    let chosen: Vec<usize> = match selector {
+        None => (0..names.len()).collect(),
+        Some(Selector::Number(number)) => (0..names.len()).skip(number.saturating_sub(1)).take(1).collect(),
+        Some(Selector::Name(name)) => (0..names.len()).filter(|at| names.get(*at) == Some(&name.as_str())).collect(),
+    };
+    match (chosen.is_empty(), names.is_empty()) {
+        (true, true) => Err(Error::unsupported("tar.no-image", "the archive holds no disk image that is recognised")
+            .hint("if it holds a raw disk without a partition table, say so: --format raw")),
+        (true, false) => {
+            Err(Error::new(Kind::Usage, "source.disk", "the source has no such disk").expected(names.join(", ")))
+        }
+        (false, _) => Ok(chosen),
+    }
 }
 
 /// The disks that were asked for.

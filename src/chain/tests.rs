@@ -323,3 +323,84 @@ fn a_truncated_package_is_an_error() {
         assert_eq!(error.kind().exit_code(), 4, "{len}: {error:?}");
     }
 }
+
+/// What a program makes of `bytes`.
+#[allow(clippy::disallowed_methods, reason = "tests run a second implementation")]
+fn compressed(program: &str, bytes: &[u8]) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    std::fs::write(&path, bytes).unwrap();
+    let output = std::process::Command::new(program).args(["-1", "-c"]).arg(&path).output().unwrap();
+    assert!(output.status.success(), "{program}");
+    output.stdout
+}
+
+/// A boot sector with one partition.
+fn mbr() -> [u8; 512] {
+    let mut sector = [0; 512];
+    sector[446..462].copy_from_slice(&[0x80, 0, 2, 0, 0x83, 0, 0, 0, 1, 0, 0, 0, 7, 0, 0, 0]);
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    sector
+}
+
+#[test]
+fn compression_around_an_image_is_undone() {
+    let package = Package::new();
+    for (program, suffix) in [("gzip", "gz"), ("xz", "xz"), ("zstd", "zst"), ("bzip2", "bz2")] {
+        let name = format!("disk.vmdk.{suffix}");
+        let (_dir, path) = place(&[(&name, &compressed(program, &package.disk))]);
+        let opened = open(&path, &OpenOptions::default(), &Session::with_defaults()).unwrap();
+        assert_eq!(
+            (opened.container, opened.disks[0].name.as_str()),
+            (Some(if program == "zstd" { "zstd" } else { program }), "disk.vmdk")
+        );
+        assert!(read_all(&*opened.disks[0].disk(), 1 << 20).unwrap() == package.raw, "{program}");
+        assert_eq!(opened.sources[0].name(), path.display().to_string());
+    }
+}
+
+#[test]
+fn a_raw_disk_in_an_archive_in_gzip() {
+    let mut disk = noise(3 << 20, 5);
+    disk[..512].copy_from_slice(&mbr());
+    let tar = archive(&[("readme.txt", b"some text"), ("disk.raw", &disk)]);
+    for (name, bytes) in [("image.tar.gz", compressed("gzip", &tar)), ("image.tar", tar.clone())] {
+        let (_dir, path) = place(&[(name, &bytes)]);
+        let opened = open(&path, &OpenOptions::default(), &Session::with_defaults()).unwrap();
+        assert_eq!((opened.container, opened.disks.len(), opened.disks[0].name.as_str()), (Some("tar"), 1, "disk.raw"));
+        assert!(read_all(&*opened.disks[0].disk(), 1 << 20).unwrap() == disk);
+    }
+    let unmarked = archive(&[("a.raw", &[1; 4096]), ("b.raw", &[2; 4096])]);
+    let (_dir, path) = place(&[("images.tar", &unmarked)]);
+    let with = |format: Option<&str>, disk: Option<&str>| OpenOptions {
+        format: format.map(str::to_owned),
+        disk: disk.map(|disk| disk.parse().unwrap()),
+        ..OpenOptions::default()
+    };
+    let session = Session::with_defaults();
+    assert_eq!(open(&path, &with(None, None), &session).unwrap_err().code(), "tar.no-image");
+    let names = |disk: Option<&str>| -> Vec<String> {
+        open(&path, &with(Some("raw"), disk), &session).unwrap().disks.into_iter().map(|disk| disk.name).collect()
+    };
+    assert_eq!(names(None), ["a.raw", "b.raw"]);
+    assert_eq!((names(Some("2")), names(Some("a.raw"))), (vec!["b.raw".to_owned()], vec!["a.raw".to_owned()]));
+    assert_eq!(open(&path, &with(Some("raw"), Some("3")), &session).unwrap_err().code(), "source.disk");
+}
+
+#[test]
+fn compression_goes_one_level_deep_and_is_never_guessed() {
+    let package = Package::new();
+    let once = compressed("gzip", &package.disk);
+    assert_eq!(code_of(&[("a.gz", &compressed("gzip", &once))]), ("format.unsupported", 4));
+    assert_eq!(code_of(&[("a.xz", &compressed("xz", &once))]), ("format.unsupported", 4));
+    assert_eq!(code_of(&[("a.gz", &compressed("gzip", b"just some text"))]), ("format.unknown", 4));
+    // A guest can write the mark of gzip where its boot code is.
+    let mut disk = mbr().to_vec();
+    disk.resize(4096, 0);
+    disk[..3].copy_from_slice(&[0x1f, 0x8b, 8]);
+    assert_eq!(code_of(&[("a.raw", &disk)]), ("format.ambiguous", 4));
+    let (_dir, path) = place(&[("a.raw", &disk)]);
+    let options = OpenOptions { format: Some("raw".into()), ..OpenOptions::default() };
+    let opened = open(&path, &options, &Session::with_defaults()).unwrap();
+    assert_eq!((opened.container, opened.disks[0].disk().len()), (None, 4096));
+}

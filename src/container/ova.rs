@@ -5,6 +5,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::bundle::Members;
 use super::digests::{self, Digests, Verified};
 use super::manifest::{Expected, Manifest};
 use super::ovf::Ovf;
@@ -100,6 +101,12 @@ impl Ova {
         member.ok_or_else(|| {
             Error::new(Kind::NotFound, "ova.missing", "the package does not hold a file that it lists").at(href)
         })
+    }
+}
+
+impl Members for Ova {
+    fn file(&self, name: &str) -> Result<Arc<dyn Disk>> {
+        Self::file(self, name)
     }
 }
 

@@ -280,6 +280,27 @@ pub const CODES: &[(&str, &str)] = &[
         "The OVF descriptor is not well-formed XML in UTF-8, has a document type declaration, which is never accepted, or is far larger than any real one.",
     ),
     (
+        "packed.corrupt",
+        "A compressed file does not decode, or its content is not what was compressed: a checksum differs, or its index is wrong. It was damaged; get it again.",
+    ),
+    ("packed.empty", "A compressed file holds nothing at all. What made it probably failed."),
+    (
+        "packed.limit",
+        "A compressed file has more parts, a larger content, or needs more memory for decoding than any real one.",
+    ),
+    (
+        "packed.random",
+        "The compressed file is one piece without places to begin at, and the image in it must be read here and there, which would decode it again and again. Decompress it first, or compress it in blocks: `xz -T0 --block-size=16MiB` or `pzstd`.",
+    ),
+    (
+        "packed.truncated",
+        "A compressed file ends before its content does. A download or copy was probably cut short; get the file again.",
+    ),
+    (
+        "packed.unsupported",
+        "A compressed file uses a part of its format that this version does not read, such as a dictionary that is not in the file.",
+    ),
+    (
         "qcow2.compression",
         "The image's clusters are compressed in a way that is not known here. Convert it with a newer qemu-img first.",
     ),
@@ -374,6 +395,10 @@ pub const CODES: &[(&str, &str)] = &[
         "The file is not a tar archive, or is one that different readers would read differently. Such archives are refused, since they can show one content to a checker and another to us.",
     ),
     ("tar.limit", "The archive has far more members, or longer names, than any real package."),
+    (
+        "tar.no-image",
+        "A tar archive holds no file that is recognised as a disk image. A raw disk without a partition table is recognised only when --format raw says so.",
+    ),
     (
         "tar.truncated",
         "The archive ends before its members do. A download or copy probably failed; get the file again.",
