@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hyper2kvm_nbd::limits::{MAX_EXPORTS, MAX_STRING};
+use hyper2kvm_nbd::limits::{MAX_CONTEXTS, MAX_EXPORTS, MAX_MINIMUM_BLOCK, MAX_STRING};
 use hyper2kvm_nbd::protocol::constants::*;
-use hyper2kvm_nbd::{Allocation, Error, Export, Server, is_loopback};
+use hyper2kvm_nbd::{Allocation, Combine, Context, Error, Export, Server, is_loopback};
 
 use crate::client::{Client, FIXED};
 use crate::fixture::{Memory, Slow, serve, socket};
@@ -108,6 +108,44 @@ fn builders_that_make_no_sense_are_errors() {
     for builder in [named(MAX_STRING), named(MAX_STRING - 1), many(MAX_EXPORTS).unix(&path)] {
         drop(builder.start().unwrap());
     }
+}
+
+#[test]
+fn exports_that_make_no_sense_are_errors() {
+    struct Odd {
+        size: u64,
+        block: u32,
+        contexts: Vec<String>,
+    }
+    impl Export for Odd {
+        fn size(&self) -> u64 {
+            self.size
+        }
+        fn read_at(&self, _: &mut [u8], _: u64) -> Result<(), Error> {
+            Ok(())
+        }
+        fn minimum_block(&self) -> u32 {
+            self.block
+        }
+        fn contexts(&self) -> Vec<Context> {
+            self.contexts.iter().map(|name| Context { name: name.clone(), combine: Combine::Any }).collect()
+        }
+    }
+    let (_folder, path) = socket();
+    let starts = |size, block, contexts: Vec<String>| {
+        let odd = Arc::new(Odd { size, block, contexts });
+        Server::builder().export("", odd).unix(&path).start().map_err(|error| error.kind()).is_ok()
+    };
+    let names = |count: usize| (0..count).map(|at| format!("x:{at}")).collect::<Vec<_>>();
+    for (block, ok) in [(0, false), (1, true), (3, false), (4096, true), (MAX_MINIMUM_BLOCK, true), (1 << 17, false)] {
+        assert_eq!(starts(1 << 20, block, vec![]), ok, "{block}");
+    }
+    assert!(!starts(513, 512, vec![]));
+    for (count, ok) in [(MAX_CONTEXTS - 1, true), (MAX_CONTEXTS, true), (MAX_CONTEXTS + 1, false)] {
+        assert_eq!(starts(512, 1, names(count)), ok, "{count}");
+    }
+    assert!(!starts(512, 1, vec!["nameless".into()]));
+    assert!(!starts(512, 1, vec![format!("x:{}", "y".repeat(MAX_STRING))]));
 }
 
 #[test]

@@ -332,3 +332,107 @@ fn refusal(what: &str, reply: &OptionReply) -> Error {
     let kind = if reply.kind == REP_ERR_SHUTDOWN { Kind::Lost } else { Kind::Refused };
     Error::new(kind, format!("the NBD server refuses {what}: {why}{said}"))
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::indexing_slicing,
+    reason = "tests compute with small numbers"
+)]
+mod tests {
+    use super::*;
+
+    /// A server that has said everything beforehand.
+    struct Said(Vec<u8>);
+
+    impl Channel for Said {
+        fn send(&mut self, _: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+        fn receive(&mut self, buf: &mut [u8]) -> io::Result<()> {
+            let rest = self.0.split_off(buf.len().min(self.0.len()));
+            let head = std::mem::replace(&mut self.0, rest);
+            if head.len() < buf.len() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            buf.copy_from_slice(&head);
+            Ok(())
+        }
+    }
+
+    fn reply(option: u32, kind: u32, data: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let len = (data.len() as u32).to_be_bytes();
+        append(&mut bytes, &[&REP_MAGIC.to_be_bytes(), &option.to_be_bytes(), &kind.to_be_bytes(), &len, data]);
+        bytes
+    }
+
+    fn dial(said: Vec<u8>) -> Dial<Said> {
+        Dial { channel: Said(said), no_zeroes: true }
+    }
+
+    #[test]
+    fn lists_have_an_end() {
+        for (count, ok) in [(MAX_LISTED - 1, true), (MAX_LISTED, true), (MAX_LISTED + 1, false)] {
+            let entries = reply(OPT_LIST, REP_SERVER, b"\0\0\0\x01xwhat").repeat(count);
+            let listed = dial([entries, reply(OPT_LIST, REP_ACK, b"")].concat()).list();
+            assert_eq!(listed.map(|listed| listed.len()).ok(), ok.then_some(count));
+        }
+    }
+
+    #[test]
+    fn texts_and_replies_have_a_length() {
+        let list = |name: usize, description: usize| {
+            let entry = [&(name as u32).to_be_bytes()[..], &vec![b'n'; name], &vec![b'd'; description]].concat();
+            dial([reply(OPT_LIST, REP_SERVER, &entry), reply(OPT_LIST, REP_ACK, b"")].concat()).list().is_ok()
+        };
+        for (len, ok) in [(MAX_STRING - 1, true), (MAX_STRING, true), (MAX_STRING + 1, false)] {
+            assert_eq!((list(len, 0), list(0, len)), (ok, ok), "{len}");
+        }
+        for (len, kind) in [
+            (MAX_OPTION_REPLY - 1, Kind::Refused),
+            (MAX_OPTION_REPLY, Kind::Refused),
+            (MAX_OPTION_REPLY + 1, Kind::Protocol),
+        ] {
+            let error = dial(reply(OPT_LIST, REP_ERR_POLICY, &vec![b'\x1b'; len])).list().unwrap_err();
+            assert_eq!(error.kind(), kind, "{len}");
+            assert!(!error.to_string().contains('\x1b'), "what a server says does not steer a terminal");
+        }
+    }
+
+    #[test]
+    fn a_server_from_before_go_is_used_by_name() {
+        let said = [
+            &reply(OPT_STRUCTURED_REPLY, REP_ERR_UNSUP, b"")[..],
+            &reply(OPT_GO, REP_ERR_UNSUP, b""),
+            &512_u64.to_be_bytes(),
+            &FLAG_HAS_FLAGS.to_be_bytes(),
+        ];
+        let wishes = Wishes { style: Style::Structured, ..Wishes::default() };
+        let (terms, _) = dial(said.concat()).go(&wishes).unwrap();
+        assert_eq!((terms.size, terms.style, terms.flags), (512, Style::Simple, FLAG_HAS_FLAGS));
+    }
+
+    #[test]
+    fn a_negotiation_may_end_at_any_byte() {
+        let info = [&[0, 0][..], &512_u64.to_be_bytes(), &FLAG_HAS_FLAGS.to_be_bytes()].concat();
+        let said = [
+            &b"NBDMAGICIHAVEOPT\0\x03"[..],
+            &reply(OPT_EXTENDED_HEADERS, REP_ACK, b""),
+            &reply(OPT_SET_META_CONTEXT, REP_META_CONTEXT, b"\0\0\0\x01a:b"),
+            &reply(OPT_SET_META_CONTEXT, REP_ACK, b""),
+            &reply(OPT_GO, REP_INFO, &info),
+            &reply(OPT_GO, REP_ACK, b""),
+        ];
+        let said = said.concat();
+        let wishes = Wishes { style: Style::Extended, contexts: vec!["a:b".into()], ..Wishes::default() };
+        let go = |len: usize| {
+            Dial::greet(Said(said[..len].to_vec())).and_then(|dial| dial.go(&wishes)).map(|(terms, _)| terms)
+        };
+        for len in 0..said.len() {
+            assert_eq!(go(len).unwrap_err().kind(), Kind::Lost, "{len}");
+        }
+        assert_eq!(go(said.len()).unwrap().contexts, [(1, "a:b".to_owned())]);
+    }
+}
