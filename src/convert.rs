@@ -37,6 +37,9 @@ mod verify;
 pub use progress::{Phase, Progress, Update};
 pub use sink::qcow2::Qcow2Options;
 pub use sink::raw::RawOptions;
+pub use sink::vdi::VdiOptions;
+pub use sink::vhd::{VhdOptions, VhdSubformat};
+pub use sink::vhdx::VhdxOptions;
 pub use space::check_space;
 pub use target::{Format, TARGETS, Target};
 
@@ -44,7 +47,7 @@ use copy::Copy;
 use journal::{Header, Interval, Journal, Scribe};
 use output::Output;
 use seal::Partial;
-use sink::Sink;
+use sink::{Make, Sink};
 
 /// What to write and how.
 #[derive(Clone, Debug)]
@@ -173,9 +176,9 @@ fn prepare_output(
     let start = Instant::now();
     progress.update(&Update::start(Phase::Plan, 0));
     let (given, fingerprint) = (Arc::clone(&source), source.fingerprint()?);
-    let source = grown(source, options.size)?;
+    let source = grown(source, options.size, options.format.size_unit())?;
     let journal = open_journal(&*output, (source.len(), fingerprint), options, session)?;
-    let mut sink = options.format.sink(source.len())?;
+    let mut sink = options.format.sink(&Make::of(&*source, &*output)?)?;
     let free = output.free_space()?.map(|free| free.saturating_add(output.allocated()));
     let needs = space::needs(&*source, &*sink, free, session).map_err(|error| match error.kind() {
         Kind::NoSpace => error.at(output.name()),
@@ -254,13 +257,14 @@ impl Options {
     }
 }
 
-/// The disk with zeros behind it, up to `size` or to the next sector: no guest can be given part of one.
-fn grown(source: Arc<dyn Disk>, size: Option<u64>) -> Result<Arc<dyn Disk>> {
+/// The disk with zeros behind it, up to `size` or to the next sector, since no guest can be given part of one, or multiple of
+/// `unit`, a power of two.
+fn grown(source: Arc<dyn Disk>, size: Option<u64>, unit: u64) -> Result<Arc<dyn Disk>> {
     let len = source.len();
     if len == 0 {
         return Err(Error::unsupported("convert.empty", "the disk has no bytes").at(source.name()));
     }
-    let sector = source.sector_size().bytes();
+    let sector = source.sector_size().bytes().max(unit);
     let least = len.next_multiple_of(sector);
     let size = size.unwrap_or(least);
     if size < least || !size.is_multiple_of(sector) || size > MAX_DISK_LEN {

@@ -303,6 +303,10 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "FORMAT", value_parser = formats())]
     pub to: Option<String>,
 
+    /// Variant of the format: fixed (Azure's) or dynamic for vhd [default: fixed].
+    #[arg(long, value_name = "NAME")]
+    pub subformat: Option<String>,
+
     /// Let the disk grow to this size on the way.
     #[arg(long, value_name = "SIZE")]
     pub size: Option<Size>,

@@ -16,11 +16,44 @@
 use std::fmt::Debug;
 
 use super::output::Output;
-use crate::disk::Disk;
+use crate::disk::bytes::array;
+use crate::disk::{Disk, Fingerprint, SectorSize};
 use crate::error::Result;
 
 pub(super) mod qcow2;
 pub(super) mod raw;
+mod table;
+pub(super) mod vdi;
+pub(super) mod vhd;
+pub(super) mod vhdx;
+
+/// What a sink is made for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Make {
+    /// Bytes of the disk: whole sectors, not 0.
+    pub(super) len: u64,
+    /// The disk's logical sector size.
+    pub(super) sector_size: SectorSize,
+    /// What the ids of the output are made of: the same for the same source and name, so that the same command makes the same
+    /// file, and two outputs are two disks to whoever registers them.
+    pub(super) identity: [u8; 32],
+}
+
+impl Make {
+    /// What a sink is made for that writes `disk` to `output`.
+    pub(super) fn of(disk: &dyn Disk, output: &dyn Output) -> Result<Self> {
+        let name = output.name();
+        let name = name.rsplit('/').next().unwrap_or_default();
+        let identity = Fingerprint::of(&[&disk.fingerprint()?.0, name.as_bytes()]).0;
+        Ok(Self { len: disk.len(), sector_size: disk.sector_size(), identity })
+    }
+
+    /// A UUID's bytes, for what `label` says.
+    pub(super) fn id(&self, label: &str) -> [u8; 16] {
+        let hash = blake3::keyed_hash(&self.identity, label.as_bytes());
+        uuid::Builder::from_random_bytes(array(hash.as_bytes(), 0)).into_uuid().into_bytes()
+    }
+}
 
 /// A format that is written, chunk by chunk.
 pub(super) trait Sink: Debug + Send {

@@ -3,13 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::sink::Sink;
 use super::sink::qcow2::{Qcow2Options, Qcow2Sink};
 use super::sink::raw::{RawOptions, RawSink};
+use super::sink::vdi::{VdiOptions, VdiSink};
+use super::sink::vhd::{VhdOptions, VhdSink, VhdSubformat};
+use super::sink::vhdx::{VhdxOptions, VhdxSink};
+use super::sink::{Make, Sink};
 use crate::chain::Image;
 use crate::disk::{Checked, Disk};
 use crate::error::{Error, Kind, Result};
 use crate::format::qcow2::Qcow2;
+use crate::format::{Ask, Head, vdi, vhd, vhdx};
 use crate::session::Session;
 
 /// A format that can be written, as the static table [`TARGETS`] lists it.
@@ -39,6 +43,24 @@ pub static TARGETS: &[Target] = &[
         suffixes: &["raw", "img"],
         format: || Format::Raw(RawOptions::default()),
     },
+    Target {
+        name: "vdi",
+        about: "VirtualBox's format, dynamic",
+        suffixes: &["vdi"],
+        format: || Format::Vdi(VdiOptions::default()),
+    },
+    Target {
+        name: "vhd",
+        about: "Virtual PC's and Azure's format, fixed or dynamic",
+        suffixes: &["vhd", "vpc"],
+        format: || Format::Vhd(VhdOptions::default()),
+    },
+    Target {
+        name: "vhdx",
+        about: "Hyper-V's format, dynamic",
+        suffixes: &["vhdx"],
+        format: || Format::Vhdx(VhdxOptions::default()),
+    },
 ];
 
 /// What is written, with the options of its own.
@@ -48,6 +70,12 @@ pub enum Format {
     Qcow2(Qcow2Options),
     /// The bytes as they are, with holes for zeros.
     Raw(RawOptions),
+    /// VirtualBox's format: blocks where there is data.
+    Vdi(VdiOptions),
+    /// Virtual PC's and Azure's format.
+    Vhd(VhdOptions),
+    /// Hyper-V's format: blocks where there is data.
+    Vhdx(VhdxOptions),
 }
 
 impl Default for Format {
@@ -85,14 +113,42 @@ impl Format {
         match self {
             Self::Qcow2(_) => "qcow2",
             Self::Raw(_) => "raw",
+            Self::Vdi(_) => "vdi",
+            Self::Vhd(_) => "vhd",
+            Self::Vhdx(_) => "vhdx",
         }
     }
 
-    /// What writes a disk of `len` bytes.
-    pub(super) fn sink(&self, len: u64) -> Result<Box<dyn Sink>> {
+    /// The same format in one of its variants, by name.
+    ///
+    /// # Errors
+    /// `convert.format` when it has none of that name.
+    pub fn subformat(self, name: &str) -> Result<Self> {
+        match (&self, name) {
+            (Self::Vhd(_), "dynamic") => Ok(Self::Vhd(VhdOptions { subformat: VhdSubformat::Dynamic })),
+            (Self::Vhd(_), "fixed") => Ok(Self::Vhd(VhdOptions { subformat: VhdSubformat::Fixed })),
+            _ => Err(Error::new(Kind::Usage, "convert.format", format!("{} has no such variant", self.name()))
+                .found(name)
+                .expected("vhd: fixed or dynamic")),
+        }
+    }
+
+    /// Bytes of which a disk's size must be a multiple, beside whole sectors.
+    pub(super) const fn size_unit(&self) -> u64 {
+        match self {
+            Self::Vhd(options) => options.size_unit(),
+            _ => 1,
+        }
+    }
+
+    /// What writes a disk.
+    pub(super) fn sink(&self, make: &Make) -> Result<Box<dyn Sink>> {
         Ok(match self {
-            Self::Qcow2(options) => Box::new(Qcow2Sink::new(len, options)?),
-            Self::Raw(options) => Box::new(RawSink::new(len, options)),
+            Self::Qcow2(options) => Box::new(Qcow2Sink::new(make.len, options)?),
+            Self::Raw(options) => Box::new(RawSink::new(make.len, options)),
+            Self::Vdi(options) => Box::new(VdiSink::new(make, options)?),
+            Self::Vhd(options) => Box::new(VhdSink::new(make, options)?),
+            Self::Vhdx(options) => Box::new(VhdxSink::new(make, options)?),
         })
     }
 
@@ -101,8 +157,21 @@ impl Format {
         match self {
             Self::Raw(_) => Ok(file),
             Self::Qcow2(_) => Ok(Checked::wrap(Image::new(vec![Qcow2::open(file, session)?], session)?)),
+            Self::Vdi(_) => image(vdi::open, file, session),
+            Self::Vhd(_) => image(vhd::open, file, session),
+            Self::Vhdx(_) => image(vhdx::open, file, session),
         }
     }
+}
+
+/// The disk of an image that needs no other file.
+fn image(
+    open: fn(Arc<dyn Disk>, &Ask<'_>) -> Result<Head>,
+    file: Arc<dyn Disk>,
+    session: &Arc<Session>,
+) -> Result<Arc<dyn Disk>> {
+    let layer = (open(file, &Ask::current(session))?.build)(Vec::new())?;
+    Ok(Checked::wrap(Image::new(vec![layer], session)?))
 }
 
 #[cfg(test)]

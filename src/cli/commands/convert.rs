@@ -53,9 +53,13 @@ pub(super) fn run(args: &ConvertArgs, context: &Context) -> Result<()> {
 }
 
 fn format(args: &ConvertArgs) -> Result<Format> {
-    match &args.to {
-        Some(name) => Format::by_name(name),
-        None => Ok(Format::by_suffix(&args.dst).unwrap_or_default()),
+    let format = match &args.to {
+        Some(name) => Format::by_name(name)?,
+        None => Format::by_suffix(&args.dst).unwrap_or_default(),
+    };
+    match &args.subformat {
+        Some(name) => format.subformat(name),
+        None => Ok(format),
     }
 }
 
