@@ -113,7 +113,10 @@ impl Qcow2 {
     /// The run at `offset` by the L2 table at `table`.
     fn by_l2(&self, table: u64, offset: u64, max: u64) -> Result<Run> {
         let cluster = self.header.cluster_size;
-        let index = (offset % self.header.l2_span()) / cluster;
+        let within = offset % self.header.l2_span();
+        let index = within / cluster;
+        // Behind the table's last entry, in the same page, lies something else.
+        let max = max.min(self.header.l2_span().get().saturating_sub(within));
         let at = index.checked_mul(8).and_then(|bytes| table.checked_add(bytes)).ok_or_else(|| beyond(table))?;
         let entries = self.pages.entries(at)?;
         let mut entries = entries.of().map(u64::from_be_bytes);

@@ -137,6 +137,21 @@ fn an_empty_petabyte_maps_in_few_steps() {
 }
 
 #[test]
+fn a_run_ends_with_its_table() {
+    // Behind the L2 table lies a cluster of zeros, which is not a table of empty entries.
+    let mut image = Image::new();
+    let span = 512 * CLUSTER as u64;
+    image.u64(24, 2 * span).u32(36, 2);
+    image.append(&[0; CLUSTER]);
+    let second = image.append(&[0; CLUSTER]);
+    let data = image.append(&[7; CLUSTER]);
+    image.u64(L1 + 8, second).u64(usize::try_from(second).unwrap(), data);
+    let layer = image.open().unwrap();
+    assert_eq!(layer.map(0, 2 * span).unwrap(), Run { len: span, place: Place::Parent });
+    assert_eq!(layer.map(span, 1).unwrap().place, Place::Data { file: 0, offset: data });
+}
+
+#[test]
 fn backing_file_is_a_name_and_nothing_else() {
     let mut image = Image::new();
     image.u32(112, 0xe279_2aca).u32(116, 3).poke(120, b"raw").u64(8, 136).u32(16, 11).poke(136, b"/etc/passwd");
