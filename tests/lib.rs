@@ -30,4 +30,5 @@ mod migrate;
 mod mount;
 mod serve;
 mod strace;
+mod vmdk;
 mod volume;

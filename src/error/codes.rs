@@ -477,6 +477,10 @@ pub const CODES: &[(&str, &str)] = &[
         "The VMDK's text descriptor is not one, contradicts itself, or has a line that is not understood. Nothing is skipped, since a skipped extent would move all that follow it.",
     ),
     (
+        "vmdk.device",
+        "The VMDK is a raw device mapping: its bytes are on a device or LUN, not in a file. Read that device as a raw source, or clone the disk into a file first, with vmkfstools -i.",
+    ),
+    (
         "vmdk.directory",
         "The VMDK's grain directory or a grain table lies outside of the file, or is too large. The file is damaged or incomplete.",
     ),
@@ -494,8 +498,12 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("vmdk.header", "A field of the VMDK's header has an impossible value. The file is damaged."),
     (
+        "vmdk.journal",
+        "A seSparse snapshot has a journal that was not replayed: its machine was not shut down properly, and the tables lack what it wrote last. Start and stop the machine, or let vmkfstools check the disk.",
+    ),
+    (
         "vmdk.parent",
-        "The VMDK is a snapshot: most of its content is in a parent disk. Consolidate the snapshots in VMware, or export the machine as OVF, which writes a disk without a parent.",
+        "A VMDK snapshot or linked clone needs the parent that it was made for, and what was found has another content id, or the snapshot does not name one. Point at the right file with --map-path OLD=NEW.",
     ),
     ("vmdk.version", "The VMDK has a version, compression or layout that this version does not read."),
     (

@@ -51,7 +51,13 @@ impl Pages {
     /// A cache within the share of the budget that one layer of the longest chain may have: at least two pages, for instance
     /// one of an L1 table and one of an L2 table.
     pub(super) fn new(file: Arc<dyn Disk>, session: &Session, beyond: fn(u64) -> Error) -> Self {
-        let share = session.budget.metadata().checked_div(u64::from(MAX_CHAIN_DEPTH)).unwrap_or(0);
+        Self::shared(file, session, 1, beyond)
+    }
+
+    /// As [`Pages::new`], for one of `among` files of a layer, which share what the layer may have.
+    pub(super) fn shared(file: Arc<dyn Disk>, session: &Session, among: u64, beyond: fn(u64) -> Error) -> Self {
+        let sharers = u64::from(MAX_CHAIN_DEPTH).saturating_mul(among.max(1));
+        let share = session.budget.metadata().checked_div(sharers).unwrap_or(0);
         let most = usize::try_from(share / PAGE).unwrap_or(usize::MAX).max(2);
         Self { file, most, beyond, cache: Mutex::default() }
     }

@@ -26,7 +26,7 @@ pub static FORMATS: &[Driver] = &[
     },
     Driver {
         name: "vmdk",
-        about: "VMware: sparse, flat, split, stream-optimized",
+        about: "VMware: sparse, flat, split, stream-optimized, snapshots (COWD, seSparse)",
         probe: vmdk::probe,
         open: vmdk::open,
     },
@@ -126,8 +126,6 @@ const FOREIGN: &[(&str, Mark)] = &[
     ("a Parallels image", |sample| sample.has(0, b"WithoutFreeSpace") || sample.has(0, b"WithouFreSpacExt")),
     ("a QED image", |sample| sample.has(0, b"QED\0")),
     ("the end of a VHD image", ends_like_vhd),
-    ("a VMFS sparse VMDK (COWD)", |sample| sample.has(0, b"COWD")),
-    ("a seSparse VMDK", |sample| sample.has(0, &[0xbe, 0xba, 0xfe, 0xca, 0, 0, 0, 0])),
     ("a bzip2 file", |sample| sample.has(0, b"BZh") && sample.has(4, &[0x31, 0x41, 0x59, 0x26, 0x53, 0x59])),
     ("a gzip file", |sample| sample.has(0, &[0x1f, 0x8b, 8])),
     ("an xz file", |sample| sample.has(0, &[0xfd, b'7', b'z', b'X', b'Z', 0])),

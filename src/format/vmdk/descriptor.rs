@@ -8,20 +8,36 @@ use crate::source::{Reference, Role};
 /// The first line of every descriptor, in any case.
 const FIRST_LINE: &[u8] = b"# disk descriptorfile";
 
+/// Lines that may stand before and with it.
+const PROBED_LINES: usize = 64;
+
 /// `parentCID` of a disk without a parent.
-const NO_PARENT: u32 = u32::MAX;
+pub(super) const NO_PARENT: u32 = u32::MAX;
+
+/// `createType`s of disks that are a device of the host or of a storage array, in lower case.
+const DEVICES: &[&[u8]] = &[
+    b"fulldevice",
+    b"partitioneddevice",
+    b"vmfspassthroughrawdevicemap",
+    b"vmfsraw",
+    b"vmfsrawdevicemap",
+    b"vmfsrdm",
+    b"vmfsrdmp",
+];
 
 /// A descriptor, parsed. Every line was understood: an extent that was skipped would move all that follow it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Descriptor {
     /// `CID`: changes whenever the content does.
     pub(super) cid: Option<u32>,
-    /// `parentCID`, unless it says that there is none.
+    /// `parentCID`: [`NO_PARENT`] where there is none.
     pub(super) parent_cid: Option<u32>,
     /// `parentFileNameHint`.
     pub(super) parent_hint: Option<Vec<u8>>,
     /// `createType`.
     pub(super) create_type: Option<String>,
+    /// `encoding`, that of names in the descriptor.
+    pub(super) encoding: Option<String>,
     /// `ddb.adapterType`.
     pub(super) adapter: Option<String>,
     /// `ddb.virtualHWVersion`.
@@ -35,6 +51,8 @@ pub(super) struct Descriptor {
 pub(super) struct ExtentLine {
     /// Length in sectors, not 0.
     pub(super) sectors: u64,
+    /// Whether a guest can read it; `NOACCESS` says that it cannot.
+    pub(super) readable: bool,
     /// Where the bytes are.
     pub(super) storage: Storage,
 }
@@ -49,7 +67,7 @@ pub(super) enum Storage {
         /// In sectors.
         offset: u64,
     },
-    /// `SPARSE`: in a sparse extent file.
+    /// `SPARSE`, `VMFSSPARSE` or `SESPARSE`: in a file of grains, whose own header tells which kind it is.
     Sparse {
         /// The file.
         file: Reference,
@@ -59,17 +77,21 @@ pub(super) enum Storage {
 }
 
 /// Whether `head`, the first bytes of a file, begins like a descriptor.
+///
+/// The line may follow blank lines and other comments.
 pub(super) fn probe(head: &[u8]) -> bool {
-    let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
-    text.get(..FIRST_LINE.len()).is_some_and(|start| start.eq_ignore_ascii_case(FIRST_LINE))
+    let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
+    let lines = text.split(|b| matches!(b, b'\n' | b'\r')).map(<[u8]>::trim_ascii_start).take(PROBED_LINES);
+    let mut comments = lines.filter(|line| !line.is_empty()).take_while(|line| line.starts_with(b"#"));
+    comments.any(|line| line.get(..FIRST_LINE.len()).is_some_and(|start| start.eq_ignore_ascii_case(FIRST_LINE)))
 }
 
 impl Descriptor {
     /// Parses a descriptor, which ends at the first NUL. Names keep the bytes that they have, whatever their encoding.
     ///
     /// # Errors
-    /// `vmdk.descriptor` for what is not a descriptor, contradicts itself or is too large; `vmdk.extent` for kinds of extent
-    /// that are not handled.
+    /// `vmdk.descriptor` for what is not a descriptor, contradicts itself or is too large; `vmdk.extent` for an impossible extent;
+    /// `vmdk.device` for a disk that is a device.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self> {
         if bytes.len() > limits::MAX_VMDK_DESCRIPTOR {
             return Err(Error::limit("vmdk.descriptor", "the descriptor is too large")
@@ -89,7 +111,17 @@ impl Descriptor {
                 .line(line.trim_ascii())
                 .map_err(|error| error.at(format!("descriptor line {}", number.saturating_add(1))))?;
         }
+        descriptor.refuse_devices()?;
         Ok(descriptor)
+    }
+
+    /// A raw device mapping has no bytes in any file.
+    fn refuse_devices(&self) -> Result<()> {
+        let kind = self.create_type.as_deref().unwrap_or_default();
+        if !DEVICES.contains(&kind.to_ascii_lowercase().as_bytes()) {
+            return Ok(());
+        }
+        Err(device(kind))
     }
 
     /// Length of the disk in bytes.
@@ -106,7 +138,7 @@ impl Descriptor {
 
     /// Whether the content depends on another image.
     pub(super) fn has_parent(&self) -> bool {
-        self.parent_cid.is_some() || self.parent_hint.is_some()
+        self.parent_cid.is_some_and(|cid| cid != NO_PARENT) || self.parent_hint.is_some()
     }
 
     fn line(&mut self, line: &[u8]) -> Result<()> {
@@ -137,12 +169,10 @@ impl Descriptor {
     fn pair(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         match key {
             b"cid" => set(&mut self.cid, cid(value)?),
-            b"parentcid" => match cid(value)? {
-                NO_PARENT => Ok(()),
-                cid => set(&mut self.parent_cid, cid),
-            },
+            b"parentcid" => set(&mut self.parent_cid, cid(value)?),
             b"parentfilenamehint" => set(&mut self.parent_hint, value.to_vec()),
             b"createtype" => set(&mut self.create_type, text(value)),
+            b"encoding" => set(&mut self.encoding, text(value)),
             b"ddb.adaptertype" => set(&mut self.adapter, text(value)),
             b"ddb.virtualhwversion" => set(&mut self.hardware, text(value)),
             _ => Ok(()),
@@ -181,10 +211,6 @@ fn extent(access: Access, rest: &[u8]) -> Result<ExtentLine> {
         b"" => None,
         after => Some(number(after).ok_or_else(|| bad("the extent's offset is not a number"))?),
     };
-    if access == Access::None {
-        return Err(Error::unsupported("vmdk.extent", "a part of the disk is marked as not accessible")
-            .found(escape_bytes(rest)));
-    }
     let file = || match name {
         Some(name) => Ok(Reference::new(name, Role::Extent)),
         None => Err(bad("the extent names no file")),
@@ -193,17 +219,24 @@ fn extent(access: Access, rest: &[u8]) -> Result<ExtentLine> {
         b"FLAT" => Storage::Flat { file: file()?, offset: offset.unwrap_or(0) },
         b"VMFS" if offset.is_none_or(|offset| offset == 0) => Storage::Flat { file: file()?, offset: 0 },
         b"VMFS" => return Err(bad("a VMFS extent has no offset")),
-        b"SPARSE" if offset.is_none_or(|offset| offset == 0) => Storage::Sparse { file: file()? },
-        b"SPARSE" => return Err(bad("a sparse extent has no offset")),
-        b"ZERO" => Storage::Zero,
-        b"VMFSSPARSE" | b"VMFSRDM" | b"VMFSRAW" | b"SESPARSE" => {
-            return Err(Error::unsupported("vmdk.extent", "this kind of extent is not handled")
-                .found(escape_bytes(&kind))
-                .hint("consolidate the snapshots, or export the machine as OVF"));
+        b"SPARSE" | b"VMFSSPARSE" | b"SESPARSE" if offset.is_none_or(|offset| offset == 0) => {
+            Storage::Sparse { file: file()? }
         }
+        b"SPARSE" | b"VMFSSPARSE" | b"SESPARSE" => return Err(bad("a sparse extent has no offset")),
+        b"ZERO" => Storage::Zero,
+        b"VMFSRDM" | b"VMFSRAW" => return Err(device(&escape_bytes(&kind))),
         _ => return Err(bad("the kind of extent is not known")),
     };
-    Ok(ExtentLine { sectors, storage })
+    Ok(ExtentLine { sectors, readable: access == Access::Readable, storage })
+}
+
+/// The error for a disk that is a device.
+fn device(kind: &str) -> Error {
+    Error::unsupported("vmdk.device", "the disk is a mapping of a whole device, and its bytes are in no file")
+        .found(kind)
+        .hint(
+            "read the device itself (a LUN or /dev/…) as a raw source, or clone the disk into a file first: vmkfstools -i DISK.vmdk COPY.vmdk",
+        )
 }
 
 /// The first word and what follows it without leading blanks.
@@ -265,7 +298,7 @@ mod tests {
 
     const GOOD: &str = "# Disk DescriptorFile\nversion=1\nCID=7dc6e2bc\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\n\n\
         # Extent description\nRW 6291456 FLAT \"a disk; 1-flat.vmdk\" 0\nRDONLY 8 ZERO\nRW 100 VMFS \"b-flat.vmdk\"\n\
-        RW 4194304 SPARSE \"c.vmdk\"\n\n# The Disk Data Base\n#DDB\nddb.adapterType = \"lsilogic\"\nddb.virtualHWVersion = \"4\"\n";
+        RW 4194304 SPARSE \"c.vmdk\"\nNOACCESS 8 FLAT \"d.vmdk\" 63\n\n# The Disk Data Base\n#DDB\nddb.adapterType = \"lsilogic\"\nddb.virtualHWVersion = \"4\"\n";
 
     fn parse(text: &str) -> Result<Descriptor> {
         Descriptor::parse(text.as_bytes())
@@ -278,7 +311,7 @@ mod tests {
         assert!(!descriptor.has_parent());
         assert_eq!(descriptor.create_type.as_deref(), Some("monolithicFlat"));
         assert_eq!(descriptor.adapter.as_deref(), Some("lsilogic"));
-        let [first, second, third, fourth] = &descriptor.extents[..] else { panic!("{descriptor:?}") };
+        let [first, second, third, fourth, fifth] = &descriptor.extents[..] else { panic!("{descriptor:?}") };
         assert_eq!(
             first.storage,
             Storage::Flat { file: Reference::new("a disk; 1-flat.vmdk", Role::Extent), offset: 0 }
@@ -286,20 +319,29 @@ mod tests {
         assert_eq!((second.sectors, &second.storage), (8, &Storage::Zero));
         assert_eq!(third.storage, Storage::Flat { file: Reference::new("b-flat.vmdk", Role::Extent), offset: 0 });
         assert_eq!(fourth.storage, Storage::Sparse { file: Reference::new("c.vmdk", Role::Extent) });
-        assert_eq!(descriptor.len().unwrap(), (6_291_456 + 8 + 100 + 4_194_304) * 512);
+        assert_eq!((second.readable, fifth.readable), (true, false));
+        assert_eq!(descriptor.len().unwrap(), (6_291_456 + 8 + 100 + 4_194_304 + 8) * 512);
     }
 
     #[test]
     fn case_blanks_line_ends_and_encodings_do_not_matter() {
-        let text =
-            format!("\u{feff}\n\t {}", GOOD.replace('\n', "\r\n").replace("RW ", "  rw\t").replace("CID=", " cid = "));
+        let text = format!(
+            "\u{feff}\n\t {}",
+            GOOD.replace('\n', "\r\n").replace("RW ", "  rw\t").replace("\nCID=", "\n cid = ")
+        );
         assert_eq!(parse(&text).unwrap(), parse(GOOD).unwrap());
         let mut bytes =
             b"# Disk DescriptorFile\nencoding=\"GBK\"\nRW 8 FLAT \"\xb4\xc5\xc5\xcc.vmdk\" 5\n\0\0RW 9 garbage"
                 .to_vec();
         let descriptor = Descriptor::parse(&bytes).unwrap();
         let file = Reference::new(*b"\xb4\xc5\xc5\xcc.vmdk", Role::Extent);
-        assert_eq!(descriptor.extents, [ExtentLine { sectors: 8, storage: Storage::Flat { file, offset: 5 } }]);
+        assert_eq!(
+            descriptor.extents,
+            [ExtentLine { sectors: 8, readable: true, storage: Storage::Flat { file, offset: 5 } }]
+        );
+        assert_eq!(descriptor.encoding.as_deref(), Some("GBK"));
+        let after_comments = format!("\n# written by hand\r\n\t#\n{GOOD}");
+        assert_eq!(parse(&after_comments).unwrap(), parse(GOOD).unwrap());
         bytes.truncate(21);
         assert!(Descriptor::parse(&bytes).unwrap().extents.is_empty());
     }
@@ -320,8 +362,20 @@ mod tests {
             ("# Disk DescriptorFile\nRW 8 FLAT \"a\" 0 more\n", "vmdk.extent"),
             ("# Disk DescriptorFile\nRW 8 MAGIC \"a\" 0\n", "vmdk.extent"),
             ("# Disk DescriptorFile\nRW 8 VMFS \"a\" 8\n", "vmdk.extent"),
-            ("# Disk DescriptorFile\nRW 8 VMFSRDM \"a\"\n", "vmdk.extent"),
-            ("# Disk DescriptorFile\nNOACCESS 8 FLAT \"a\" 0\n", "vmdk.extent"),
+            ("# Disk DescriptorFile\nRW 8 VMFSRDM \"a\"\n", "vmdk.device"),
+            ("# Disk DescriptorFile\nRW 8 VMFSRAW \"a\"\n", "vmdk.device"),
+            ("# Disk DescriptorFile\ncreateType=\"vmfsRDM\"\nRW 8 FLAT \"a\" 0\n", "vmdk.device"),
+            ("# Disk DescriptorFile\ncreateType=vmfsPassthroughRawDeviceMap\n", "vmdk.device"),
+            (
+                "# Disk DescriptorFile\ncreateType=\"fullDevice\"\nRW 8 FLAT \"\\\\.\\PhysicalDrive0\" 0\n",
+                "vmdk.device",
+            ),
+            ("# Disk DescriptorFile\ncreateType = \"partitionedDevice\"\n", "vmdk.device"),
+            ("# Disk DescriptorFile\nRW 8 SESPARSE \"a\" 8\n", "vmdk.extent"),
+            ("# Disk DescriptorFile\nRW 8 VMFSSPARSE\n", "vmdk.extent"),
+            ("# Disk DescriptorFile\nNOACCESS FLAT \"a\" 0\n", "vmdk.extent"),
+            ("# a comment\nversion=1\n# Disk DescriptorFile\n", "vmdk.descriptor"),
+            ("# Disk DescriptorFile\nparentCID=1\nparentCID=ffffffff\n", "vmdk.descriptor"),
             ("# Disk DescriptorFile\nRW=1 8 FLAT\nWR 8 FLAT \"a\" 0\n", "vmdk.descriptor"),
             ("# Disk DescriptorFile\nCID=xyz\n", "vmdk.descriptor"),
             ("# Disk DescriptorFile\nCID=123456789\n", "vmdk.descriptor"),

@@ -39,20 +39,41 @@ pub(super) fn read(file: &dyn Disk, offset: u64, lba: u64, out: &mut [u8], neede
     let Some(len) = len else {
         return Err(bad("a compressed grain's size is impossible").expected(format!("1 to {most}")).found(size));
     };
+    unpack(file, data, len, out, needed)
+}
+
+/// As [`read`], for a grain without a marker, of which at most `stored` bytes are in the file.
+///
+/// # Errors
+/// `vmdk.grain`.
+pub(super) fn read_bare(file: &dyn Disk, offset: u64, stored: u32, out: &mut [u8], needed: usize) -> Result<()> {
+    let most = u64::from(stored).min(file.len().saturating_sub(offset));
+    unpack(file, offset, usize::try_from(most).unwrap_or(0), out, needed)
+}
+
+/// Inflates the `len` bytes at `offset` of `file`.
+fn unpack(file: &dyn Disk, offset: u64, len: usize, out: &mut [u8], needed: usize) -> Result<()> {
     let inflated = SCRATCH.with_borrow_mut(|scratch| {
         if scratch.stored.len() < len {
             scratch.stored.resize(len, 0);
         }
         let stored = scratch.stored.get_mut(..len).unwrap_or_default();
-        file.read_at(stored, data)?;
-        inflate(&mut scratch.decompressor, stored, out)
-            .map_err(|error| bad("a compressed grain is damaged").because(error))
+        file.read_at(stored, offset)?;
+        inflate_into(stored, out, needed, &mut scratch.decompressor).map_err(|error| error.offset(offset))
     })?;
-    if inflated < needed {
-        return Err(bad("a compressed grain is too short").expected(format!("{needed} bytes")).found(inflated));
-    }
     out.get_mut(inflated..).unwrap_or_default().fill(0);
     Ok(())
+}
+
+fn inflate_into(stored: &[u8], out: &mut [u8], needed: usize, decompressor: &mut Decompressor) -> Result<usize> {
+    let inflated = inflate(decompressor, stored, out)
+        .map_err(|error| Error::corrupt("vmdk.grain", "a compressed grain is damaged").because(error))?;
+    if inflated < needed {
+        return Err(Error::corrupt("vmdk.grain", "a compressed grain is too short")
+            .expected(format!("{needed} bytes"))
+            .found(inflated));
+    }
+    Ok(inflated)
 }
 
 /// What each decoding thread keeps: the decompressor's tables and room for the stored bytes of a grain.

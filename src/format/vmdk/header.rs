@@ -37,8 +37,10 @@ pub(super) struct Header {
     pub(super) gd: Option<u64>,
     /// A grain table entry of 1 means zeros.
     pub(super) zeroed_grains: bool,
-    /// Grains are compressed and each begins with a marker.
+    /// Grains are compressed.
     pub(super) compressed: bool,
+    /// A marker stands before each compressed grain and each table.
+    pub(super) markers: bool,
     /// `uncleanShutdown`.
     pub(super) unclean: bool,
 }
@@ -74,14 +76,6 @@ impl Header {
         if compressed && algorithm != 1 {
             return Err(unsupported("the compression is not known", 77, "1 (deflate)", algorithm));
         }
-        if compressed && flags & FLAG_MARKERS == 0 {
-            return Err(unsupported(
-                "compressed grains without markers are not handled",
-                8,
-                "flag bit 17",
-                format!("{flags:#x}"),
-            ));
-        }
         let grain = sectors(bytes, 20)?;
         let capacity = sectors(bytes, 12)?;
         let gtes = u64::from(u32_at(bytes, 44));
@@ -99,6 +93,7 @@ impl Header {
             gd: (gd_sectors != GD_AT_END).then(|| sectors(bytes, 56)).transpose()?,
             zeroed_grains: flags & FLAG_ZEROED_GRAINS != 0,
             compressed,
+            markers: flags & FLAG_MARKERS != 0,
             unclean: bytes.get(72) != Some(&0),
         })
     }
@@ -109,9 +104,23 @@ impl Header {
     /// `vmdk.footer` when they disagree.
     pub(super) fn with_footer(self, footer: &Self) -> Result<Self> {
         let same_descriptor = footer.descriptor.is_none() || footer.descriptor == self.descriptor;
-        let same =
-            (footer.version, footer.capacity, footer.grain, footer.gtes, footer.compressed, footer.zeroed_grains)
-                == (self.version, self.capacity, self.grain, self.gtes, self.compressed, self.zeroed_grains);
+        let same = (
+            footer.version,
+            footer.capacity,
+            footer.grain,
+            footer.gtes,
+            footer.compressed,
+            footer.markers,
+            footer.zeroed_grains,
+        ) == (
+            self.version,
+            self.capacity,
+            self.grain,
+            self.gtes,
+            self.compressed,
+            self.markers,
+            self.zeroed_grains,
+        );
         if !same || !same_descriptor {
             return Err(Error::corrupt("vmdk.footer", "the footer contradicts the header")
                 .expected(format!("capacity {:#x}, grain {:#x}", self.capacity, self.grain))
@@ -121,16 +130,6 @@ impl Header {
             return Err(Error::corrupt("vmdk.footer", "the footer does not say where the grain directory is"));
         }
         Ok(Self { gd: footer.gd, rgd: footer.rgd, ..self })
-    }
-
-    /// Number of grains, the last partial one included.
-    pub(super) fn grains(&self) -> u64 {
-        self.capacity.div_ceil(self.grain)
-    }
-
-    /// Number of grain tables: entries of the grain directory.
-    pub(super) fn tables(&self) -> u64 {
-        self.grains().div_ceil(self.gtes)
     }
 }
 
@@ -181,19 +180,19 @@ fn unsupported(what: &str, at: usize, expected: &str, found: impl std::fmt::Disp
     Error::unsupported("vmdk.version", what).offset(u64::try_from(at).unwrap_or(0)).expected(expected).found(found)
 }
 
-fn field<const N: usize>(bytes: &[u8; LEN], at: usize) -> [u8; N] {
+fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes.get(at..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
 }
 
-fn u16_at(bytes: &[u8; LEN], at: usize) -> u16 {
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(field(bytes, at))
 }
 
-fn u32_at(bytes: &[u8; LEN], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(field(bytes, at))
 }
 
-fn u64_at(bytes: &[u8; LEN], at: usize) -> u64 {
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(field(bytes, at))
 }
 
@@ -230,7 +229,6 @@ pub(super) mod tests {
     fn a_good_header_parses() {
         let header = Header::parse(&good()).unwrap();
         assert_eq!((header.capacity, header.grain, header.gtes), (512_000, 65_536, 512));
-        assert_eq!((header.grains(), header.tables()), (8, 1));
         assert_eq!((header.descriptor, header.rgd, header.gd), (Some((512, 10_240)), Some(10_752), Some(11_264)));
         assert!(!header.compressed && !header.unclean && !header.zeroed_grains);
     }
@@ -253,6 +251,7 @@ pub(super) mod tests {
             (48, 1 << 60, "vmdk.header"),
             (56, u64::MAX - 1, "vmdk.header"),
             (8, 3 | 1 << 16, "vmdk.version"),
+            (8, 3 | 3 << 16, "vmdk.version"),
         ];
         for (at, value, code) in cases {
             let mut bytes = good();

@@ -1,10 +1,13 @@
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions, reason = "tests build their input")]
 
+mod esx;
+
 use super::header::tests::{good, poke};
 use super::*;
 use crate::disk::{Checked, Memory};
-use crate::format::FORMATS;
+use crate::format::{FORMATS, Place, Run};
 use crate::session::{Budget, Session};
+use crate::testing::{arg, noise, qemu_img};
 
 const GRAIN: usize = 4096;
 
@@ -245,6 +248,11 @@ fn hostile_files_are_refused() {
         ("table far away", sparse().table(0, u32::MAX).build(), "vmdk.grain"),
         ("stream grain of another place", stream().entry(0, 14).entry(5, 6).build(), "vmdk.grain"),
         ("stream grain in the descriptor", stream().entry(0, 1).build(), "vmdk.grain"),
+        (
+            "more tables than the file can hold",
+            sparse().field(12, 1 << 16).field(44, 1).field(56, 4).build(),
+            "vmdk.directory",
+        ),
         ("tiny file, huge disk", sparse().field(12, 1 << 40).build(), "vmdk.directory"),
         ("too many tables", sparse().field(12, 1 << 36).field(44, 1).build(), "vmdk.directory"),
         ("descriptor outside", sparse().field(28, 1 << 30).build(), "vmdk.descriptor"),
