@@ -23,6 +23,7 @@ use crate::session::Session;
 mod copy;
 pub mod deflate;
 mod digest;
+mod increment;
 mod journal;
 mod ordered;
 mod output;
@@ -35,8 +36,8 @@ mod target;
 mod verify;
 
 pub use progress::{Phase, Progress, Update};
-pub use sink::qcow2::Qcow2Options;
-pub use sink::raw::RawOptions;
+pub use sink::qcow2::{BackingName, Compression, Preallocation, Qcow2Options};
+pub use sink::raw::{RawOptions, RawPreallocation};
 pub use sink::vdi::VdiOptions;
 pub use sink::vhd::{VhdOptions, VhdSubformat};
 pub use sink::vhdx::VhdxOptions;
@@ -44,6 +45,7 @@ pub use space::check_space;
 pub use target::{Format, TARGETS, Target};
 
 use copy::Copy;
+use increment::Increment;
 use journal::{Header, Interval, Journal, Scribe};
 use output::Output;
 use seal::Partial;
@@ -54,6 +56,8 @@ use sink::{Make, Sink};
 pub struct Options {
     /// Format of the output, with the options of its own.
     pub format: Format,
+    /// The disk in the backing file that the format's options name; only what differs from it is written.
+    pub base: Option<Arc<dyn Disk>>,
     /// Virtual size of the output in bytes, if it is to be larger than the source; whole sectors.
     pub size: Option<u64>,
     /// Whether the output is read back and compared before it gets its name.
@@ -68,7 +72,15 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { format: Format::default(), size: None, verify: true, force: false, restart: false, rate_limit: None }
+        Self {
+            format: Format::default(),
+            base: None,
+            size: None,
+            verify: true,
+            force: false,
+            restart: false,
+            rate_limit: None,
+        }
     }
 }
 
@@ -175,11 +187,16 @@ fn prepare_output(
 ) -> Result<Prepared> {
     let start = Instant::now();
     progress.update(&Update::start(Phase::Plan, 0));
-    let (given, fingerprint) = (Arc::clone(&source), source.fingerprint()?);
-    let source = grown(source, options.size, options.format.size_unit())?;
+    let mut source = grown(source, options.size, options.format.size_unit())?;
+    if let Some(base) = &options.base {
+        source = Checked::wrap(Increment { top: source, base: Arc::clone(base) });
+    }
+    let fingerprint = source.fingerprint()?;
     let journal = open_journal(&*output, (source.len(), fingerprint), options, session)?;
     let mut sink = options.format.sink(&Make::of(&*source, &*output)?)?;
     let free = output.free_space()?.map(|free| free.saturating_add(output.allocated()));
+    // What an increment takes is known when both disks are read.
+    let free = free.filter(|_| options.base.is_none());
     let needs = space::needs(&*source, &*sink, free, session).map_err(|error| match error.kind() {
         Kind::NoSpace => error.at(output.name()),
         _ => error,
@@ -188,7 +205,6 @@ fn prepare_output(
     Ok(Prepared {
         job: Job {
             source,
-            given,
             fingerprint,
             output,
             options: options.clone(),
@@ -252,7 +268,7 @@ pub fn is_unfinished(target: &Path) -> bool {
 impl Options {
     /// What decides about the bytes of the output, as text.
     fn identity(&self) -> String {
-        let neutral = Self { verify: true, force: false, restart: false, rate_limit: None, ..self.clone() };
+        let neutral = Self { base: None, verify: true, force: false, restart: false, rate_limit: None, ..self.clone() };
         format!("{neutral:?}")
     }
 }
@@ -287,8 +303,7 @@ fn grown(source: Arc<dyn Disk>, size: Option<u64>, unit: u64) -> Result<Arc<dyn 
 struct Job {
     /// What is copied: whole sectors.
     source: Arc<dyn Disk>,
-    /// The source as it was given, and its fingerprint before the first byte was read.
-    given: Arc<dyn Disk>,
+    /// Its fingerprint before the first byte was read.
     fingerprint: Fingerprint,
     output: Arc<dyn Output>,
     options: Options,
@@ -326,9 +341,10 @@ impl Prepared {
         let start = Instant::now();
         job.session.begin_streaming();
         let (rate, total) = (job.options.rate_limit, needs.read);
-        let copy = Copy { source: &*job.source, sink: &mut *sink, output: &job.output, total, rate, journal };
+        let (source, base, output) = (&*job.source, job.options.base.as_deref(), &job.output);
+        let copy = Copy { source, sink: &mut *sink, output, base, total, rate, journal };
         let (copied, scribe) = copy.run(&job.session, progress)?;
-        if job.given.fingerprint()? != job.fingerprint {
+        if job.source.fingerprint()? != job.fingerprint {
             return Err(Error::new(Kind::Unreadable, "source.changed", "the source changed while it was copied")
                 .at(job.source.name())
                 .hint("convert a snapshot, or stop what writes to it"));
@@ -392,7 +408,7 @@ impl Copied {
         let start = Instant::now();
         let job = &self.job;
         let file = job.output.reopen()?;
-        let back = job.options.format.open(Arc::clone(&file), &job.session)?;
+        let back = job.options.format.open(Arc::clone(&file), job.options.base.as_ref(), &job.session)?;
         verify::content(&*job.source, &*back, &self.copied.content, self.copied.stored, &job.session, progress)?;
         verify::tables(&*self.sink, &*file)?;
         self.job.times.verify = start.elapsed();

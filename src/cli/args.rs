@@ -307,6 +307,26 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "NAME")]
     pub subformat: Option<String>,
 
+    /// Bytes of a qcow2 cluster: 4K to 2M.
+    #[arg(long, value_name = "SIZE")]
+    pub cluster_size: Option<Size>,
+
+    /// Compress qcow2 clusters: zlib (which every reader knows) or zstd, with a level if need be.
+    #[arg(long, value_name = "zlib|zstd[:LEVEL]")]
+    pub compress: Option<String>,
+
+    /// Let qcow2 keep track of each 32nd of a cluster.
+    #[arg(long)]
+    pub extended_l2: bool,
+
+    /// What is done beforehand for what has no data yet.
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = Prealloc::Off)]
+    pub preallocation: Prealloc,
+
+    /// Write a qcow2 increment: only what differs from the disk in this image, which becomes the backing file.
+    #[arg(long, value_name = "FILE[:FORMAT]")]
+    pub backing: Option<String>,
+
     /// Let the disk grow to this size on the way.
     #[arg(long, value_name = "SIZE")]
     pub size: Option<Size>,
@@ -322,6 +342,19 @@ pub struct ConvertArgs {
     /// Leave out what the guest's file systems say is free.
     #[arg(long)]
     pub skip_free_space: bool,
+}
+
+/// What is done beforehand for what has no data yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Prealloc {
+    /// Nothing: the file grows.
+    Off,
+    /// qcow2: every cluster has its place in the file.
+    Metadata,
+    /// The file system keeps room for all of it.
+    Falloc,
+    /// Zeros are written.
+    Full,
 }
 
 /// Serve options.

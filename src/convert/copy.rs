@@ -39,6 +39,8 @@ pub(super) struct Copy<'a> {
     pub(super) source: &'a dyn Disk,
     pub(super) sink: &'a mut dyn Sink,
     pub(super) output: &'a Arc<dyn Output>,
+    /// What the output is written over, if it is an increment.
+    pub(super) base: Option<&'a dyn Disk>,
     /// How many bytes the source's map says are to be read.
     pub(super) total: u64,
     pub(super) rate: Option<NonZeroU64>,
@@ -61,7 +63,13 @@ impl Copy<'_> {
                 Some(Scribe::new(Arc::clone(self.output), journal, pending, interval))
             }
         };
-        let target = Target { shape, sink: Mutex::new(self.sink), output: &**self.output, scribe: scribe.as_ref() };
+        let target = Target {
+            sink: Mutex::new(self.sink),
+            output: &**self.output,
+            shape,
+            base: self.base,
+            scribe: scribe.as_ref(),
+        };
         let pace = Pace::new(self.rate);
         let pass = Pass { disk: self.source, target: Some(target), pace: &pace, progress, found: Mutex::new(found) };
         let done = match &scribe {
@@ -71,13 +79,23 @@ impl Copy<'_> {
                 let spawned = durable.spawn_scoped(scope, || scribe.keep_durable());
                 let durable =
                     spawned.map_err(|error| Error::failed("convert.thread", "cannot start a thread").because(error))?;
+                let stop = StopOnDrop(scribe);
                 let done = pass.run(planner, session);
-                scribe.stop();
+                drop(stop);
                 let durable = durable.join().unwrap_or(Ok(()));
                 done.and_then(|done| durable.map(|()| done))
             })?,
         };
         Ok((done, scribe))
+    }
+}
+
+/// Stops the thread that makes the output durable, also when a panic passes by.
+struct StopOnDrop<'a>(&'a Scribe);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 
@@ -103,6 +121,7 @@ struct Target<'a> {
     sink: Mutex<&'a mut dyn Sink>,
     output: &'a dyn Output,
     shape: Shape,
+    base: Option<&'a dyn Disk>,
     scribe: Option<&'a Scribe>,
 }
 
@@ -141,6 +160,8 @@ impl Found {
 struct Scratch {
     /// The chunk's bytes.
     chunk: Vec<u8>,
+    /// The same bytes of the backing file, if there is one.
+    base: Vec<u8>,
     encoder: Option<Box<dyn Encoder>>,
     /// What stands for its encoded granules, one after the other.
     encoded: Vec<u8>,
@@ -295,7 +316,13 @@ impl<'a> Pass<'a> {
         let (blocks, digest) = digest::chunk(chunk, task.blocks);
         let (mut pieces, mut stored) = (Vec::new(), None);
         if let Some(target) = &self.target {
-            pieces = cut(chunk, blocks, target.shape);
+            pieces = match target.base {
+                None => cut(chunk, blocks, target.shape),
+                Some(base) => {
+                    read_base(base, &mut scratch.base, task, range.start)?;
+                    differences(chunk, &scratch.base, task.blocks, target.shape.granule)
+                }
+            };
             pieces = scratch.encode(pieces, target.shape.granule, range.start)?;
             stored = target.scribe.and_then(|_| scratch.digest(&pieces));
         }
@@ -324,7 +351,7 @@ impl Steps for Pass<'_> {
     fn scratch(&self) -> Result<Scratch> {
         let chunk = vec![0; usize::try_from(CHUNK).unwrap_or(0)];
         let encoder = self.target.as_ref().map_or(Ok(None), |target| lock(&target.sink).encoder());
-        Ok(Scratch { chunk, encoder: self.noticed(encoder)?, encoded: Vec::new() })
+        Ok(Scratch { chunk, base: Vec::new(), encoder: self.noticed(encoder)?, encoded: Vec::new() })
     }
 
     fn work(&self, scratch: &mut Scratch, task: &Task) -> Result<Chunk> {
@@ -339,7 +366,7 @@ impl Steps for Pass<'_> {
 impl Target<'_> {
     /// Whether pieces take in blocks that are not read, without being encoded.
     fn needs_zeros(&self) -> bool {
-        self.shape.granule > BLOCK || self.shape.zeros == Zeros::Plain
+        self.shape.granule > BLOCK || self.shape.zeros != Zeros::Skip
     }
 }
 
@@ -352,6 +379,10 @@ impl Scratch {
         self.encoded.clear();
         let mut forms = Vec::new();
         for piece in pieces {
+            if piece.form == Form::Zero {
+                forms.push(piece);
+                continue;
+            }
             for at in (piece.start..piece.start + piece.len).step_by(granule) {
                 let before = self.encoded.len();
                 let len = granule.min(piece.start + piece.len - at);
@@ -448,6 +479,41 @@ fn cut(chunk: &[u8], blocks: Blocks, shape: Shape) -> Vec<Piece> {
         for start in run.clone().step_by(granule) {
             let end = (start + granule).min(run.end);
             if !digest::is_zero(&chunk[start..end]) {
+                join(&mut pieces, start..end);
+            }
+        }
+    }
+    pieces
+}
+
+/// Reads the blocks of a task, which starts at `start`, from a backing file. Behind its end are zeros.
+fn read_base(base: &dyn Disk, bytes: &mut Vec<u8>, task: &Task, start: u64) -> Result<()> {
+    let len = usize::try_from(CHUNK).unwrap_or(0);
+    bytes.clear();
+    bytes.resize(len, 0);
+    let shared = usize::try_from(base.len().saturating_sub(start).min(CHUNK)).unwrap_or(0);
+    for run in task.blocks.ranges(shared).filter(|run| !run.is_empty()) {
+        base.read_at(&mut bytes[run.clone()], start + run.start as u64)?;
+    }
+    Ok(())
+}
+
+/// The granules of `chunk` that are not what `base` has there. Only in `blocks` may either have anything else than zeros.
+fn differences(chunk: &[u8], base: &[u8], blocks: Blocks, granule: u64) -> Vec<Piece> {
+    let granule = usize::try_from(granule).unwrap_or(usize::MAX);
+    let mut pieces: Vec<Piece> = Vec::new();
+    let mut next = 0;
+    for run in blocks.ranges(chunk.len()) {
+        let first = (run.start / granule * granule).max(next);
+        for start in (first..run.end).step_by(granule) {
+            let end = (start + granule).min(chunk.len());
+            next = end;
+            if chunk[start..end] == base[start..end] {
+                continue;
+            }
+            if digest::is_zero(&chunk[start..end]) {
+                pieces.push(Piece { start, len: end - start, form: Form::Zero, host: 0 });
+            } else {
                 join(&mut pieces, start..end);
             }
         }

@@ -42,6 +42,14 @@ pub(super) trait Output: Debug + Send + Sync {
     /// Sets the length of the file.
     fn set_len(&self, len: u64) -> Result<()>;
 
+    /// Sets the length of the file and has its file system keep room for all of it.
+    fn allocate(&self, len: u64) -> Result<()>;
+
+    /// What the sinks may take for granted.
+    fn surface(&self) -> Surface {
+        Surface::Empty
+    }
+
     /// Waits until all of it is durable. After a failure nothing that was written can be trusted.
     fn sync(&self) -> Result<()>;
 
@@ -63,6 +71,18 @@ pub(super) trait Output: Debug + Send + Sync {
 
     /// Removes the journal of a file that has its name.
     fn forget(&self) {}
+}
+
+/// What is there before the first byte is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "devices and pipes are next")]
+pub(super) enum Surface {
+    /// An empty file: what is not written reads as zeros.
+    Empty,
+    /// A device with whatever was on it.
+    Used,
+    /// A pipe: bytes can only be appended.
+    Stream,
 }
 
 /// The bytes of a journal.

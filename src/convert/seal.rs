@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{Advice, AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{Advice, AtFlags, FallocateFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::journal::{self, Sealing};
@@ -147,6 +147,11 @@ impl Output for Partial {
 
     fn set_len(&self, len: u64) -> Result<()> {
         self.file.set_len(len).map_err(|error| self.failed("cannot set the output's length", error))
+    }
+
+    fn allocate(&self, len: u64) -> Result<()> {
+        let kept = rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, len);
+        kept.map_err(|errno| self.failed("cannot reserve space for the output", errno))
     }
 
     fn sync(&self) -> Result<()> {

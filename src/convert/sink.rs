@@ -15,17 +15,20 @@
 
 use std::fmt::Debug;
 
-use super::output::Output;
+use super::output::{Output, Surface};
 use crate::disk::bytes::array;
 use crate::disk::{Disk, Fingerprint, SectorSize};
 use crate::error::Result;
 
+mod filler;
 pub(super) mod qcow2;
 pub(super) mod raw;
 mod table;
 pub(super) mod vdi;
 pub(super) mod vhd;
 pub(super) mod vhdx;
+
+use filler::Filler;
 
 /// What a sink is made for.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +40,8 @@ pub(super) struct Make {
     /// What the ids of the output are made of: the same for the same source and name, so that the same command makes the same
     /// file, and two outputs are two disks to whoever registers them.
     pub(super) identity: [u8; 32],
+    /// What is there before the first byte is written.
+    pub(super) surface: Surface,
 }
 
 impl Make {
@@ -45,7 +50,8 @@ impl Make {
         let name = output.name();
         let name = name.rsplit('/').next().unwrap_or_default();
         let identity = Fingerprint::of(&[&disk.fingerprint()?.0, name.as_bytes()]).0;
-        Ok(Self { len: disk.len(), sector_size: disk.sector_size(), identity })
+        let surface = output.surface();
+        Ok(Self { len: disk.len(), sector_size: disk.sector_size(), identity, surface })
     }
 
     /// A UUID's bytes, for what `label` says.
@@ -116,7 +122,6 @@ pub(super) enum Order {
 /// What becomes of granules that are all zeros. Chunks of which the source's map says that they are holes never come; a format
 /// that needs their zeros in the file writes them itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "sinks that are being written need them")]
 pub(super) enum Zeros {
     /// They are left out.
     Skip,
@@ -142,7 +147,6 @@ pub(super) struct Piece {
 
 impl Piece {
     /// Bytes that the file gets.
-    #[allow(dead_code, reason = "sinks that are being written need it")]
     pub(super) const fn stored(&self) -> u64 {
         match self.form {
             Form::Plain => self.len as u64,

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::sink::qcow2::{Qcow2Options, Qcow2Sink};
+use super::sink::qcow2::{Preallocation, Qcow2Fixed, Qcow2Options, Qcow2Sink};
 use super::sink::raw::{RawOptions, RawSink};
 use super::sink::vdi::{VdiOptions, VdiSink};
 use super::sink::vhd::{VhdOptions, VhdSink, VhdSubformat};
@@ -13,7 +13,7 @@ use crate::chain::Image;
 use crate::disk::{Checked, Disk};
 use crate::error::{Error, Kind, Result};
 use crate::format::qcow2::Qcow2;
-use crate::format::{Ask, Head, vdi, vhd, vhdx};
+use crate::format::{Ask, Head, Layer, raw, vdi, vhd, vhdx};
 use crate::session::Session;
 
 /// A format that can be written, as the static table [`TARGETS`] lists it.
@@ -144,19 +144,34 @@ impl Format {
     /// What writes a disk.
     pub(super) fn sink(&self, make: &Make) -> Result<Box<dyn Sink>> {
         Ok(match self {
-            Self::Qcow2(options) => Box::new(Qcow2Sink::new(make.len, options)?),
-            Self::Raw(options) => Box::new(RawSink::new(make.len, options)),
+            Self::Qcow2(options) if options.preallocation == Preallocation::Off => {
+                Box::new(Qcow2Sink::new(make.len, options)?)
+            }
+            Self::Qcow2(options) => Box::new(Qcow2Fixed::new(make.len, options)?),
+            Self::Raw(options) => Box::new(RawSink::new(make.len, options, make.surface)),
             Self::Vdi(options) => Box::new(VdiSink::new(make, options)?),
             Self::Vhd(options) => Box::new(VhdSink::new(make, options)?),
             Self::Vhdx(options) => Box::new(VhdxSink::new(make, options)?),
         })
     }
 
-    /// Opens the output's `file` as anyone would who has nothing else.
-    pub(super) fn open(&self, file: Arc<dyn Disk>, session: &Arc<Session>) -> Result<Arc<dyn Disk>> {
+    /// Opens the output's `file` as anyone would who has nothing else but the backing file's disk, if there is one.
+    pub(super) fn open(
+        &self,
+        file: Arc<dyn Disk>,
+        base: Option<&Arc<dyn Disk>>,
+        session: &Arc<Session>,
+    ) -> Result<Arc<dyn Disk>> {
         match self {
             Self::Raw(_) => Ok(file),
-            Self::Qcow2(_) => Ok(Checked::wrap(Image::new(vec![Qcow2::open(file, session)?], session)?)),
+            Self::Qcow2(_) => {
+                let mut layers: Vec<Arc<dyn Layer>> = vec![Qcow2::open(file, session)?];
+                if let Some(base) = base {
+                    let head = raw::open(Arc::clone(base), &Ask::current(session))?;
+                    layers.push((head.build)(Vec::new())?);
+                }
+                Ok(Checked::wrap(Image::new(layers, session)?))
+            }
             Self::Vdi(_) => image(vdi::open, file, session),
             Self::Vhd(_) => image(vhd::open, file, session),
             Self::Vhdx(_) => image(vhdx::open, file, session),

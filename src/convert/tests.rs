@@ -27,6 +27,8 @@ struct Model {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Noise,
+    /// Half of it is noise: it compresses.
+    Text,
     DataZeros,
     Zero,
     Hole,
@@ -40,12 +42,16 @@ impl Model {
         for (index, (part, len)) in parts.iter().enumerate().filter(|(_, (_, len))| *len > 0) {
             let start = bytes.len() as u64;
             let kind = match part {
-                Part::Noise | Part::DataZeros => ExtentKind::Data,
+                Part::Noise | Part::Text | Part::DataZeros => ExtentKind::Data,
                 Part::Zero => ExtentKind::Zero,
                 Part::Hole => ExtentKind::Hole,
             };
             match part {
                 Part::Noise => bytes.extend(noise(index as u64, *len)),
+                Part::Text => {
+                    let noise = noise(index as u64, *len);
+                    bytes.extend(noise.iter().enumerate().map(|(at, byte)| if at % 64 < 32 { *byte } else { b'-' }));
+                }
                 _ => bytes.resize(bytes.len() + len, 0),
             }
             let place = (index % 3 != 0).then_some(((index as u64) ^ 1) << 40);
@@ -102,7 +108,7 @@ fn session(jobs: usize) -> Arc<Session> {
 }
 
 fn qcow2(cluster_size: u64) -> Options {
-    Options { format: Format::Qcow2(Qcow2Options { cluster_size }), ..Options::default() }
+    Options { format: Format::Qcow2(Qcow2Options { cluster_size, ..Qcow2Options::default() }), ..Options::default() }
 }
 
 fn raw() -> Options {
@@ -116,6 +122,25 @@ fn all_options() -> Vec<Options> {
     let dynamic = Format::Vhd(VhdOptions { subformat: VhdSubformat::Dynamic });
     all.extend(others.chain([dynamic]).map(|format| Options { format, ..Options::default() }));
     all
+}
+
+fn with(options: Qcow2Options) -> Options {
+    Options { format: Format::Qcow2(options), ..Options::default() }
+}
+
+/// Options of the formats, beside [`all_options`].
+fn more_options() -> Vec<Options> {
+    let plain = Qcow2Options::default;
+    let compressed = [(4 << 10, "zlib:1"), (64 << 10, "zlib"), (64 << 10, "zstd"), (2 << 20, "zstd:1")];
+    let compressed = compressed.map(|(cluster_size, compression)| {
+        let compression = Some(Compression::parse(compression).unwrap());
+        with(Qcow2Options { cluster_size, compression, ..plain() })
+    });
+    let fixed = [Preallocation::Metadata, Preallocation::Falloc, Preallocation::Full];
+    let fixed = fixed.map(|preallocation| with(Qcow2Options { preallocation, ..plain() }));
+    let others = [RawPreallocation::Falloc, RawPreallocation::Full]
+        .map(|preallocation| Options { format: Format::Raw(RawOptions { preallocation }), ..Options::default() });
+    [&all_options()[..], &compressed, &fixed, &others].concat()
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -143,11 +168,12 @@ fn convert(model: &Arc<Model>, options: &Options, dir: &Path) -> Outcome {
         Format::Qcow2(options) => options.cluster_size,
         _ => 512,
     };
-    let large = cluster > plan::BLOCK;
+    let full = format!("{:?}", options.format).contains("Full");
+    let large = cluster > plan::BLOCK || full;
     assert!(bytes.read == bytes.written + bytes.zero || large && bytes.read < bytes.written + bytes.zero, "{bytes:?}");
     let file_len = std::fs::metadata(&outcome.path).unwrap().len();
     assert_eq!(file_len, outcome.file_len);
-    if options.format == raw().format {
+    if matches!(options.format, Format::Raw(_)) {
         assert!(bytes_of(&outcome.path).starts_with(&model.bytes));
         assert_eq!(file_len, padded as u64);
     } else {
@@ -172,7 +198,8 @@ fn qemu_agrees(model: &Model, outcome: &Outcome, format: &Format, dir: &Path) {
 }
 
 fn parts() -> impl Strategy<Value = Vec<(Part, usize)>> {
-    let kind = prop_oneof![Just(Part::Noise), Just(Part::DataZeros), Just(Part::Zero), Just(Part::Hole)];
+    let kind =
+        prop_oneof![Just(Part::Noise), Just(Part::Text), Just(Part::DataZeros), Just(Part::Zero), Just(Part::Hole)];
     let len = prop_oneof![1..700_usize, (1..70_usize).prop_map(|n| n * 4 * KIB), 1..3_000_000_usize];
     prop::collection::vec((kind, len), 1..8)
 }
@@ -181,10 +208,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn any_map_is_converted(parts in parts(), which in 0..4_usize) {
+    fn any_map_is_converted(parts in parts(), which in 0..100_usize) {
         let dir = tempfile::tempdir().unwrap();
         let model = Model::new(&parts);
-        let options = &all_options()[which];
+        let options = more_options();
+        let options = &options[which % options.len()];
         let outcome = convert(&model, options, dir.path());
         qemu_agrees(&model, &outcome, &options.format, dir.path());
     }
@@ -193,9 +221,9 @@ proptest! {
 #[test]
 fn odd_sizes() {
     let chunk = plan::CHUNK as usize;
-    for len in [1, 511, 512, 513, 4095, 65_535, 65_537, chunk - 1, chunk, chunk + 1, 2 * chunk + 700] {
+    for len in [1, 511, 513, 4095, 65_537, chunk - 1, chunk + 1, 2 * chunk + 700] {
         let model = Model::noise(len);
-        for options in all_options() {
+        for options in more_options() {
             let dir = tempfile::tempdir().unwrap();
             let outcome = convert(&model, &options, dir.path());
             qemu_agrees(&model, &outcome, &options.format, dir.path());
@@ -212,7 +240,7 @@ fn the_digest_depends_on_the_content_only() {
     untold.extents = vec![Extent { range: 0..told.len(), kind: ExtentKind::Data, depth: 0, place: None }];
     for model in [told, Arc::new(untold)] {
         // What is rounded up to mebibytes is another disk.
-        for options in all_options().into_iter().filter(|options| options.format.size_unit() <= 512) {
+        for options in more_options().into_iter().filter(|options| options.format.size_unit() <= 512) {
             digests.push(convert(&model, &Options { force: true, ..options }, dir.path()).digest);
         }
     }
@@ -225,9 +253,9 @@ fn the_digest_depends_on_the_content_only() {
 #[test]
 fn the_file_is_the_same_on_every_run() {
     let parts: Vec<_> =
-        (0..40).map(|n| ([Part::Noise, Part::DataZeros, Part::Hole][n % 3], 100_000 + n * 7777)).collect();
+        (0..40).map(|n| ([Part::Noise, Part::DataZeros, Part::Text, Part::Hole][n % 4], 100_000 + n * 7777)).collect();
     let model = Model::new(&parts);
-    for options in all_options() {
+    for options in more_options() {
         let dir = tempfile::tempdir().unwrap();
         let files = [1, 2, 7].map(|jobs| {
             let path = dir.path().join("out");
@@ -455,6 +483,11 @@ impl Output for Mischievous {
         self.partial.written(range);
     }
 
+    fn allocate(&self, len: u64) -> Result<()> {
+        self.call()?;
+        self.partial.allocate(len)
+    }
+
     fn set_len(&self, len: u64) -> Result<()> {
         self.call()?;
         self.partial.set_len(len)
@@ -626,7 +659,7 @@ fn the_space_estimate_is_an_upper_bound() {
         vec![(Part::Noise, 1); 1],
         vec![(Part::Noise, 1), (Part::Hole, chunk), (Part::Noise, 1)],
     ] {
-        for options in all_options() {
+        for options in more_options() {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("out");
             let prepared = prepare(checked(&Model::new(&parts)), &path, &options, &session(1), &()).unwrap();
@@ -760,7 +793,7 @@ fn several_outputs_are_sealed_after_all_are_verified() {
 fn disks_grow_and_are_never_cut() {
     let dir = tempfile::tempdir().unwrap();
     let model = Model::noise(100_000);
-    for options in all_options() {
+    for options in more_options() {
         let options = Options { size: Some(5 << 20), force: true, ..options };
         let outcome = run(checked(&model), &dir.path().join("out"), &options, &session(2), &()).unwrap();
         assert_eq!((outcome.len, outcome.verification), (5 << 20, Verification::Passed));
@@ -772,5 +805,116 @@ fn disks_grow_and_are_never_cut() {
         let options = Options { size: Some(size), ..Options::default() };
         let error = run(checked(&model), &dir.path().join("other"), &options, &session(1), &()).unwrap_err();
         assert_eq!((error.code(), error.kind().exit_code()), ("convert.size", 2));
+    }
+}
+
+#[test]
+fn packed_clusters_leave_no_gaps() {
+    let dir = tempfile::tempdir().unwrap();
+    let parts: Vec<_> = (0..64).map(|n| ([Part::Noise, Part::Text][n % 2], 3 * 65_536)).collect();
+    let model = Model::new(&parts);
+    for compression in ["zlib:1", "zstd:1"] {
+        let compression = Some(Compression::parse(compression).unwrap());
+        let options = Options { force: true, ..with(Qcow2Options { compression, ..Qcow2Options::default() }) };
+        let outcome = convert(&model, &options, dir.path());
+        qemu_agrees(&model, &outcome, &options.format, dir.path());
+        // Half of the clusters come down to little more than half.
+        let most = model.bytes.len() as u64 * 80 / 100;
+        assert!(outcome.file_len < most, "{} of at most {most}", outcome.file_len);
+    }
+}
+
+#[test]
+fn compressions_are_named() {
+    assert_eq!(Compression::parse("zlib").unwrap(), Compression::Zlib(6));
+    assert_eq!(Compression::parse("zstd:19").unwrap(), Compression::Zstd(19));
+    for text in ["", "gzip", "zlib:", "zlib:0", "zlib:10", "zstd:20", "zstd:-1", "zlib:1:2"] {
+        assert_eq!(Compression::parse(text).unwrap_err().code(), "convert.compress", "{text}");
+    }
+}
+
+#[test]
+fn options_that_exclude_each_other_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = Qcow2Options::default;
+    let name = |file: &str| Some(BackingName { file: file.to_owned(), format: "raw".to_owned() });
+    let cases = [
+        (Qcow2Options { extended_l2: true, cluster_size: 8 << 10, ..plain() }, "convert.cluster"),
+        (
+            Qcow2Options { preallocation: Preallocation::Full, compression: Some(Compression::Zlib(1)), ..plain() },
+            "convert.options",
+        ),
+        (Qcow2Options { preallocation: Preallocation::Metadata, backing: name("b"), ..plain() }, "convert.options"),
+        (Qcow2Options { backing: name(""), ..plain() }, "convert.backing"),
+        (Qcow2Options { backing: name(&"x".repeat(1024)), ..plain() }, "convert.backing"),
+    ];
+    for (options, code) in cases {
+        let error = run(checked(&Model::noise(9)), &dir.path().join("out"), &with(options), &session(1), &());
+        let error = error.unwrap_err();
+        assert_eq!((error.code(), error.kind().exit_code()), (code, 2));
+    }
+}
+
+/// An increment of `model` over `base`, as QEMU reads it.
+fn increment(model: &Model, base: &Model, options: Qcow2Options) -> Outcome {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("base"), &base.bytes).unwrap();
+    let backing = Some(BackingName { file: "base".to_owned(), format: "raw".to_owned() });
+    let below: Arc<dyn Disk> = Checked::wrap(base.clone());
+    let options = Options { base: Some(below), ..with(Qcow2Options { backing, ..options }) };
+    let source: Arc<dyn Disk> = Checked::wrap(model.clone());
+    let outcome = run(source, &dir.path().join("out"), &options, &session(2), &()).unwrap();
+    assert_eq!(outcome.verification, Verification::Passed);
+    qemu_agrees(model, &outcome, &options.format, dir.path());
+    outcome
+}
+
+#[test]
+fn an_increment_has_what_differs() {
+    let base = Model::new(&[(Part::Noise, 3 << 20), (Part::Hole, 2 << 20), (Part::Noise, 1 << 20)]);
+    let mut changed = (*base).clone();
+    changed.bytes[1 << 20] ^= 1;
+    changed.bytes[(2 << 20)..(2 << 20) + 200_000].fill(0);
+    changed.bytes[(4 << 20) + 77] = 1;
+    changed.extents = vec![Extent { range: 0..6 << 20, kind: ExtentKind::Data, depth: 0, place: None }];
+    let plain = Qcow2Options::default;
+    for options in [
+        plain(),
+        Qcow2Options { cluster_size: 4 << 10, ..plain() },
+        Qcow2Options { cluster_size: 2 << 20, ..plain() },
+        Qcow2Options { compression: Some(Compression::Zstd(3)), ..plain() },
+    ] {
+        let outcome = increment(&changed, &base, options.clone());
+        assert!(outcome.bytes.written <= 5 * options.cluster_size.max(65_536), "{outcome:?}");
+    }
+}
+
+#[test]
+fn an_increment_may_be_longer_or_shorter_than_its_base() {
+    let (long, short) = (Model::noise(5 << 20), Model::noise((2 << 20) + 512));
+    let holes = Model::new(&[(Part::Hole, 3 << 20), (Part::Noise, 512)]);
+    for (model, base) in [(&long, &short), (&short, &long), (&holes, &long), (&long, &holes), (&long, &long)] {
+        increment(model, base, Qcow2Options::default());
+    }
+}
+
+#[test]
+fn subclusters_as_qemu_reads_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = || Qcow2Options { extended_l2: true, ..Qcow2Options::default() };
+    let parts: Vec<_> = (0..60)
+        .map(|n| ([Part::Noise, Part::DataZeros, Part::Text, Part::Hole][n % 4], 2048 * (1 + n * 7 % 50)))
+        .chain([(Part::Noise, 700)])
+        .collect();
+    let model = Model::new(&parts);
+    for options in [
+        plain(),
+        Qcow2Options { cluster_size: 16 << 10, ..plain() },
+        Qcow2Options { compression: Some(Compression::Zstd(1)), ..plain() },
+        Qcow2Options { preallocation: Preallocation::Metadata, ..plain() },
+    ] {
+        let options = Options { verify: false, force: true, ..with(options) };
+        let outcome = run(checked(&model), &dir.path().join("out"), &options, &session(2), &()).unwrap();
+        qemu_agrees(&model, &outcome, &options.format, dir.path());
     }
 }

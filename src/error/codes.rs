@@ -27,14 +27,31 @@ pub const CODES: &[(&str, &str)] = &[
         "A thread that read part of the source ended before it was done. Another error or a bug report precedes this one.",
     ),
     (
+        "convert.backing",
+        "The image cannot name this backing file. A qcow2 image keeps the name in at most 1,023 bytes of UTF-8, relative to its own directory where the file lies in it or below.",
+    ),
+    (
         "convert.cluster",
         "The qcow2 cluster size must be a power of two from 4 KiB to 2 MiB, and large enough that the tables of a disk of this size stay within what QEMU reads. 64 KiB is good for disks up to some petabytes.",
+    ),
+    (
+        "convert.compress",
+        "--compress takes zlib or zstd, with a level behind a colon if need be. zlib, which every reader of qcow2 knows, has levels 1 to 9; zstd is faster on both sides, needs QEMU 5.1 or later, and has levels 1 to 19.",
     ),
     (
         "convert.empty",
         "The disk has no bytes, so there is nothing to convert. The export that made it probably failed.",
     ),
+    ("convert.encode", "An encoder failed on its own input. That is a bug in hyper2kvm, please report it."),
     ("convert.format", "There is no such format to write. `hyper2kvm help convert` lists the formats that --to takes."),
+    (
+        "convert.options",
+        "These options do not go together, or not with this format: compression, cluster sizes, subclusters and backing files are qcow2's, and preallocation goes neither with compression nor with a backing file.",
+    ),
+    (
+        "convert.refcount",
+        "A cluster of the output would hold more compressed clusters than its refcount can count. That is a bug in hyper2kvm, please report it.",
+    ),
     (
         "convert.size",
         "The disk cannot get the size that was asked for. It can grow to any number of whole sectors, up to 64 PiB; it is never cut, since what is at its end may be needed: shrink the file systems and partitions in the guest first, and copy what is left with other means.",

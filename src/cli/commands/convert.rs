@@ -9,10 +9,14 @@ use crate::cli::args::{ConvertArgs, Switch};
 use crate::cli::progress::Shown;
 use crate::cli::signals;
 use crate::cli::size::Size;
-use crate::convert::{self, Format, Options, Outcome, Verification};
+use crate::convert::{self, Options, Outcome, Verification};
 use crate::disk::Disk;
 use crate::error::Result;
 use crate::pipeline::{self, guest, source};
+
+mod wanted;
+
+use wanted::wanted;
 
 pub(super) fn run(args: &ConvertArgs, context: &Context) -> Result<()> {
     let from = &args.source;
@@ -25,8 +29,10 @@ pub(super) fn run(args: &ConvertArgs, context: &Context) -> Result<()> {
     if args.skip_free_space {
         disk = guest::without_free_space(&single.disk, &context.session)?;
     }
+    let (format, base) = wanted(args, &context.session)?;
     let options = Options {
-        format: format(args)?,
+        format,
+        base,
         size: args.size.map(|size| size.0),
         verify: context.global.verify == Switch::On,
         force: args.force,
@@ -50,17 +56,6 @@ pub(super) fn run(args: &ConvertArgs, context: &Context) -> Result<()> {
         "output": outcome_json(&outcome),
     });
     context.output.result(&json, &outcome_text(&outcome))
-}
-
-fn format(args: &ConvertArgs) -> Result<Format> {
-    let format = match &args.to {
-        Some(name) => Format::by_name(name)?,
-        None => Format::by_suffix(&args.dst).unwrap_or_default(),
-    };
-    match &args.subformat {
-        Some(name) => format.subformat(name),
-        None => Ok(format),
-    }
 }
 
 fn dry_run(disk: &dyn Disk, args: &ConvertArgs, context: &Context) -> Result<()> {

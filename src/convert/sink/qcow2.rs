@@ -1,66 +1,61 @@
-//! The qcow2 format, version 3: packed clusters in the order of the plan, every refcount one, nothing leaked.
+//! The qcow2 format, version 3: clusters packed in the order of the plan, nothing leaked.
 //!
 //! ```text
-//! cluster 0   1 …          … then window by window …                         at the end
-//! ┌────────┬──────────┬──────────────┬───────────┬──────────┬─────────┬────────────────┬─────────────────┐
-//! │ header │ L1 table │ data         │ L2 tables │ data     │ L2 …    │ refcount table │ refcount blocks │
-//! └────────┴──────────┴──────────────┴───────────┴──────────┴─────────┴────────────────┴─────────────────┘
+//! cluster 0   1 …          … then window by window …                                        at the end
+//! ┌────────┬──────────┬──────┬────────────┬──────┬───────────┬─────────────────┬─────┬────────────────┬─────────────────┐
+//! │ header │ L1 table │ data │ compressed │ data │ L2 tables │ refcount blocks │  …  │ refcount table │ refcount blocks │
+//! └────────┴──────────┴──────┴────────────┴──────┴───────────┴─────────────────┴─────┴────────────────┴─────────────────┘
 //!   written last
 //! ```
 //!
-//! There is no backing file, so zeros stay unallocated. Memory: the L2 tables of one window, at most 2 MiB.
+//! Zeros stay unallocated, or are said to be zeros where a backing file has something else. With preallocation the layout is
+//! another, see [`fixed`]. Memory: the L2 tables of one window, at most 4 MiB, and the refcounts of what may still change.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
-use super::{Piece, Shape, Sink};
+use super::{Encoder, Form, Piece, Shape, Sink, Zeros};
 use crate::convert::output::Output;
-use crate::convert::plan::{CHUNK, WINDOW};
+use crate::convert::plan::WINDOW;
 use crate::disk::Disk;
 use crate::error::{Error, Kind, Result};
 use crate::limits::{MAX_QCOW2_L1_ENTRIES, MAX_QCOW2_REFCOUNT_BLOCKS};
 
+mod encode;
+mod fixed;
+mod header;
+mod options;
+mod packed;
+mod refcounts;
+
+pub(in crate::convert) use fixed::Qcow2Fixed;
+pub use options::{BackingName, Compression, Preallocation, Qcow2Options};
+
+use header::Fields;
+use packed::Packed;
+use refcounts::Refcounts;
+
 /// Bit 63 of an entry: the cluster's refcount is exactly one.
 const COPIED: u64 = 1 << 63;
 
-/// Bytes of the header: all of version 3's fields, without the compression type, which is needed only if it is not zlib.
-const HEADER_LENGTH: u32 = 104;
+/// Bit 62 of an L2 entry: the cluster is compressed.
+const COMPRESSED: u64 = 1 << 62;
 
-/// Refcounts of 16 bits.
-const REFCOUNT_ORDER: u32 = 4;
+/// Bit 0 of an L2 entry that has no subclusters: all zeros.
+const ALL_ZEROS: u64 = 1;
 
-/// How a qcow2 image is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Qcow2Options {
-    /// Bytes of a cluster: a power of two from 4 KiB to 2 MiB.
-    pub cluster_size: u64,
-}
-
-impl Default for Qcow2Options {
-    fn default() -> Self {
-        Self { cluster_size: 64 << 10 }
-    }
-}
-
-impl Qcow2Options {
-    fn validate(&self) -> Result<()> {
-        if self.cluster_size.is_power_of_two() && (4 << 10..=CHUNK).contains(&self.cluster_size) {
-            return Ok(());
-        }
-        Err(Error::new(Kind::Usage, "convert.cluster", "the cluster size is not possible")
-            .expected("a power of two from 4 KiB to 2 MiB")
-            .found(self.cluster_size))
-    }
-}
+/// Bytes of the unit that a compressed cluster's descriptor counts in.
+const SECTOR: u64 = 512;
 
 /// Writes a qcow2 image.
 #[derive(Debug)]
 pub(in crate::convert) struct Qcow2Sink {
     len: u64,
+    options: Qcow2Options,
     cluster: u64,
     l1_entries: u64,
     /// The first cluster that is not in use, as an offset.
     next: u64,
+    packed: Packed,
     /// L2 tables that may still change, by their L1 index.
     tables: BTreeMap<u64, Vec<u8>>,
     /// Of each L1 entry that was written, in order, with its index and its table.
@@ -68,37 +63,50 @@ pub(in crate::convert) struct Qcow2Sink {
     refcounts: Refcounts,
 }
 
-/// Where the refcounts are: offsets, and numbers of clusters.
-#[derive(Clone, Copy, Debug, Default)]
-struct Refcounts {
-    table_at: u64,
-    table: u64,
-    blocks_at: u64,
-    blocks: u64,
+/// The number of entries of the L1 table for a disk of `len` bytes.
+///
+/// # Errors
+/// `convert.cluster` when the tables would be larger than readers accept.
+fn l1_entries(len: u64, options: &Qcow2Options) -> Result<u64> {
+    let cluster = options.cluster_size;
+    let entries = len.div_ceil(span(options));
+    // Data fills the image at most once; tables and what stays free between runs add less than one part in sixteen.
+    let refcount_blocks = (len / cluster + len / cluster / 16 + 64).div_ceil(cluster / 2);
+    if entries > u64::from(MAX_QCOW2_L1_ENTRIES) || refcount_blocks > MAX_QCOW2_REFCOUNT_BLOCKS {
+        return Err(Error::new(Kind::Usage, "convert.cluster", "the disk is too large for this cluster size")
+            .found(format!("{len} bytes with clusters of {cluster}"))
+            .hint("choose a larger cluster size"));
+    }
+    Ok(entries)
 }
 
-/// What [`Qcow2Sink::fixed_clusters`] calls.
-type EachCluster<'a> = dyn FnMut(&[u8], u64) -> Result<ControlFlow<()>> + 'a;
+/// Bytes of the disk that one L2 table maps.
+const fn span(options: &Qcow2Options) -> u64 {
+    options.cluster_size * (options.cluster_size / options.entry())
+}
 
 impl Qcow2Sink {
-    /// An image of `len` bytes.
+    /// An image of `len` bytes, without preallocation.
     ///
     /// # Errors
-    /// `convert.cluster` when the cluster size is impossible or the tables would be larger than readers accept.
+    /// `convert.*` when the options are impossible, or for this length.
     pub(in crate::convert) fn new(len: u64, options: &Qcow2Options) -> Result<Self> {
         options.validate()?;
-        let cluster = options.cluster_size;
-        let l1_entries = len.div_ceil(span(cluster));
-        // Data fills the image at most once; tables add less than one part in a hundred.
-        let refcount_blocks = (len / cluster + len / cluster / 100 + 64).div_ceil(cluster / 2);
-        if l1_entries > u64::from(MAX_QCOW2_L1_ENTRIES) || refcount_blocks > MAX_QCOW2_REFCOUNT_BLOCKS {
-            return Err(Error::new(Kind::Usage, "convert.cluster", "the disk is too large for this cluster size")
-                .found(format!("{len} bytes with clusters of {cluster}"))
-                .hint("choose a larger cluster size"));
-        }
-        let (tables, digest, refcounts) = (BTreeMap::new(), blake3::Hasher::new(), Refcounts::default());
-        let mut sink = Self { len, cluster, l1_entries, next: cluster, tables, digest, refcounts };
+        let (cluster, l1_entries) = (options.cluster_size, l1_entries(len, options)?);
+        let mut sink = Self {
+            len,
+            options: options.clone(),
+            cluster,
+            l1_entries,
+            next: 0,
+            packed: Packed::default(),
+            tables: BTreeMap::new(),
+            digest: blake3::Hasher::new(),
+            refcounts: Refcounts::new(cluster),
+        };
+        sink.allocate(cluster);
         sink.allocate(l1_entries * 8);
+        sink.packed.close(cluster, &mut sink.next);
         Ok(sink)
     }
 
@@ -106,7 +114,22 @@ impl Qcow2Sink {
     fn allocate(&mut self, bytes: u64) -> u64 {
         let host = self.next;
         self.next += bytes.next_multiple_of(self.cluster);
+        self.refcounts.add(host / self.cluster, (self.next - host) / self.cluster);
         host
+    }
+
+    /// A place for a compressed cluster of `bytes` bytes.
+    fn pack(&mut self, bytes: u64) -> Result<u64> {
+        if self.refcounts.get(self.packed.at() / self.cluster) == refcounts::MOST {
+            self.packed.skip_cluster(self.cluster);
+        }
+        let host = self.packed.place(bytes, self.cluster, &mut self.next);
+        let (first, last) = (host / self.cluster, (host + bytes - 1) / self.cluster);
+        if self.refcounts.get(last) == refcounts::MOST {
+            return Err(Refcounts::overflow(host));
+        }
+        self.refcounts.add(first, last - first + 1);
+        Ok(host)
     }
 
     /// Where the L1 table is.
@@ -114,25 +137,84 @@ impl Qcow2Sink {
         self.cluster
     }
 
-    /// Notes that the clusters of the disk from `at` on are those of the file from `host` on.
-    fn map(&mut self, at: u64, host: u64, clusters: u64) {
-        let per_table = self.cluster / 8;
-        for step in 0..clusters {
-            let number = at / self.cluster + step;
-            let len = usize::try_from(self.cluster).unwrap_or(0);
-            let table = self.tables.entry(number / per_table).or_insert_with(|| vec![0; len]);
-            let index = usize::try_from(number % per_table).unwrap_or(0);
-            let entry = (host + step * self.cluster) | COPIED;
-            if let Some(slot) = table.as_chunks_mut().0.get_mut(index) {
-                *slot = entry.to_be_bytes();
+    /// The L2 entry of the cluster of the disk in which `at` lies: descriptor, and bitmap if entries have one.
+    fn entry_mut(&mut self, at: u64) -> Option<&mut [[u8; 8]]> {
+        let words = usize::try_from(self.options.entry() / 8).unwrap_or(1);
+        let per_table = self.cluster / self.options.entry();
+        let number = at / self.cluster;
+        let len = usize::try_from(self.cluster).unwrap_or(0);
+        let table = self.tables.entry(number / per_table).or_insert_with(|| vec![0; len]);
+        let index = usize::try_from(number % per_table).unwrap_or(usize::MAX).saturating_mul(words);
+        table.as_chunks_mut().0.get_mut(index..index.saturating_add(words))
+    }
+
+    /// Notes that the bytes of the disk from `at` to `end`, of one cluster, are in the host cluster at `host`.
+    fn map_plain(&mut self, at: u64, end: u64, host: u64) {
+        let bits = self.subclusters(at, end);
+        match self.entry_mut(at) {
+            Some([entry]) => *entry = (host | COPIED).to_be_bytes(),
+            Some([entry, bitmap]) => {
+                *entry = (host | COPIED).to_be_bytes();
+                *bitmap = (u64::from_be_bytes(*bitmap) | bits).to_be_bytes();
             }
+            _ => {}
         }
     }
 
-    /// Writes the L2 tables that map nothing from `start` of the disk on.
+    /// Notes that the bytes of the disk from `at` to `end`, of one cluster, are zeros.
+    fn map_zeros(&mut self, at: u64, end: u64) {
+        let bits = self.subclusters(at, end) << 32;
+        match self.entry_mut(at) {
+            Some([entry]) => *entry = ALL_ZEROS.to_be_bytes(),
+            Some([_, bitmap]) => *bitmap = (u64::from_be_bytes(*bitmap) | bits).to_be_bytes(),
+            _ => {}
+        }
+    }
+
+    /// Notes that the cluster of the disk at `at` is compressed to `bytes` bytes at `host`.
+    fn map_compressed(&mut self, at: u64, host: u64, bytes: u64) {
+        // Bits 0 to x-1: where it starts; x to 61: sectors that it takes beyond the first one that it touches.
+        let x = 62 - (self.cluster.trailing_zeros() - 8);
+        let sectors = (host + bytes - 1) / SECTOR - host / SECTOR;
+        let descriptor = COMPRESSED | sectors << x | host;
+        if let Some([entry, ..]) = self.entry_mut(at) {
+            *entry = descriptor.to_be_bytes();
+        }
+    }
+
+    /// The subclusters of one cluster from `at` to `end`, as bits; those behind the disk's end go with the last one.
+    fn subclusters(&self, at: u64, end: u64) -> u64 {
+        let unit = self.cluster / 32;
+        let end = if end >= self.len { end.next_multiple_of(self.cluster) } else { end };
+        let start = at - at % self.cluster;
+        let (first, last) = ((at - start) / unit, (end - start).div_ceil(unit));
+        ((1 << last) - 1) & !((1 << first) - 1)
+    }
+
+    /// Places a plain piece at `at` on the disk. `open` is the cluster that the piece before it ended in, and its host.
+    fn place_plain(&mut self, at: u64, len: u64, open: &mut Option<(u64, u64)>) -> u64 {
+        let mut placed = None;
+        let end = at + len;
+        let mut from = at;
+        while from < end {
+            let cluster = from - from % self.cluster;
+            let to = end.min(cluster + self.cluster);
+            let host = match *open {
+                Some((known, host)) if known == cluster => host,
+                _ => self.allocate(self.cluster),
+            };
+            *open = Some((cluster, host));
+            self.map_plain(from, to, host);
+            placed.get_or_insert(host + (from - cluster));
+            from = to;
+        }
+        placed.unwrap_or(self.next)
+    }
+
+    /// Writes the L2 tables that map nothing from `start` of the disk on, and the refcount blocks that will not change.
     fn close_tables(&mut self, start: u64, output: &dyn Output) -> Result<()> {
         while let Some(first) = self.tables.first_entry()
-            && (first.key() + 1).saturating_mul(span(self.cluster)) <= start
+            && (first.key() + 1).saturating_mul(span(&self.options)) <= start
         {
             let (index, table) = first.remove_entry();
             let host = self.allocate(self.cluster);
@@ -141,55 +223,11 @@ impl Qcow2Sink {
             output.write_at(&entry, self.l1_offset() + index * 8)?;
             add_table(&mut self.digest, index, entry, &table);
         }
+        while self.refcounts.has_complete(self.packed.floor(self.next).min(self.next) / self.cluster) {
+            let host = self.allocate(self.cluster);
+            self.refcounts.write_next(host, output)?;
+        }
         Ok(())
-    }
-
-    /// Finds a place for the refcount table and its blocks, which count themselves.
-    fn place_refcounts(&mut self) {
-        let per_block = self.cluster / 2;
-        let others = self.next / self.cluster;
-        let (mut table, mut blocks) = (0, 0);
-        loop {
-            let needed = (others + table + blocks).div_ceil(per_block);
-            if needed == blocks {
-                break;
-            }
-            blocks = needed;
-            table = (blocks * 8).div_ceil(self.cluster);
-        }
-        let table_at = self.allocate(table * self.cluster);
-        let blocks_at = self.allocate(blocks * self.cluster);
-        self.refcounts = Refcounts { table_at, table, blocks_at, blocks };
-    }
-
-    /// Calls `each` with the bytes and offsets of the header cluster and of the refcounts' clusters, the header last.
-    fn fixed_clusters(&self, each: &mut EachCluster<'_>) -> Result<()> {
-        let Refcounts { table_at, table, blocks_at, blocks } = self.refcounts;
-        let mut cluster = vec![0; usize::try_from(self.cluster).unwrap_or(0)];
-        let per_cluster = self.cluster / 8;
-        for number in 0..table {
-            cluster.fill(0);
-            let entries = number * per_cluster..blocks.min((number + 1) * per_cluster);
-            for (entry, block) in cluster.as_chunks_mut().0.iter_mut().zip(entries) {
-                *entry = (blocks_at + block * self.cluster).to_be_bytes();
-            }
-            if each(&cluster, table_at + number * self.cluster)?.is_break() {
-                return Ok(());
-            }
-        }
-        let mut left = self.next / self.cluster;
-        for number in 0..blocks {
-            cluster.fill(0);
-            let counts = left.min(self.cluster / 2);
-            cluster.as_chunks_mut().0.iter_mut().zip(0..counts).for_each(|(count, _)| *count = 1_u16.to_be_bytes());
-            left -= counts;
-            if each(&cluster, blocks_at + number * self.cluster)?.is_break() {
-                return Ok(());
-            }
-        }
-        cluster.fill(0);
-        cluster.iter_mut().zip(self.header()).for_each(|(to, byte)| *to = byte);
-        each(&cluster, 0).map(|_| ())
     }
 
     /// Whether the L1 table in `file` and the L2 tables that it names are those that were written.
@@ -213,26 +251,14 @@ impl Qcow2Sink {
         Ok(digest.finalize() == self.digest.finalize())
     }
 
-    /// The header cluster's fields (specification, "Header").
+    /// The header cluster.
     fn header(&self) -> Vec<u8> {
-        let number = |value: u64| u32::try_from(value).unwrap_or(u32::MAX).to_be_bytes();
-        let mut header = Vec::with_capacity(HEADER_LENGTH as usize);
-        header.extend(b"QFI\xfb"); // magic
-        header.extend(3_u32.to_be_bytes()); // version
-        header.extend([0; 12]); // backing_file_offset, backing_file_size
-        header.extend(self.cluster.trailing_zeros().to_be_bytes()); // cluster_bits
-        header.extend(self.len.to_be_bytes()); // size
-        header.extend([0; 4]); // crypt_method
-        header.extend(number(self.l1_entries)); // l1_size
-        header.extend(self.l1_offset().to_be_bytes()); // l1_table_offset
-        header.extend(self.refcounts.table_at.to_be_bytes()); // refcount_table_offset
-        header.extend(number(self.refcounts.table)); // refcount_table_clusters
-        header.extend([0; 12]); // nb_snapshots, snapshots_offset
-        header.extend([0; 24]); // incompatible, compatible and autoclear features
-        header.extend(REFCOUNT_ORDER.to_be_bytes()); // refcount_order
-        header.extend(HEADER_LENGTH.to_be_bytes()); // header_length
-        header.extend([0; 8]); // end of the header extensions
-        header
+        let refcount_table = self.refcounts.table();
+        let fields =
+            Fields { size: self.len, l1_entries: self.l1_entries, l1_offset: self.l1_offset(), refcount_table };
+        let mut cluster = header::header(&self.options, &fields);
+        cluster.resize(usize::try_from(self.cluster).unwrap_or(0), 0);
+        cluster
     }
 }
 
@@ -241,23 +267,27 @@ fn add_table(digest: &mut blake3::Hasher, index: u64, entry: [u8; 8], table: &[u
     digest.update(&index.to_le_bytes()).update(&entry).update(table);
 }
 
-/// Bytes of the disk that one L2 table maps.
-const fn span(cluster: u64) -> u64 {
-    cluster * (cluster / 8)
-}
-
 impl Sink for Qcow2Sink {
     fn shape(&self) -> Shape {
-        Shape::of(self.cluster)
+        let granule = if self.options.compression.is_some() { self.cluster } else { self.options.unit() };
+        let zeros = if self.options.backing.is_some() { Zeros::Explicit } else { Zeros::Skip };
+        Shape { zeros, ..Shape::of(granule) }
+    }
+
+    fn encoder(&self) -> Result<Option<Box<dyn Encoder>>> {
+        self.options.compression.map(encode::encoder).transpose()
     }
 
     fn overhead(&self, data: u64, windows: u64) -> u64 {
         // A window touches the tables of its own span, or one that is larger.
-        let tables = windows.saturating_mul(WINDOW.div_ceil(span(self.cluster)) * self.cluster);
+        let tables = windows.saturating_mul(WINDOW.div_ceil(span(&self.options)) * self.cluster);
         let tables = tables.min(self.l1_entries.saturating_mul(self.cluster));
-        let counted = (data.saturating_add(tables).saturating_add(self.next)) / self.cluster;
+        // Subclusters: a cluster has a place as soon as one of them has. Runs of compressed clusters lose less than a part of 16.
+        let slack = data / 16 + 4 * self.cluster;
+        let counted = (data.saturating_add(slack).saturating_add(tables).saturating_add(self.next)) / self.cluster;
         let refcounts = counted.saturating_mul(2).saturating_add(4 * self.cluster);
-        self.next.saturating_add(tables).saturating_add(refcounts + refcounts / self.cluster * 8)
+        let slack = if self.options.compression.is_some() { slack } else { 0 };
+        self.next.saturating_add(tables).saturating_add(slack).saturating_add(refcounts + refcounts / self.cluster * 8)
     }
 
     fn begin(&mut self, _output: &dyn Output) -> Result<()> {
@@ -267,36 +297,49 @@ impl Sink for Qcow2Sink {
     fn place(&mut self, start: u64, pieces: &mut [Piece], output: &dyn Output) -> Result<()> {
         // Nothing comes any more for windows before this one.
         self.close_tables(start / WINDOW * WINDOW, output)?;
-        for piece in pieces {
-            piece.host = self.allocate(piece.len as u64);
-            let clusters = (piece.len as u64).div_ceil(self.cluster);
-            self.map(start + piece.start as u64, piece.host, clusters);
+        // All that is compressed first, so that one run takes it.
+        for piece in pieces.iter_mut() {
+            let at = start + piece.start as u64;
+            match piece.form {
+                Form::Encoded(bytes) => {
+                    piece.host = self.pack(u64::from(bytes))?;
+                    self.map_compressed(at, piece.host, u64::from(bytes));
+                }
+                Form::Zero => {
+                    let (mut from, end) = (at, at + piece.len as u64);
+                    while from < end {
+                        let to = end.min(from - from % self.cluster + self.cluster);
+                        self.map_zeros(from, to);
+                        from = to;
+                    }
+                }
+                Form::Plain => {}
+            }
+        }
+        let mut open = None;
+        for piece in pieces.iter_mut().filter(|piece| piece.form == Form::Plain) {
+            piece.host = self.place_plain(start + piece.start as u64, piece.len as u64, &mut open);
         }
         Ok(())
     }
 
     fn finish(&mut self, output: &dyn Output) -> Result<u64> {
+        self.packed.close(self.cluster, &mut self.next);
         self.close_tables(u64::MAX, output)?;
-        self.place_refcounts();
+        let (table, blocks) = self.refcounts.needs(self.next / self.cluster);
+        let at = self.allocate((table + blocks) * self.cluster);
         output.set_len(self.next)?;
-        self.fixed_clusters(&mut |cluster, offset| {
-            output.write_at(cluster, offset)?;
-            Ok(ControlFlow::Continue(()))
-        })?;
+        self.refcounts.finish(at, table, output)?;
+        output.write_at(&self.header(), 0)?;
         Ok(self.next)
     }
 
     fn tables_are_intact(&self, file: &dyn Disk) -> Result<bool> {
-        let mut intact = file.len() == self.next && self.mapping_is_intact(file)?;
-        if !intact {
+        if file.len() != self.next || !self.mapping_is_intact(file)? || !self.refcounts.are_intact(file)? {
             return Ok(false);
         }
         let mut found = vec![0; usize::try_from(self.cluster).unwrap_or(0)];
-        self.fixed_clusters(&mut |cluster, offset| {
-            file.read_at(&mut found, offset)?;
-            intact &= found == cluster;
-            Ok(if intact { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-        })?;
-        Ok(intact)
+        file.read_at(&mut found, 0)?;
+        Ok(found == self.header())
     }
 }

@@ -1,7 +1,7 @@
-//! The raw format: every byte at its own offset, zeros left out as holes of the file.
+//! The raw format: every byte at its own offset, zeros left out as holes of the file where it can have some.
 
-use super::{Piece, Shape, Sink};
-use crate::convert::output::Output;
+use super::{Filler, Order, Piece, Shape, Sink, Zeros};
+use crate::convert::output::{Output, Surface};
 use crate::disk::Disk;
 use crate::error::Result;
 
@@ -10,42 +10,81 @@ const GRANULE: u64 = 4096;
 
 /// How a raw disk is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RawOptions {}
+pub struct RawOptions {
+    /// What becomes of zeros.
+    pub preallocation: RawPreallocation,
+}
+
+/// What becomes of a raw disk's zeros.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RawPreallocation {
+    /// They are holes of the file.
+    #[default]
+    Off,
+    /// The file system keeps room for them.
+    Falloc,
+    /// They are written.
+    Full,
+}
 
 /// Writes a raw disk.
 #[derive(Debug)]
 pub(in crate::convert) struct RawSink {
     len: u64,
+    options: RawOptions,
+    surface: Surface,
+    filler: Filler,
 }
 
 impl RawSink {
     /// A disk of `len` bytes.
-    pub(in crate::convert) const fn new(len: u64, _options: &RawOptions) -> Self {
-        Self { len }
+    pub(in crate::convert) fn new(len: u64, options: &RawOptions, surface: Surface) -> Self {
+        Self { len, options: options.clone(), surface, filler: Filler::new(0) }
+    }
+
+    /// Whether zeros must be written, since there is no telling what is there or no way to leave anything out.
+    fn is_full(&self) -> bool {
+        self.options.preallocation == RawPreallocation::Full || self.surface != Surface::Empty
     }
 }
 
 impl Sink for RawSink {
     fn shape(&self) -> Shape {
+        if self.is_full() {
+            return Shape { granule: GRANULE, order: Order::Disk, zeros: Zeros::Plain };
+        }
         Shape::of(GRANULE)
     }
 
-    fn overhead(&self, _data: u64, _windows: u64) -> u64 {
-        0
+    fn overhead(&self, data: u64, _windows: u64) -> u64 {
+        match self.options.preallocation {
+            RawPreallocation::Off if self.surface == Surface::Empty => 0,
+            // Whole pages, and the file system's own list of them.
+            _ => (self.len.next_multiple_of(GRANULE) + 16 * GRANULE).saturating_sub(data),
+        }
     }
 
     fn begin(&mut self, output: &dyn Output) -> Result<()> {
-        output.set_len(self.len)
+        match self.options.preallocation {
+            RawPreallocation::Off => output.set_len(self.len),
+            RawPreallocation::Falloc | RawPreallocation::Full => output.allocate(self.len),
+        }
     }
 
-    fn place(&mut self, start: u64, pieces: &mut [Piece], _output: &dyn Output) -> Result<()> {
+    fn place(&mut self, start: u64, pieces: &mut [Piece], output: &dyn Output) -> Result<()> {
         for piece in pieces {
             piece.host = start + piece.start as u64;
+            if self.is_full() {
+                self.filler.piece(piece.host, piece.len as u64, output)?;
+            }
         }
         Ok(())
     }
 
-    fn finish(&mut self, _output: &dyn Output) -> Result<u64> {
+    fn finish(&mut self, output: &dyn Output) -> Result<u64> {
+        if self.is_full() {
+            self.filler.piece(self.len, 0, output)?;
+        }
         Ok(self.len)
     }
 

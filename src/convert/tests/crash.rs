@@ -174,6 +174,10 @@ impl Output for Machine {
         Ok(())
     }
 
+    fn allocate(&self, len: u64) -> Result<()> {
+        self.set_len(len)
+    }
+
     fn sync(&self) -> Result<()> {
         self.shared.sync()?;
         self.file.lock().unwrap().sync();
