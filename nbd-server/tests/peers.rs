@@ -358,6 +358,7 @@ fn fio_writes_and_verifies_over_four_connections() {
                 "--size=16m",
                 "--verify=crc32c",
                 "--verify_fatal=1",
+                "--verify_state_save=0",
                 "--output-format=terse",
                 &format!("--offset={}m", at * 16),
             ],
