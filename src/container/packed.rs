@@ -110,6 +110,9 @@ pub struct Packed {
     /// Largest unit that is decoded whole.
     most: u64,
     gate: Gate,
+    /// Steps that are kept for those who come a bit later: more than all threads of a copy read at a time, since whoever finds
+    /// his own gone has to begin at the start of the unit.
+    recent: usize,
     cursors: Mutex<Cursors>,
 }
 
@@ -118,9 +121,6 @@ const STEP: u64 = 256 << 10;
 
 /// Standing decoders.
 const CURSORS: usize = 2;
-
-/// Steps that are kept for those who come a bit later.
-const RECENT: usize = 32;
 
 impl Packed {
     /// The content of `source`, of which `index` is made now: at once for xz and zstd, by a pass over all of it for gzip and
@@ -141,6 +141,7 @@ impl Packed {
             owner: pool.owner(),
             most: session.budget.cache() / 4,
             gate: Gate::new(session.budget.cache() / 2),
+            recent: usize::try_from(session.budget.cache() / 4 / STEP).unwrap_or(usize::MAX),
             session: Arc::clone(session),
             pool,
             cursors: Mutex::default(),
@@ -219,7 +220,7 @@ impl Packed {
             let block: Block = self.exactly(&mut *cursor.stream, len, at)?.into();
             cursor.at = at.saturating_add(len);
             cursors.decoded = cursors.decoded.saturating_add(len);
-            if cursors.recent.len() >= RECENT {
+            if cursors.recent.len() >= self.recent {
                 cursors.recent.pop_front();
             }
             cursors.recent.push_back((at, Arc::clone(&block)));

@@ -167,7 +167,7 @@ fn several_threads_read_at_once() {
     }
 }
 
-/// One piece that is larger than what is decoded whole, read as the copy engine does: in order, by several threads.
+/// One piece that is larger than what is decoded whole, read as the copy engine does: in order, but for several chunks at a time.
 #[test]
 fn one_large_piece_is_decoded_once_when_read_in_order() {
     let bytes = content(9_000_003);
@@ -176,21 +176,26 @@ fn one_large_piece_is_decoded_once_when_read_in_order() {
         let disk = open_in(pipe_through(&command, &bytes), &session).unwrap();
         assert_eq!(disk.inner().points(), 1);
         assert!(disk.len() > disk.inner().most);
-        let next = std::sync::atomic::AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    loop {
-                        let offset = next.fetch_add(1 << 20, std::sync::atomic::Ordering::Relaxed);
-                        let Some(part) = bytes.get(offset..) else { return };
-                        let part = &part[..part.len().min(1 << 20)];
-                        assert!(read_vec(&*disk, offset as u64, part.len()).unwrap() == part);
-                    }
-                });
+        // As many chunks at a time as the copy engine reads with this budget, the last one first.
+        for (round, part) in bytes.chunks(3 << 21).enumerate() {
+            for (number, chunk) in part.chunks(2 << 20).enumerate().rev() {
+                let offset = (round * 3 + number) << 21;
+                assert!(read_vec(&*disk, offset as u64, chunk.len()).unwrap() == chunk, "{command:?} {offset}");
             }
-        });
+        }
         let cursors = lock(&disk.inner().cursors);
-        assert!(cursors.decoded < bytes.len() as u64 * 2, "{}", cursors.decoded);
+        assert_eq!(cursors.decoded, bytes.len() as u64, "{command:?}");
+    }
+}
+
+#[test]
+fn what_is_kept_of_a_large_piece_grows_with_the_threads_of_a_copy() {
+    for budget in [0, limits::DEFAULT_BUDGET, 16 << 30] {
+        let session = Session::new(Budget::new(budget), Policy::default(), 64);
+        let disk = open_in(pipe_through(&["zstd", "-1"], &content(1000)), &session).unwrap();
+        let kept = disk.inner().recent as u64 * STEP;
+        // A copy has so many chunks of 2 MiB under way, and a bit more for each.
+        assert!(kept >= session.budget.in_flight() / 17 * 8, "{kept} of {budget}");
     }
 }
 
