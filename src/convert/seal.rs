@@ -25,6 +25,10 @@ mod claim;
 
 use claim::{Place, check_name_is_free, exists, is_same};
 
+/// Bytes handed to the kernel at a time. For larger writes it takes larger pieces of memory for the page cache, which it has at
+/// hand less often: 2 MiB at a time took twice the processor's time.
+const WRITE: usize = 64 << 10;
+
 /// An output that has no name yet. Dropped without [`Output::publish`], it is removed, unless a later run can go on with it.
 #[derive(Debug)]
 pub(super) struct Partial {
@@ -139,8 +143,11 @@ impl Output for Partial {
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
-        let written = self.file.write_all_at(data, offset);
-        written.map_err(|error| self.failed("cannot write the output", error).offset(offset))
+        for (at, part) in (offset..).step_by(WRITE).zip(data.chunks(WRITE)) {
+            let written = self.file.write_all_at(part, at);
+            written.map_err(|error| self.failed("cannot write the output", error).offset(at))?;
+        }
+        Ok(())
     }
 
     fn written(&self, _range: Range<u64>) {}
