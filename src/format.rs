@@ -3,6 +3,7 @@
 //! One [`crate::chain`] reader does bounds, recursion into parents, zero fill and the unit cache for all of them.
 
 use std::fmt::Debug;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use crate::disk::{Disk, SectorSize};
@@ -11,6 +12,7 @@ use crate::session::Session;
 use crate::source::Reference;
 
 mod bitmap;
+mod dirty;
 mod finding;
 mod pages;
 pub mod probe;
@@ -22,6 +24,7 @@ pub mod vhdx;
 pub mod vmdk;
 mod windows;
 
+pub use dirty::Bitmap;
 pub use finding::{Finding, Report, Severity};
 pub use probe::{FORMATS, Sample};
 
@@ -163,6 +166,16 @@ pub trait Layer: Debug + Send + Sync + 'static {
 
     /// What else `info` tells, as key and value, in the format's own terms.
     fn facts(&self) -> Vec<(&'static str, String)>;
+
+    /// What the layer remembers of ranges that were written.
+    fn bitmaps(&self) -> &[Bitmap] {
+        &[]
+    }
+
+    /// Visits the ranges that bitmap `bitmap` of [`Layer::bitmaps`] says were written, in order and joined, until `visit` breaks.
+    fn dirty(&self, bitmap: usize, _visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>) -> Result<()> {
+        Err(Error::failed("format.unit", format!("{} has no bitmap {bitmap}", self.format())))
+    }
 
     /// Walks the whole layer's encoded units and data runs in the order in which they lie in the source, for sources where
     /// that is the fast order. The default says that virtual order is as good.

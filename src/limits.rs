@@ -178,3 +178,23 @@ pub const MAX_XZ_INDEX: usize = 16 << 20;
 /// Bytes that may be decoded in vain in a compressed file that is one piece: a minute's work. Headers and tables at its front are
 /// near; whatever jumps back decodes from the start again.
 pub const MAX_PACKED_WASTE: u64 = 8 << 30;
+
+/// Internal snapshots of a qcow2 image: qemu's own bound.
+pub const MAX_QCOW2_SNAPSHOTS: u32 = 65536;
+
+/// Bytes of a qcow2 snapshot table: all that qemu allows with 256 bytes each.
+pub const MAX_QCOW2_SNAPSHOT_TABLE: u64 = 16 << 20;
+
+/// Persistent bitmaps of a qcow2 image: qemu's own bound.
+pub const MAX_QCOW2_BITMAPS: u32 = 65535;
+
+/// Bytes of a qcow2 bitmap directory: all that qemu allows with 256 bytes each.
+pub const MAX_QCOW2_BITMAP_DIRECTORY: u64 = 16 << 20;
+
+/// L2 entries that one check of a qcow2 image looks at, snapshots and passes counted: a minute's work, and 256 TiB of clusters of
+/// the default size.
+pub const MAX_QCOW2_CHECK_ENTRIES: u64 = 1 << 32;
+
+/// Passes over a qcow2 image's tables that one check makes, each for as many clusters as memory holds counters for: 16 TiB of file
+/// with the default budget and cluster size.
+pub const MAX_QCOW2_CHECK_PASSES: u64 = 16;

@@ -11,6 +11,17 @@ pub(crate) fn qemu_img(args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Runs the commands in `commands` with qemu-io on the image at `path`, in its own format.
+#[allow(clippy::disallowed_methods, reason = "tests let a second implementation write")]
+pub(crate) fn qemu_io(path: &Path, commands: &[String]) {
+    let mut io = Command::new("qemu-io");
+    for command in commands {
+        io.args(["-c", command]);
+    }
+    let output = io.arg(path).output().expect("qemu-io is needed: apt-get install qemu-utils");
+    assert!(output.status.success(), "qemu-io {commands:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// A path as an argument.
 pub(crate) fn arg(path: &Path) -> &str {
     path.to_str().unwrap()

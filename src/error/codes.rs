@@ -318,6 +318,14 @@ pub const CODES: &[(&str, &str)] = &[
         "A compressed file uses a part of its format that this version does not read, such as a dictionary that is not in the file.",
     ),
     (
+        "qcow2.bitmap",
+        "A persistent bitmap of the image cannot be used: its directory or table is damaged, or it was not saved when the image was last written. The disk itself can be read.",
+    ),
+    (
+        "qcow2.check",
+        "The image is too large to be checked within the memory budget, or its tables name each other so often that a check would not end. Give more with --memory.",
+    ),
+    (
         "qcow2.compression",
         "The image's clusters are compressed in a way that is not known here. Convert it with a newer qemu-img first.",
     ),
@@ -327,17 +335,13 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "qcow2.data-file",
-        "The image keeps its data in another file, which is not handled yet. Convert it with qemu-img into an image that holds its data.",
+        "The image keeps its data in another file and does not say which, or that is not possible here. The report of the program that wrote the image may name the file.",
     ),
     ("qcow2.decode", "A compressed cluster does not decode to exactly one cluster. The image is damaged."),
     ("qcow2.encrypted", "The image is encrypted, which is not handled yet. Decrypt it with qemu-img first."),
     (
         "qcow2.entry",
         "An entry of the image's mapping tables contradicts the specification. The image is damaged; qemu-img check says more.",
-    ),
-    (
-        "qcow2.extended-l2",
-        "The image uses subclusters, which are not handled yet. Convert it with qemu-img and extended_l2=off first.",
     ),
     (
         "qcow2.features",
@@ -348,6 +352,10 @@ pub const CODES: &[(&str, &str)] = &[
         "The image's header contradicts the specification. The image is damaged, or it is not a qcow2 image.",
     ),
     ("qcow2.l1", "The image's first table is larger than any sensible image needs. qemu refuses it too."),
+    (
+        "qcow2.snapshots",
+        "The image's list of internal snapshots is longer than any that QEMU makes. The current state can be read all the same.",
+    ),
     (
         "qcow2.truncated",
         "The image names bytes past the end of its file: it was probably cut short by an unfinished download or copy. Get it again.",

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! header ─► L1 table ─► L2 tables ─► clusters: as they are │ compressed │ zeros │ not here (the backing file's)
+//!    └────► snapshots ─► L1 tables                  └► or in a data file of their own
 //! ```
 //!
-//! Reading needs no refcounts, so a dirty image reads fine. Both tables are read in pages through a bounded cache.
+//! Reading needs no refcounts, so a dirty image reads fine; [`check`] counts them. Tables are read in pages through a bounded cache.
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
@@ -14,18 +15,27 @@ use std::sync::Arc;
 use crate::disk::Disk;
 use crate::error::{Error, Result, escape_bytes};
 use crate::format::pages::Pages;
-use crate::format::{Ask, Finding, Head, Layer, Parent, Place, Report, Run, Sample, Severity, Unit};
+use crate::format::{Ask, Bitmap, Head, Layer, Parent, Place, Report, Run, Sample, Unit};
 use crate::session::Session;
 use crate::source::{Reference, Role};
 
+mod bitmap;
+mod check;
 mod decode;
 mod entry;
+mod extensions;
 mod header;
+mod snapshot;
+mod subcluster;
 
 pub use header::{Compression, Header};
+pub use snapshot::Snapshot;
 
+use bitmap::Directory;
 use entry::Entry;
-use header::Extensions;
+use extensions::Extensions;
+use header::State;
+use subcluster::Extended;
 
 /// Whether the file begins as a qcow2 image of any version does.
 #[must_use]
@@ -33,14 +43,16 @@ pub fn probe(sample: &Sample) -> bool {
     sample.has(0, &header::MAGIC)
 }
 
-/// Opens the image in `file`; its backing file, if it names one, is the head's parent.
+/// Opens the image in `file`; its backing file, if it names one, is the head's parent, and its data file the head's extent.
 ///
 /// # Errors
-/// As [`Qcow2::open`].
+/// `qcow2.*`: a header that contradicts the specification, or a feature that this reader does not handle; `format.snapshot`.
 pub fn open(file: Arc<dyn Disk>, ask: &Ask<'_>) -> Result<Head> {
-    let layer = Qcow2::open(file, ask.session)?;
+    let label = file.name();
+    let layer = Qcow2::read(file, ask).map_err(|error| error.at(label))?;
     let parent = layer.backing().map(Parent::by_name);
-    Ok(Head { parent, ..Head::complete(layer) })
+    let extents = layer.data_file().into_iter().collect();
+    Ok(Head { extents, parent, build: Box::new(|files| Ok(Arc::new(layer.with_data_file(files)))) })
 }
 
 /// One opened image.
@@ -48,26 +60,91 @@ pub fn open(file: Arc<dyn Disk>, ask: &Ask<'_>) -> Result<Head> {
 pub struct Qcow2 {
     header: Header,
     extensions: Extensions,
-    files: [Arc<dyn Disk>; 1],
+    /// What is read: the current state, or a snapshot.
+    state: State,
+    /// The snapshot that is read.
+    chosen: Option<String>,
+    snapshots: snapshot::Table,
+    bitmaps: Directory,
+    /// The image, and the file with the data where that is another one.
+    files: Vec<Arc<dyn Disk>>,
     pages: Pages,
+    session: Arc<Session>,
+    /// What is odd about parts that reading the disk does not need.
+    notes: Vec<Error>,
 }
 
 impl Qcow2 {
-    /// Reads the header of the image in `file` and nothing else.
+    /// Reads the header of the image in `file` and nothing else; its data is in the same file.
     ///
     /// # Errors
-    /// `qcow2.*`: a header that contradicts the specification, or a feature that this reader does not handle.
-    pub fn open(file: Arc<dyn Disk>, session: &Session) -> Result<Arc<Self>> {
+    /// As [`open`], and `qcow2.data-file`.
+    pub fn open(file: Arc<dyn Disk>, session: &Arc<Session>) -> Result<Arc<Self>> {
         let label = file.name();
-        Self::read_head(file, session).map(Arc::new).map_err(|error| error.at(label))
+        let layer = Self::read(file, &Ask::current(session)).and_then(|layer| match layer.data_file() {
+            None => Ok(Arc::new(layer)),
+            Some(name) => {
+                Err(Error::unsupported("qcow2.data-file", "the image keeps its data in another file").found(name))
+            }
+        });
+        layer.map_err(|error| error.at(label))
     }
 
-    fn read_head(file: Arc<dyn Disk>, session: &Session) -> Result<Self> {
+    fn read(file: Arc<dyn Disk>, ask: &Ask<'_>) -> Result<Self> {
         let header = Header::parse(&head(&*file, header::LONGEST)?, file.len())?;
         let extensions = Extensions::parse(&head(&*file, header.cluster_size.get())?, &header)?;
         header.refuse_unhandled(&extensions)?;
-        let pages = Pages::new(Arc::clone(&file), session, beyond);
-        Ok(Self { header, extensions, files: [file], pages })
+        let mut notes = Vec::new();
+        let snapshots = snapshot::Table::read(&*file, &header);
+        let mut state = header.state;
+        let mut chosen = None;
+        let snapshots = match (snapshots, ask.snapshot) {
+            (Ok(snapshots), Some(wanted)) => {
+                let found = snapshots.find(wanted).ok_or_else(|| no_snapshot(wanted, &snapshots))?;
+                state = found.sound_state(&header)?;
+                chosen = Some(format!("{} ({})", found.id, found.name));
+                snapshots
+            }
+            (Err(error), Some(_)) => return Err(error),
+            (Ok(snapshots), None) => snapshots,
+            (Err(error), None) => {
+                notes.push(error);
+                snapshot::Table::default()
+            }
+        };
+        let bitmaps = match extensions.bitmaps.filter(|_| header.has_sound_bitmaps()) {
+            None => Directory::default(),
+            Some(extension) => Directory::read(&*file, &header, &extension).unwrap_or_else(|error| {
+                notes.push(error);
+                Directory::default()
+            }),
+        };
+        let pages = Pages::new(Arc::clone(&file), ask.session, beyond);
+        let session = Arc::clone(ask.session);
+        Ok(Self { header, extensions, state, chosen, snapshots, bitmaps, files: vec![file], pages, session, notes })
+    }
+
+    /// With the data file, if the image has one, as the last of the files.
+    fn with_data_file(mut self, files: Vec<Arc<dyn Disk>>) -> Self {
+        self.files.extend(files);
+        self
+    }
+
+    /// The file with the data as the image names it, if that is another one.
+    fn data_file(&self) -> Option<Reference> {
+        let name = self.extensions.data_file.clone().filter(|_| self.header.has_data_file())?;
+        Some(Reference { name, role: Role::Extent, format: Some("raw".to_owned()) })
+    }
+
+    /// The image itself.
+    fn file(&self) -> Result<&Arc<dyn Disk>> {
+        self.files.first().ok_or_else(|| beyond(0))
+    }
+
+    /// The internal snapshots, in the order of the table.
+    #[must_use]
+    pub fn snapshots(&self) -> &[Snapshot] {
+        &self.snapshots.snapshots
     }
 
     /// What the header says.
@@ -91,7 +168,7 @@ impl Qcow2 {
 
     /// Where the L2 table lies that maps `offset`, if there is one.
     fn l2_table_of(&self, offset: u64) -> Result<Option<u64>> {
-        let at = self.header.l1_entry_at(offset / self.header.l2_span())?;
+        let at = self.state.l1_entry_at(offset / self.header.l2_span())?;
         let raw = u64::from_be_bytes(self.pages.entry(at)?);
         entry::l2_table(raw, &self.header, at)
     }
@@ -100,7 +177,7 @@ impl Qcow2 {
     fn without_l2(&self, offset: u64, max: u64) -> Result<Run> {
         let span = self.header.l2_span();
         let mut len = span.get().saturating_sub(offset % span);
-        let entries = self.pages.entries(self.header.l1_entry_at(offset / span)?)?;
+        let entries = self.pages.entries(self.state.l1_entry_at(offset / span)?)?;
         for entry in entries.of().map(u64::from_be_bytes).skip(1) {
             if len >= max || entry & !entry::COPIED != 0 {
                 break;
@@ -115,51 +192,67 @@ impl Qcow2 {
         let cluster = self.header.cluster_size;
         let within = offset % self.header.l2_span();
         let index = within / cluster;
+        let at = index.checked_mul(self.header.l2_entry_size()).and_then(|bytes| table.checked_add(bytes));
+        let at = at.ok_or_else(|| beyond(table))?;
         // Behind the table's last entry, in the same page, lies something else.
         let max = max.min(self.header.l2_span().get().saturating_sub(within));
-        let at = index.checked_mul(8).and_then(|bytes| table.checked_add(bytes)).ok_or_else(|| beyond(table))?;
+        let (first, len) = if self.header.has_subclusters() {
+            self.by_subclusters(at, offset, max)?
+        } else {
+            self.by_clusters(at, offset, max)?
+        };
+        self.run(first, offset, len.min(max))
+    }
+
+    /// What is at `offset`, whose L2 entry lies `at`, and how far that goes on, in the page of the table.
+    fn by_clusters(&self, at: u64, offset: u64, max: u64) -> Result<(Entry, u64)> {
         let entries = self.pages.entries(at)?;
         let mut entries = entries.of().map(u64::from_be_bytes);
         let first = Entry::parse(entries.next().ok_or_else(|| beyond(at))?, &self.header, at)?;
         let mut len = self.to_cluster_end(offset);
-        if let Entry::Compressed { offset: stored_at, stored } = first {
-            let unit = self.unit(offset, stored_at, stored)?;
-            return Ok(Run { len: len.min(max), place: Place::Encoded(unit) });
-        }
         let mut last = first;
         for raw in entries {
             // An invalid entry ends the run; the call that asks for it fails.
             let Ok(next) = Entry::parse(raw, &self.header, at) else { break };
-            if len >= max || !last.continues_with(next, cluster) {
+            if len >= max || !last.continues_with(next, self.header.cluster_size) {
                 break;
             }
-            len = len.saturating_add(cluster.get());
+            len = len.saturating_add(self.header.cluster_size.get());
             last = next;
         }
-        self.run(first, offset, len.min(max))
+        Ok((first, len))
     }
 
-    /// Reports every cluster of `range`, which one L2 table maps, that cannot be mapped.
-    fn check_table(&self, range: Range<u64>, found: &mut Report<'_>) -> ControlFlow<()> {
-        let mut at = range.start;
-        while at < range.end {
-            let step = match self.map(at, range.end.saturating_sub(at)) {
-                Ok(run) => run.len,
-                Err(error) => {
-                    found(Finding::new(Severity::Corruption, error.to_string()))?;
-                    self.to_cluster_end(at)
-                }
-            };
-            at = at.saturating_add(step);
+    /// As [`Qcow2::by_clusters`], for entries with subclusters.
+    fn by_subclusters(&self, at: u64, offset: u64, max: u64) -> Result<(Entry, u64)> {
+        let cluster = self.header.cluster_size;
+        let entries = self.pages.entries(at)?;
+        let mut entries = entries.of().map(u128::from_be_bytes);
+        let first = Extended::parse(entries.next().ok_or_else(|| beyond(at))?, &self.header, at)?;
+        let (first, mut len) = first.run(offset % cluster, cluster);
+        let mut last = first;
+        for raw in entries {
+            let to_end = cluster.get().saturating_sub(offset.saturating_add(len) % cluster);
+            if len >= max || to_end != cluster.get() {
+                break;
+            }
+            let Ok(next) = Extended::parse(raw, &self.header, at) else { break };
+            let (next, more) = next.run(0, cluster);
+            if !last.continues_with(next, cluster) {
+                break;
+            }
+            len = len.saturating_add(more);
+            last = next;
         }
-        ControlFlow::Continue(())
+        Ok((first, len))
     }
 
     fn run(&self, first: Entry, offset: u64, len: u64) -> Result<Run> {
         let place = match first {
             Entry::Data(cluster) => self.data(cluster, offset, len)?,
             Entry::Zero => Place::Zero,
-            Entry::Unallocated | Entry::Compressed { .. } => Place::Parent,
+            Entry::Unallocated => Place::Parent,
+            Entry::Compressed { offset: stored_at, stored } => Place::Encoded(self.unit(offset, stored_at, stored)?),
         };
         Ok(Run { len, place })
     }
@@ -167,9 +260,11 @@ impl Qcow2 {
     /// The place of `len` bytes that begin inside the host cluster at `cluster`; all of them lie in the file.
     fn data(&self, cluster: u64, offset: u64, len: u64) -> Result<Place> {
         let offset = cluster.checked_add(offset % self.header.cluster_size).ok_or_else(|| beyond(cluster))?;
+        let file = self.files.len().saturating_sub(1);
+        let file_len = self.files.get(file).map_or(0, |file| file.len());
         match offset.checked_add(len) {
-            Some(end) if end <= self.header.file_len => Ok(Place::Data { file: 0, offset }),
-            _ => Err(beyond(offset).expected(format!("at most {:#x}", self.header.file_len))),
+            Some(end) if end <= file_len => Ok(Place::Data { file, offset }),
+            _ => Err(beyond(offset).expected(format!("at most {file_len:#x}"))),
         }
     }
 
@@ -193,7 +288,7 @@ impl Layer for Qcow2 {
     }
 
     fn len(&self) -> u64 {
-        self.header.size
+        self.state.size
     }
 
     fn unit_size(&self) -> u64 {
@@ -208,7 +303,7 @@ impl Layer for Qcow2 {
     }
 
     fn decode(&self, unit: &Unit, out: &mut [u8]) -> Result<()> {
-        let [file] = &self.files;
+        let file = self.file()?;
         let mut stored = vec![0; usize::try_from(unit.stored).unwrap_or(usize::MAX).min(decode::LONGEST)];
         file.read_at(&mut stored, unit.offset)?;
         decode::cluster(self.header.compression, &stored, out)
@@ -232,13 +327,35 @@ impl Layer for Qcow2 {
         if let Some(format) = &self.extensions.backing_format {
             facts.push(("backing_format", format.clone()));
         }
+        if let Some(name) = self.data_file() {
+            facts.push(("data_file", name.to_string()));
+            facts.push(("data_file_raw", header.is_data_file_raw().to_string()));
+        }
+        if header.has_subclusters() {
+            facts.push(("extended_l2", "true".to_owned()));
+        }
         if header.nb_snapshots > 0 {
-            facts.push(("snapshots", header.nb_snapshots.to_string()));
+            facts.push(("snapshots", self.snapshots.list()));
+        }
+        if let Some(chosen) = &self.chosen {
+            facts.push(("snapshot", chosen.clone()));
+        }
+        if !self.bitmaps.bitmaps.is_empty() {
+            facts.push(("bitmaps", list(&self.bitmaps.bitmaps)));
         }
         if header.is_dirty() {
             facts.push(("dirty", "refcounts may be stale; the data is not affected".to_owned()));
         }
+        facts.extend(self.notes.iter().map(|note| ("note", note.to_string())));
         facts
+    }
+
+    fn bitmaps(&self) -> &[Bitmap] {
+        &self.bitmaps.bitmaps
+    }
+
+    fn dirty(&self, bitmap: usize, visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>) -> Result<()> {
+        self.visit_dirty(bitmap, visit)
     }
 
     fn in_source_order(&self) -> bool {
@@ -246,27 +363,40 @@ impl Layer for Qcow2 {
     }
 
     fn check(&self, found: &mut Report<'_>) -> Result<()> {
-        let span = self.header.l2_span().get();
-        // Each table has a cluster of its own in a sound image; this bounds the walk by the length of the file.
-        let mut tables_left = self.header.file_len / self.header.cluster_size;
-        let mut at = 0_u64;
-        while at < self.header.size {
-            let range = at..at.saturating_add(span).min(self.header.size);
-            at = range.end;
-            if matches!(self.l2_table_of(range.start), Ok(None)) {
-                continue;
-            }
-            let Some(left) = tables_left.checked_sub(1) else {
-                let _ = found(Finding::new(Severity::Corruption, "several L1 entries name one L2 table"));
-                break;
-            };
-            tables_left = left;
-            if self.check_table(range, found).is_break() {
-                break;
-            }
-        }
-        Ok(())
+        check::run(self, self.session.budget.in_flight() / check::COUNTER, found)
     }
+}
+
+/// The bitmaps, for `info`.
+fn list(bitmaps: &[Bitmap]) -> String {
+    const MOST: usize = 32;
+    let one = |bitmap: &Bitmap| {
+        let state = match (bitmap.in_use, bitmap.auto) {
+            (true, _) => "in use",
+            (false, true) => "enabled",
+            (false, false) => "disabled",
+        };
+        format!("{} (granularity {}, {state})", bitmap.name, bitmap.granularity)
+    };
+    let more = bitmaps.len().saturating_sub(MOST);
+    let more = (more > 0).then(|| format!("{more} more"));
+    bitmaps.iter().take(MOST).map(one).chain(more).collect::<Vec<_>>().join(", ")
+}
+
+fn no_snapshot(wanted: &str, snapshots: &snapshot::Table) -> Error {
+    Error::unsupported("format.snapshot", "the image has no such snapshot").found(wanted).expected(
+        if snapshots.snapshots.is_empty() { "no snapshot, since it has none".to_owned() } else { snapshots.list() },
+    )
+}
+
+/// `len` bytes at `at`, which lie in the file. The caller bounds `len`.
+fn bytes_at(file: &dyn Disk, at: u64, len: u64) -> Result<Vec<u8>> {
+    if at.checked_add(len).is_none_or(|end| end > file.len()) {
+        return Err(beyond(at));
+    }
+    let mut bytes = vec![0; usize::try_from(len).map_err(|_| beyond(at))?];
+    file.read_at(&mut bytes, at)?;
+    Ok(bytes)
 }
 
 /// The first bytes of `file`, at most `max`.

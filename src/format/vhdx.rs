@@ -46,9 +46,7 @@ pub fn open(file: Arc<dyn Disk>, ask: &Ask<'_>) -> Result<Head> {
 }
 
 fn read(file: Arc<dyn Disk>, ask: &Ask<'_>) -> Result<Head> {
-    if ask.snapshot.is_some() {
-        return Err(Error::unsupported("format.snapshot", "a VHDX keeps no snapshots"));
-    }
+    ask.without_snapshots()?;
     let identifier = read_vec(&*file, 0, usize::try_from(file.len().min(520)).unwrap_or(0))?;
     if !identifier.starts_with(SIGNATURE) {
         return Err(Error::corrupt("vhdx.header", "there is no file identifier").offset(0).expected("vhdxfile"));

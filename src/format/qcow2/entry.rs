@@ -6,7 +6,7 @@ use super::header::Header;
 use crate::error::{Error, Result};
 
 /// Bits 9 to 55 of an entry: a host offset.
-const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
+pub(super) const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
 
 /// Bit 63: the refcount is exactly one. Says nothing to a reader.
 pub(super) const COPIED: u64 = 1 << 63;
@@ -37,9 +37,13 @@ impl Entry {
     /// Parses the entry that lies `at` in the file.
     pub(super) fn parse(raw: u64, header: &Header, at: u64) -> Result<Self> {
         if raw & COMPRESSED != 0 {
+            if header.has_data_file() {
+                return Err(invalid("an L2 entry of an image with a data file names a compressed cluster", raw, at));
+            }
             return Ok(Self::compressed(raw, header));
         }
-        let allowed = OFFSET | COPIED | if header.version >= 3 { ZERO } else { 0 };
+        // With subclusters the bitmap says what reads as zeros.
+        let allowed = OFFSET | COPIED | if header.version >= 3 && !header.has_subclusters() { ZERO } else { 0 };
         if raw & !allowed != 0 {
             return Err(invalid("an L2 entry has reserved bits set", raw, at));
         }
@@ -47,7 +51,8 @@ impl Entry {
             return Ok(Self::Zero);
         }
         match raw & OFFSET {
-            0 => Ok(Self::Unallocated),
+            // In a data file a cluster may lie at its very beginning.
+            0 if !(header.has_data_file() && raw & COPIED != 0) => Ok(Self::Unallocated),
             offset if offset % header.cluster_size == 0 => Ok(Self::Data(offset)),
             _ => Err(invalid("an L2 entry's cluster is not aligned", raw, at)),
         }
@@ -87,6 +92,6 @@ pub(super) fn l2_table(raw: u64, header: &Header, at: u64) -> Result<Option<u64>
     }
 }
 
-fn invalid(what: &str, raw: u64, at: u64) -> Error {
+pub(super) fn invalid(what: &str, raw: u64, at: u64) -> Error {
     Error::corrupt("qcow2.entry", what).offset(at).found(format!("{raw:#018x}"))
 }

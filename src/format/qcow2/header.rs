@@ -1,10 +1,11 @@
-//! The header (specification, "Header") and its extensions, parsed from bytes.
+//! The header (specification, "Header"), parsed from bytes.
 
 use std::num::NonZeroU64;
 
 use super::beyond;
+use super::extensions::Extensions;
 use crate::error::{Error, Result, escape_bytes};
-use crate::limits::{MAX_DISK_LEN, MAX_QCOW2_BACKING_NAME, MAX_QCOW2_L1_ENTRIES};
+use crate::limits::{MAX_DISK_LEN, MAX_QCOW2_L1_ENTRIES};
 
 /// The first four bytes.
 pub(super) const MAGIC: [u8; 4] = *b"QFI\xfb";
@@ -21,14 +22,12 @@ const DATA_FILE: u64 = 1 << 2;
 const COMPRESSION: u64 = 1 << 3;
 const EXTENDED_L2: u64 = 1 << 4;
 
-/// Header extension types.
-const END: u32 = 0;
-const BACKING_FORMAT: u32 = 0xe279_2aca;
-const FEATURE_NAMES: u32 = 0x6803_f857;
-const EXTERNAL_DATA_FILE: u32 = 0x4441_5441;
+/// Autoclear feature bits: what a writer that does not know them clears.
+const BITMAPS: u64 = 1 << 0;
+const RAW_EXTERNAL: u64 = 1 << 1;
 
-/// Bytes of one entry of the feature name table: type, bit number, name.
-const FEATURE_ENTRY: usize = 48;
+/// Smallest `cluster_bits` with extended L2 entries: a 32nd of a cluster is at least a sector.
+const MIN_EXTENDED_BITS: u32 = 14;
 
 /// How clusters are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,14 +58,19 @@ pub struct Header {
     pub cluster_size: NonZeroU64,
     /// `cluster_bits`.
     pub cluster_bits: u32,
-    /// Virtual size in bytes.
-    pub size: u64,
+    /// The current state of the disk.
+    pub(super) state: State,
     crypt_method: u32,
-    l1_table_offset: u64,
-    /// Number of internal snapshots, which are not read.
+    pub(super) refcount_table_offset: u64,
+    pub(super) refcount_table_clusters: u32,
+    /// Number of internal snapshots.
     pub nb_snapshots: u32,
+    pub(super) snapshots_offset: u64,
     incompatible_features: u64,
-    header_length: u32,
+    autoclear_features: u64,
+    /// A refcount has `1 << refcount_order` bits.
+    pub(super) refcount_order: u32,
+    pub(super) header_length: u32,
     /// How compressed clusters are stored.
     pub compression: Compression,
     /// Length of the file that the header is in.
@@ -100,11 +104,15 @@ impl Header {
             backing_file: (u64_at(head, 8)?, u32_at(head, 16)?),
             cluster_size,
             cluster_bits,
-            size: u64_at(head, 24)?,
+            state: State { size: u64_at(head, 24)?, l1_size: u32_at(head, 36)?, l1_table_offset: u64_at(head, 40)? },
             crypt_method: u32_at(head, 32)?,
-            l1_table_offset: u64_at(head, 40)?,
+            refcount_table_offset: u64_at(head, 48)?,
+            refcount_table_clusters: u32_at(head, 56)?,
             nb_snapshots: u32_at(head, 60)?,
+            snapshots_offset: u64_at(head, 64)?,
             incompatible_features: 0,
+            autoclear_features: 0,
+            refcount_order: 4,
             header_length: V2_LENGTH,
             compression: Compression::Zlib,
             file_len,
@@ -112,16 +120,18 @@ impl Header {
         if version == 3 {
             header.parse_v3(head)?;
         }
-        header.validate_l1(u32_at(head, 36)?)?;
+        header.state.validate(&header, [24, 36, 40])?;
         Ok(header)
     }
 
     fn parse_v3(&mut self, head: &[u8]) -> Result<()> {
         self.incompatible_features = u64_at(head, 72)?;
+        self.autoclear_features = u64_at(head, 88)?;
         let refcount_order = u32_at(head, 96)?;
         if refcount_order > 6 {
             return Err(bad("refcount_order", 96).expected("0 to 6").found(refcount_order));
         }
+        self.refcount_order = refcount_order;
         self.header_length = u32_at(head, 100)?;
         let fits = u64::from(self.header_length) <= self.cluster_size.get();
         if self.header_length < 104 || !self.header_length.is_multiple_of(8) || !fits {
@@ -145,35 +155,15 @@ impl Header {
                     .found(other));
             }
         };
-        Ok(())
+        self.validate_subclusters()
     }
 
-    /// The virtual size is bounded, and the L1 table covers it and lies in the file.
-    fn validate_l1(&self, l1_size: u32) -> Result<()> {
-        if self.size > MAX_DISK_LEN {
-            return Err(Error::limit("disk.too-large", "the virtual size is too large")
-                .offset(24)
-                .expected(format!("at most {MAX_DISK_LEN:#x}"))
-                .found(format!("{:#x}", self.size)));
-        }
-        if l1_size > MAX_QCOW2_L1_ENTRIES {
-            return Err(Error::limit("qcow2.l1", "the L1 table is too large")
-                .offset(36)
-                .expected(format!("at most {MAX_QCOW2_L1_ENTRIES} entries"))
-                .found(l1_size));
-        }
-        let needed = self.size.div_ceil(self.l2_span().get());
-        if u64::from(l1_size) < needed {
-            return Err(bad("l1_size", 36).expected(format!("at least {needed} for the virtual size")).found(l1_size));
-        }
-        if self.l1_table_offset % self.cluster_size != 0 {
-            return Err(bad("l1_table_offset", 40)
-                .expected("a multiple of the cluster size")
-                .found(format!("{:#x}", self.l1_table_offset)));
-        }
-        let end = needed.checked_mul(8).and_then(|bytes| self.l1_table_offset.checked_add(bytes));
-        if end.is_none_or(|end| end > self.file_len) {
-            return Err(beyond(self.l1_table_offset).expected(format!("at most {:#x}", self.file_len)));
+    /// Refuses subclusters that are smaller than a sector.
+    fn validate_subclusters(&self) -> Result<()> {
+        if self.has_subclusters() && self.cluster_bits < MIN_EXTENDED_BITS {
+            return Err(bad("cluster_bits", 20)
+                .expected(format!("at least {MIN_EXTENDED_BITS} with extended L2 entries"))
+                .found(self.cluster_bits));
         }
         Ok(())
     }
@@ -194,17 +184,12 @@ impl Header {
             .offset(72)
             .hint("repair a copy of it: qemu-img check -r all COPY"));
         }
-        if bits & DATA_FILE != 0 {
-            let name = extensions.data_file.as_deref().map_or_else(|| "no name".to_owned(), escape_bytes);
-            return Err(Error::unsupported("qcow2.data-file", "the data lies in an external data file")
-                .offset(72)
-                .found(name)
-                .hint("convert it first with qemu-img into an image that holds its data"));
-        }
-        if bits & EXTENDED_L2 != 0 {
-            return Err(Error::unsupported("qcow2.extended-l2", "the image uses subclusters (extended L2 entries)")
-                .offset(72)
-                .hint("convert it first with qemu-img and extended_l2=off"));
+        if bits & DATA_FILE != 0 && extensions.data_file.is_none() {
+            return Err(Error::corrupt(
+                "qcow2.data-file",
+                "the image keeps its data in another file and does not name it",
+            )
+            .offset(72));
         }
         let unknown = bits & !(DIRTY | CORRUPT | DATA_FILE | COMPRESSION | EXTENDED_L2);
         if unknown != 0 {
@@ -221,10 +206,81 @@ impl Header {
         self.incompatible_features & DIRTY != 0
     }
 
-    /// Bytes of the virtual disk that one L2 table maps: a table is one cluster of 8-byte entries.
+    /// Whether the data lies in another file.
+    pub(super) const fn has_data_file(&self) -> bool {
+        self.incompatible_features & DATA_FILE != 0
+    }
+
+    /// Whether the data file is the disk byte for byte, so that it can be read without this image.
+    pub(super) const fn is_data_file_raw(&self) -> bool {
+        self.autoclear_features & RAW_EXTERNAL != 0
+    }
+
+    /// Whether L2 entries have a second word, for 32 subclusters.
+    pub(super) const fn has_subclusters(&self) -> bool {
+        self.incompatible_features & EXTENDED_L2 != 0
+    }
+
+    /// Whether the persistent bitmaps agree with the data: a writer that does not know them clears this.
+    pub(super) const fn has_sound_bitmaps(&self) -> bool {
+        self.autoclear_features & BITMAPS != 0
+    }
+
+    /// Bytes of an L2 entry.
+    pub(super) const fn l2_entry_size(&self) -> u64 {
+        if self.has_subclusters() { 16 } else { 8 }
+    }
+
+    /// Bytes of the virtual disk that one L2 table maps: a table is one cluster of entries.
     pub(super) fn l2_span(&self) -> NonZeroU64 {
-        let eighth = NonZeroU64::new(self.cluster_size.get() / 8).unwrap_or(NonZeroU64::MIN);
-        self.cluster_size.saturating_mul(eighth)
+        let entries = self.cluster_size.get().checked_div(self.l2_entry_size());
+        self.cluster_size.saturating_mul(entries.and_then(NonZeroU64::new).unwrap_or(NonZeroU64::MIN))
+    }
+}
+
+/// One state of the disk: the current one, or that of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct State {
+    /// Virtual size in bytes.
+    pub(super) size: u64,
+    pub(super) l1_table_offset: u64,
+    /// Entries of the L1 table.
+    pub(super) l1_size: u32,
+}
+
+impl State {
+    /// The virtual size is bounded, and the L1 table covers it and lies in the file. `places` says where in the file size, length
+    /// of the table and its offset are written.
+    pub(super) fn validate(&self, header: &Header, places: [u64; 3]) -> Result<()> {
+        let [size_at, entries_at, offset_at] = places;
+        if self.size > MAX_DISK_LEN {
+            return Err(Error::limit("disk.too-large", "the virtual size is too large")
+                .offset(size_at)
+                .expected(format!("at most {MAX_DISK_LEN:#x}"))
+                .found(format!("{:#x}", self.size)));
+        }
+        if self.l1_size > MAX_QCOW2_L1_ENTRIES {
+            return Err(Error::limit("qcow2.l1", "the L1 table is too large")
+                .offset(entries_at)
+                .expected(format!("at most {MAX_QCOW2_L1_ENTRIES} entries"))
+                .found(self.l1_size));
+        }
+        let needed = self.size.div_ceil(header.l2_span().get());
+        if u64::from(self.l1_size) < needed {
+            return Err(bad("l1_size", entries_at)
+                .expected(format!("at least {needed} for the virtual size"))
+                .found(self.l1_size));
+        }
+        if self.l1_table_offset % header.cluster_size != 0 {
+            return Err(bad("l1_table_offset", offset_at)
+                .expected("a multiple of the cluster size")
+                .found(format!("{:#x}", self.l1_table_offset)));
+        }
+        let end = needed.checked_mul(8).and_then(|bytes| self.l1_table_offset.checked_add(bytes));
+        if end.is_none_or(|end| end > header.file_len) {
+            return Err(beyond(self.l1_table_offset).expected(format!("at most {:#x}", header.file_len)));
+        }
+        Ok(())
     }
 
     /// Where L1 entry `index` lies in the file.
@@ -234,97 +290,7 @@ impl Header {
     }
 }
 
-/// What follows the header in the first cluster.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Extensions {
-    /// The backing file's name as written.
-    pub(super) backing_file: Option<Vec<u8>>,
-    /// The backing file's format.
-    pub(super) backing_format: Option<String>,
-    data_file: Option<Vec<u8>>,
-    /// Names of incompatible feature bits.
-    feature_names: Vec<(u8, String)>,
-}
-
-impl Extensions {
-    /// Parses `cluster`, the file's first cluster.
-    pub(super) fn parse(cluster: &[u8], header: &Header) -> Result<Self> {
-        let mut extensions = Self { backing_file: backing_file(cluster, header)?, ..Self::default() };
-        let mut at = usize::try_from(header.header_length).unwrap_or(usize::MAX);
-        // Extensions end at the name of the backing file, when it lies behind them.
-        let name_at = usize::try_from(header.backing_file.0).ok().filter(|name_at| *name_at >= at);
-        let cluster = cluster.get(..name_at.unwrap_or(cluster.len())).unwrap_or(cluster);
-        while let Some((kind, data, next)) = extension(cluster, at)? {
-            match kind {
-                BACKING_FORMAT => extensions.backing_format = Some(escape_bytes(data)),
-                EXTERNAL_DATA_FILE => extensions.data_file = Some(data.to_vec()),
-                FEATURE_NAMES => extensions.feature_names = feature_names(data),
-                _ => {}
-            }
-            at = next;
-        }
-        Ok(extensions)
-    }
-
-    /// Names of the incompatible features in `bits`, for a message.
-    fn names_of(&self, bits: u64) -> String {
-        let name = |bit: u8| match self.feature_names.iter().find(|(known, _)| *known == bit) {
-            Some((_, name)) => format!("bit {bit} ({name})"),
-            None => format!("bit {bit}"),
-        };
-        let set = (0..64_u8).filter(|bit| bits.checked_shr(u32::from(*bit)).unwrap_or(0) & 1 == 1);
-        set.map(name).collect::<Vec<_>>().join(", ")
-    }
-}
-
-/// The extension at `at`: type, data, and where the next one is. `None` at the end of the list or of the cluster.
-fn extension(cluster: &[u8], at: usize) -> Result<Option<(u32, &[u8], usize)>> {
-    let Some(data_at) = at.checked_add(8).filter(|data_at| *data_at <= cluster.len()) else { return Ok(None) };
-    let kind = u32_at(cluster, at)?;
-    if kind == END {
-        return Ok(None);
-    }
-    let len = u32_at(cluster, at.saturating_add(4))?;
-    let end = usize::try_from(len).ok().and_then(|len| data_at.checked_add(len));
-    let Some(data) = end.and_then(|end| cluster.get(data_at..end)) else {
-        return Err(Error::corrupt("qcow2.header", "a header extension is longer than the first cluster")
-            .offset(u64::try_from(at).unwrap_or(u64::MAX))
-            .found(format!("{len:#x} bytes")));
-    };
-    let next = data.len().checked_next_multiple_of(8).and_then(|padded| data_at.checked_add(padded));
-    Ok(Some((kind, data, next.unwrap_or(usize::MAX))))
-}
-
-fn backing_file(cluster: &[u8], header: &Header) -> Result<Option<Vec<u8>>> {
-    let (offset, len) = header.backing_file;
-    if offset == 0 {
-        return Ok(None);
-    }
-    if len == 0 || len > MAX_QCOW2_BACKING_NAME {
-        return Err(bad("backing_file_size", 16).expected(format!("1 to {MAX_QCOW2_BACKING_NAME}")).found(len));
-    }
-    let start = usize::try_from(offset).ok();
-    let end = start.and_then(|start| start.checked_add(usize::try_from(len).ok()?));
-    let name = start.zip(end).and_then(|(start, end)| cluster.get(start..end));
-    match name {
-        Some(name) => Ok(Some(name.to_vec())),
-        None => {
-            Err(bad("backing_file_offset", 8).expected("a name inside the first cluster").found(format!("{offset:#x}")))
-        }
-    }
-}
-
-/// Names of incompatible features (type 0) in a feature name table; at most 64.
-fn feature_names(table: &[u8]) -> Vec<(u8, String)> {
-    let entries = table.chunks_exact(FEATURE_ENTRY).filter_map(|entry| {
-        let (kind, bit) = (entry.first()?, entry.get(1)?);
-        let name = entry.get(2..)?.split(|byte| *byte == 0).next()?;
-        (*kind == 0).then(|| (*bit, escape_bytes(name)))
-    });
-    entries.take(64).collect()
-}
-
-fn bad(field: &str, offset: u64) -> Error {
+pub(super) fn bad(field: &str, offset: u64) -> Error {
     Error::corrupt("qcow2.header", format!("the header's {field} is not valid")).offset(offset)
 }
 
@@ -337,12 +303,12 @@ fn byte_at(bytes: &[u8], at: usize) -> Result<u8> {
     bytes.get(at).copied().ok_or_else(short)
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Result<u32> {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Result<u32> {
     let field = bytes.get(at..).and_then(|rest| rest.first_chunk());
     field.map(|field| u32::from_be_bytes(*field)).ok_or_else(short)
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> Result<u64> {
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> Result<u64> {
     let field = bytes.get(at..).and_then(|rest| rest.first_chunk());
     field.map(|field| u64::from_be_bytes(*field)).ok_or_else(short)
 }
