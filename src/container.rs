@@ -9,6 +9,7 @@ pub mod ova;
 pub mod ovf;
 pub mod packed;
 pub mod tar;
+pub mod vmx;
 mod xz;
 mod zstd;
 

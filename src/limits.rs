@@ -198,3 +198,12 @@ pub const MAX_QCOW2_CHECK_ENTRIES: u64 = 1 << 32;
 /// Passes over a qcow2 image's tables that one check makes, each for as many clusters as memory holds counters for: 16 TiB of file
 /// with the default budget and cluster size.
 pub const MAX_QCOW2_CHECK_PASSES: u64 = 16;
+
+/// Bytes of a `.vmx`. Real ones have 2 to 10 kilobytes.
+pub const MAX_VMX: usize = 1 << 20;
+
+/// Network cards of a `.vmx`: VMware's own bound.
+pub const MAX_VMX_NICS: usize = 10;
+
+/// Chunks of one file of an OVF package. Each is an open file where they lie in a directory; 2 GB chunks make 2 TB.
+pub const MAX_OVF_CHUNKS: usize = 1000;

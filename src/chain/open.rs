@@ -1,6 +1,7 @@
 //! From a path that the user gives to flat disks.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::image::Image;
@@ -8,9 +9,9 @@ use super::resolver::{Resolved, Resolver};
 use crate::cache::BlockCache;
 use crate::container::manifest::Manifest;
 use crate::container::ova::{self, Ova};
-use crate::container::ovf::{self, Ovf, OvfDisk};
-use crate::container::{Bundle, Compression, Digests, Members, Packed, digests::Verified, tar};
-use crate::disk::{Checked, Disk, Zero, read_vec};
+use crate::container::ovf::{self, Delivery, Ovf, OvfDisk};
+use crate::container::{Bundle, Compression, Digests, Members, Packed, digests::Verified, tar, vmx};
+use crate::disk::{Checked, Concat, Disk, Zero, read_vec};
 use crate::error::{Error, Kind, Result};
 use crate::format::{Ask, Driver, Layer, Parent, Sample, probe, raw};
 use crate::limits;
@@ -88,6 +89,7 @@ pub fn open(path: &Path, options: &OpenOptions, session: &Arc<Session>) -> Resul
         resolver: Resolver::beside(path, session)?,
         files: Mutex::default(),
         notes: Mutex::default(),
+        unpacked: AtomicBool::new(false),
     };
     let file = BlockCache::wrap(FileSource::open(path)?, session);
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
@@ -106,6 +108,7 @@ enum Container {
     Ovf,
     /// A tar archive that is no OVA.
     Tar,
+    Vmx,
 }
 
 /// A source behind its cache.
@@ -120,6 +123,8 @@ struct Opener<'a> {
     files: Mutex<Vec<(Option<Vec<u8>>, Cached)>>,
     /// What is worth telling the user of the layers.
     notes: Mutex<Vec<String>>,
+    /// Whether the source itself was compressed: what is in it must not be.
+    unpacked: AtomicBool,
 }
 
 impl Opener<'_> {
@@ -130,6 +135,7 @@ impl Opener<'_> {
         };
         let packed = Packed::open(Arc::<Checked<BlockCache>>::clone(file), compression, self.session)?;
         let content = BlockCache::wrap(packed, self.session);
+        self.unpacked.store(true, Ordering::Relaxed);
         let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
         let mut opened = self.content(path, stem, &content, options)?;
         match opened.container {
@@ -145,6 +151,7 @@ impl Opener<'_> {
             Container::Ova => self.ova(path, source, options),
             Container::Ovf => self.ovf(path, name, source, options),
             Container::Tar => self.bundle(path, source, options),
+            Container::Vmx => self.vmx(path, source, options),
         }
     }
 
@@ -153,6 +160,7 @@ impl Opener<'_> {
         match options.format.as_deref() {
             Some("ova") => return Ok(Container::Ova),
             Some("ovf") => return Ok(Container::Ovf),
+            Some("vmx") => return Ok(Container::Vmx),
             Some(name) => {
                 let driver = probe::by_name(name)?;
                 let sample = Sample::take(&**source)?;
@@ -162,8 +170,8 @@ impl Opener<'_> {
             None => {}
         }
         let sample = Sample::take(&**source)?;
-        let (ova, ovf) = (tar::probe(&sample.head), ovf::probe(&sample.head));
-        if !ova && !ovf {
+        let (ova, ovf, vmx) = (tar::probe(&sample.head), ovf::probe(&sample.head), vmx::probe(&sample.head));
+        if !ova && !ovf && !vmx {
             return Ok(Container::None(probe::detect(&sample)?));
         }
         let marks = probe::marks(&sample);
@@ -171,6 +179,7 @@ impl Opener<'_> {
             return Err(probe::ambiguous(&marks.join(", ")));
         }
         Ok(match ova {
+            false if vmx => Container::Vmx,
             false => Container::Ovf,
             true if Bundle::has_descriptor(source)? => Container::Ova,
             true => Container::Tar,
@@ -237,7 +246,7 @@ impl Opener<'_> {
             disks.push(self.described(described, &open, &Names::Inside(&ova))?);
         }
         let only = options.disk.as_ref().map(|_| names(&disks));
-        let digests = ova.digests(only.as_deref(), self.session)?;
+        let digests = ova.digests(&|name| is_wanted(only.as_deref(), name), self.session)?;
         let notes = [ova.notes.clone(), size_notes(&disks)].concat();
         Ok(Opened {
             container: Some("ova"),
@@ -263,7 +272,7 @@ impl Opener<'_> {
         let mut digests = manifest.as_ref().map(|_| Digests::default());
         let wanted = manifest.iter().flat_map(|manifest| &manifest.digests).filter(|expected| expected.name != name);
         let only = options.disk.as_ref().map(|_| names(&disks));
-        for expected in wanted.filter(|expected| only.as_ref().is_none_or(|only| only.contains(&expected.name))) {
+        for expected in wanted.filter(|expected| is_wanted(only.as_deref(), &expected.name)) {
             let file = self.member(&expected.name)?;
             if let Some(digests) = &mut digests {
                 digests.watch(&file, vec![(0..file.len(), expected.clone())], self.session);
@@ -281,6 +290,28 @@ impl Opener<'_> {
             notes,
             ..self.opened(path, disks)
         })
+    }
+
+    /// The file is a machine's configuration; its disks lie beside it, or where the user lets its names lead.
+    fn vmx(&self, path: &Path, source: &Cached, options: &OpenOptions) -> Result<Opened> {
+        let machine = vmx::parse(&text(&**source, limits::MAX_VMX)?)?;
+        let mut disks = Vec::new();
+        for described in select(&machine.disks, options.disk.as_ref())? {
+            let name = described.href.clone().unwrap_or_default();
+            let reference = Reference::new(name.as_str(), Role::Member);
+            let layers =
+                self.resolver.open(&reference).and_then(|found| self.top_in(found)).map_err(|e| e.at(&name))?;
+            disks.push(OpenedDisk { name, image: self.image(layers)?, described: Some(described.clone()) });
+        }
+        let notes = machine.notes.clone();
+        Ok(Opened { container: Some("vmx"), machine: Some(machine), notes, ..self.opened(path, disks) })
+    }
+
+    /// The layers from a machine's disk on, which may lie in a directory of its own.
+    fn top_in(&self, resolved: Resolved) -> Result<Vec<Arc<dyn Layer>>> {
+        let file = BlockCache::wrap(resolved.source, self.session);
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).push((None, Arc::clone(&file)));
+        self.layers(file, None, &self.top(), &Names::Beside(&resolved.resolver))
     }
 
     /// The manifest beside the descriptor `name`, if there is one.
@@ -317,13 +348,52 @@ impl Opener<'_> {
         names: &Names<'_>,
     ) -> Result<OpenedDisk> {
         let layers = match &described.href {
-            Some(href) => open(href)
+            Some(href) => self
+                .delivered(href, &described.delivery, open)
                 .and_then(|file| self.layers(file, None, &self.top(), names))
                 .map_err(|error| error.at(href))?,
             None => vec![self.empty(described)?],
         };
         let name = described.href.clone().unwrap_or_else(|| described.id.clone());
         Ok(OpenedDisk { name, image: self.image(layers)?, described: Some(described.clone()) })
+    }
+
+    /// A file of a package, its chunks put together and its compression undone.
+    fn delivered(
+        &self,
+        href: &str,
+        delivery: &Delivery,
+        open: &dyn Fn(&str) -> Result<Arc<dyn Disk>>,
+    ) -> Result<Arc<dyn Disk>> {
+        let file = match delivery.chunk_size {
+            Some(size) => chunks(href, size, open)?,
+            None => open(href)?,
+        };
+        if delivery.chunk_size.is_some() && delivery.size.is_some_and(|size| size > file.len()) {
+            return Err(Error::corrupt("ovf.chunk", "the last chunks of a file are missing")
+                .expected(format!("{} bytes in all", delivery.size.unwrap_or(0)))
+                .found(file.len()));
+        }
+        if delivery.size.is_some_and(|size| size != file.len()) {
+            self.note(format!("{href}: the descriptor gives another file size than the file has"));
+        }
+        if !delivery.gzip {
+            return Ok(file);
+        }
+        let sample = Sample::take(&*file)?;
+        if Compression::detect(&sample.head) != Some(Compression::Gzip) {
+            self.note(format!("{href}: the descriptor says that it is compressed, and it is not"));
+            return Ok(file);
+        }
+        if self.unpacked.load(Ordering::Relaxed) {
+            return Err(Error::unsupported("packed.nested", "a compressed package holds a compressed disk")
+                .hint("decompress the package first"));
+        }
+        Ok(BlockCache::wrap(Packed::open(file, Compression::Gzip, self.session)?, self.session))
+    }
+
+    fn note(&self, note: String) {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).push(note);
     }
 
     /// A disk that is delivered without content.
@@ -460,6 +530,38 @@ fn compression(file: &dyn Disk, options: &OpenOptions) -> Result<Option<Compress
         names if options.format.is_none() => Err(probe::ambiguous(&names.join(", "))),
         _ => Ok(None),
     }
+}
+
+/// The chunks of a file, one after the other (DSP0243 2.1.1, section 7.1): each of `size` bytes but the last.
+fn chunks(href: &str, size: u64, open: &dyn Fn(&str) -> Result<Arc<dyn Disk>>) -> Result<Arc<dyn Disk>> {
+    let mut parts: Vec<Arc<dyn Disk>> = Vec::new();
+    loop {
+        let name = format!("{href}.{:09}", parts.len());
+        let part = match open(&name) {
+            Err(error) if !parts.is_empty() && matches!(error.code(), "ova.missing" | "reference.missing") => break,
+            result => result.map_err(|error| error.at(&name))?,
+        };
+        if parts.last().is_some_and(|last| last.len() != size) || part.len() > size {
+            return Err(Error::corrupt("ovf.chunk", "a chunk of a file has not the size that the descriptor gives")
+                .at(name)
+                .expected(size));
+        }
+        if parts.len() >= limits::MAX_OVF_CHUNKS {
+            return Err(Error::limit("ovf.chunk", "a file has too many chunks")
+                .expected(format!("at most {}", limits::MAX_OVF_CHUNKS)));
+        }
+        parts.push(part);
+    }
+    Ok(Checked::wrap(Concat::new(href, parts)))
+}
+
+/// Whether the manifest's file `name` is one of the disks' files, or a chunk of one.
+fn is_wanted(only: Option<&[String]>, name: &str) -> bool {
+    let chunk_of = |file: &String| {
+        let number = name.strip_prefix(file.as_str()).and_then(|rest| rest.strip_prefix('.'));
+        number.is_some_and(|number| number.len() == 9 && number.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    only.is_none_or(|only| only.iter().any(|file| file == name || chunk_of(file)))
 }
 
 /// The positions of the images that were asked for.

@@ -404,3 +404,70 @@ fn compression_goes_one_level_deep_and_is_never_guessed() {
     let opened = open(&path, &options, &Session::with_defaults()).unwrap();
     assert_eq!((opened.container, opened.disks[0].disk().len()), (None, 4096));
 }
+
+#[test]
+fn disks_of_a_package_may_be_compressed_and_split() {
+    let package = Package::new();
+    let zipped = compressed("gzip", &package.disk);
+    let descriptor =
+        |attributes: &str| ovf("disk.vmdk").replace("href='disk.vmdk'", &format!("href='disk.vmdk' {attributes}"));
+    let size = zipped.len() / 3 + 1;
+    let plain = descriptor("compression='gzip'");
+    let split = descriptor(&format!("compression='gzip' chunkSize='{size}' size='{}'", zipped.len()));
+    let names: Vec<String> = (0..3).map(|number| format!("disk.vmdk.{number:09}")).collect();
+    let chunks: Vec<(&str, &[u8])> = names.iter().map(String::as_str).zip(zipped.chunks(size)).collect();
+    let manifest = mf(&chunks);
+    let whole: Vec<(&str, &[u8])> = vec![("g.ovf", plain.as_bytes()), ("disk.vmdk", &zipped)];
+    let mut parts: Vec<(&str, &[u8])> = vec![("g.ovf", split.as_bytes()), ("g.mf", manifest.as_bytes())];
+    parts.extend(&chunks);
+    for files in [&whole, &parts] {
+        for (dir, path) in [place(files), place(&[("g.ova", &archive(files))])] {
+            let opened = open(&path, &OpenOptions::default(), &Session::with_defaults()).unwrap();
+            assert!(read_all(&*opened.disks[0].disk(), 1 << 20).unwrap() == package.raw);
+            if files.len() > 2 {
+                assert_eq!(opened.digests.unwrap().finish().unwrap().len(), 3);
+            }
+            drop(dir);
+        }
+    }
+    let lied: Vec<(&str, &[u8])> = vec![("g.ovf", plain.as_bytes()), ("disk.vmdk", &package.disk)];
+    let (_dir, path) = place(&lied);
+    let opened = open(&path, &OpenOptions::default(), &Session::with_defaults()).unwrap();
+    assert!(opened.notes.iter().any(|note| note.contains("it is not")), "{:?}", opened.notes);
+    let with = |chunks: &[(&str, &[u8])]| code_of(&[&parts[..1], chunks].concat());
+    assert_eq!(with(&chunks[..2]), ("ovf.chunk", 4), "the last one is missing");
+    assert_eq!(with(&[chunks[0], chunks[2]]), ("ovf.chunk", 4), "one in the middle is missing");
+    assert_eq!(with(&[chunks[0], (chunks[1].0, b"short"), chunks[2]]), ("ovf.chunk", 4));
+    assert_eq!(with(&chunks[1..]), ("reference.missing", 3), "the first one is missing");
+    let nested = compressed("gzip", &archive(&whole));
+    assert_eq!(code_of(&[("g.ova.gz", &nested)]), ("packed.nested", 4));
+}
+
+#[test]
+fn a_machine_of_vmware_with_its_disks() {
+    let package = Package::new();
+    let text = |file: &str| {
+        format!(
+            "config.version = \"8\"\ndisplayName = \"web\"\nmemsize = \"512\"\nscsi0.present = \"TRUE\"\n\
+             scsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"{file}\"\n"
+        )
+    };
+    let (_dir, path) = place(&[("web.vmx", text("disk.vmdk").as_bytes()), ("disk.vmdk", &package.disk)]);
+    let session = Session::with_defaults();
+    let opened = open(&path, &OpenOptions::default(), &session).unwrap();
+    let machine = opened.machine.as_ref().unwrap();
+    assert_eq!((opened.container, machine.name.as_str(), machine.memory), (Some("vmx"), "web", Some(512 << 20)));
+    assert!(read_all(&*opened.disks[0].disk(), 1 << 20).unwrap() == package.raw);
+    let by_slot = OpenOptions { disk: Some(Selector::Name("scsi0:0".into())), ..OpenOptions::default() };
+    assert_eq!(open(&path, &by_slot, &session).unwrap().disks.len(), 1);
+    for (file, code) in [
+        ("/etc/passwd", ("reference.refused", 5)),
+        ("/vmfs/volumes/x/disk.vmdk", ("reference.refused", 5)),
+        ("../disk.vmdk", ("reference.refused", 5)),
+        ("C:|5cdisk.vmdk", ("reference.refused", 5)),
+        ("absent.vmdk", ("reference.missing", 3)),
+        ("web.vmx", ("format.unknown", 4)),
+    ] {
+        assert_eq!(code_of(&[("web.vmx", text(file).as_bytes())]), code, "{file}");
+    }
+}

@@ -69,16 +69,14 @@ impl Ova {
         Ok(Checked::wrap(Slice::new(member.name.clone(), disk, member.range.clone())?))
     }
 
-    /// Starts to watch the source for the manifest's digests, of all files or of those in `only`; `None` without a manifest.
+    /// Starts to watch the source for the manifest's digests, of the files whose names are `wanted`; `None` without a manifest.
     ///
     /// # Errors
     /// `ova.missing` when the manifest lists a file that is not there.
-    pub fn digests(&self, only: Option<&[String]>, session: &Arc<Session>) -> Result<Option<Digests>> {
+    pub fn digests(&self, wanted: &dyn Fn(&str) -> bool, session: &Arc<Session>) -> Result<Option<Digests>> {
         let Some(manifest) = &self.manifest else { return Ok(None) };
         let mut files: Vec<(Range<u64>, Expected)> = Vec::new();
-        let wanted = |expected: &&Expected| {
-            expected.name != self.descriptor && only.is_none_or(|only| only.contains(&expected.name))
-        };
+        let wanted = |expected: &&Expected| expected.name != self.descriptor && wanted(&expected.name);
         for expected in manifest.digests.iter().filter(wanted) {
             files.push((self.member(&expected.name)?.range.clone(), expected.clone()));
         }
@@ -221,7 +219,7 @@ pub(crate) mod tests {
             for disk in &ova.ovf.disks {
                 ova.file(disk.href.as_deref().unwrap_or_default())?;
             }
-            match ova.digests(None, &session)? {
+            match ova.digests(&|_| true, &session)? {
                 Some(digests) => digests.finish().map(|_| ()),
                 None => Ok(()),
             }
@@ -239,7 +237,7 @@ pub(crate) mod tests {
         assert_eq!((ova.descriptor.as_str(), ova.verified.len()), ("g.ovf", 1));
         let file = ova.file("./a.vmdk").unwrap();
         assert_eq!(read_vec(&*file, 0, 4096).unwrap(), disk);
-        let verified = ova.digests(None, &session).unwrap().unwrap().finish().unwrap();
+        let verified = ova.digests(&|_| true, &session).unwrap().unwrap().finish().unwrap();
         assert_eq!(verified.len(), 1);
         assert!(!ova.notes.iter().any(|note| note.contains("manifest")), "{:?}", ova.notes);
     }

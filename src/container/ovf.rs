@@ -91,12 +91,25 @@ pub struct OvfDisk {
     pub label: Option<String>,
     /// The file that holds it, as written; `None` for a disk that is delivered empty.
     pub href: Option<String>,
+    /// How its file is delivered.
+    pub delivery: Delivery,
     /// Virtual size in bytes.
     pub capacity: Option<u64>,
     /// `format`, a URI.
     pub format: Option<String>,
     /// Bus, position of the controller in [`Ovf::controllers`], and address on it.
     pub attached: Option<(Bus, usize, u32)>,
+}
+
+/// How a file of a package is delivered (`File`, DSP0243 2.1.1 section 7.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// Its length in bytes as the descriptor gives it, which writers get wrong.
+    pub size: Option<u64>,
+    /// Whether it is compressed with gzip.
+    pub gzip: bool,
+    /// Bytes of each chunk but the last, if it is split: `NAME.000000000` and so on.
+    pub chunk_size: Option<u64>,
 }
 
 /// A network card.
@@ -125,7 +138,7 @@ impl Ovf {
     ///
     /// # Errors
     /// `ovf.xml` for what is not well-formed XML without a document type, `ovf.descriptor` for what contradicts itself,
-    /// `ovf.unsupported` for several machines, and for disks that are compressed, split or based on others.
+    /// `ovf.unsupported` for several machines, for disks that are based on others, and for unknown compression.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         if bytes.len() > limits::MAX_OVF {
             return Err(Error::limit("ovf.xml", "the descriptor is too large")
@@ -370,15 +383,16 @@ impl<'a> Parser<'a> {
         if attribute(node, "parentRef").is_some() {
             return Err(Error::unsupported("ovf.unsupported", "a disk is based on another disk of the package").at(id));
         }
-        let href = match attribute(node, "fileRef") {
-            Some(reference) => Some(self.file(reference, &id)?),
-            None => None,
+        let (href, delivery) = match attribute(node, "fileRef") {
+            Some(reference) => self.file(reference, &id).map(|(href, delivery)| (Some(href), delivery))?,
+            None => (None, Delivery::default()),
         };
         let unit = attribute(node, "capacityAllocationUnits").map_or(Some(1), bytes_per_unit);
         let capacity = attribute(node, "capacity").and_then(|text| text.trim().parse::<u64>().ok());
         Ok(OvfDisk {
             label: None,
             href,
+            delivery,
             capacity: capacity.zip(unit).and_then(|(capacity, unit)| capacity.checked_mul(unit)),
             format: attribute(node, "format").map(str::to_owned),
             attached: None,
@@ -386,28 +400,34 @@ impl<'a> Parser<'a> {
         })
     }
 
-    /// The name of the file that `References` lists under `id`.
-    fn file(&self, id: &str, disk: &str) -> Result<String> {
+    /// The name of the file that `References` lists under `id`, and how it comes.
+    fn file(&self, id: &str, disk: &str) -> Result<(String, Delivery)> {
         let references = child(self.envelope, "References");
         let mut files = references.into_iter().flat_map(|references| references.children());
         let file =
             files.find(|node| node.tag_name().name() == "File" && attribute(*node, "id") == Some(id)).ok_or_else(
                 || Error::corrupt("ovf.descriptor", "a disk refers to a file that is not listed").at(disk).found(id),
             )?;
-        if let Some(compression) = attribute(file, "compression").filter(|kind| !matches!(*kind, "" | "identity")) {
-            return Err(Error::unsupported("ovf.unsupported", "a disk's file is compressed")
-                .at(disk)
-                .found(compression)
-                .hint("unpack the OVA and decompress the file"));
-        }
-        if attribute(file, "chunkSize").is_some() {
-            return Err(Error::unsupported("ovf.unsupported", "a disk's file is split into chunks").at(disk));
+        let gzip = match attribute(file, "compression").unwrap_or("identity") {
+            "" | "identity" => false,
+            kind if kind.eq_ignore_ascii_case("gzip") => true,
+            kind => {
+                return Err(Error::unsupported("ovf.unsupported", "a disk's file is compressed in an unknown way")
+                    .at(disk)
+                    .expected("gzip")
+                    .found(kind));
+            }
+        };
+        let number = |name| attribute(file, name).and_then(|text| text.trim().parse::<u64>().ok());
+        let chunk_size = number("chunkSize").filter(|size| *size > 0);
+        if attribute(file, "chunkSize").is_some() && chunk_size.is_none() {
+            return Err(Error::corrupt("ovf.descriptor", "a disk's file is split into chunks of no size").at(disk));
         }
         let href = attribute(file, "href").unwrap_or_default();
         if href.is_empty() {
             return Err(Error::corrupt("ovf.descriptor", "a file has no name").found(id));
         }
-        Ok(href.to_owned())
+        Ok((href.to_owned(), Delivery { size: number("size"), gzip, chunk_size }))
     }
 }
 

@@ -285,6 +285,10 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("overlay.spill", "The overlay lost its spill file. This is a bug in hyper2kvm, please report it."),
     (
+        "ovf.chunk",
+        "A file of an OVF package is split into chunks, and one of them is longer or shorter than the descriptor says, the last ones are missing, or there are far too many. A chunk is damaged, or belongs to another package.",
+    ),
+    (
         "ovf.descriptor",
         "The OVF descriptor contradicts itself: it refers to a disk or file that it does not describe, or is not one at all.",
     ),
@@ -304,6 +308,10 @@ pub const CODES: &[(&str, &str)] = &[
     (
         "packed.limit",
         "A compressed file has more parts, a larger content, or needs more memory for decoding than any real one.",
+    ),
+    (
+        "packed.nested",
+        "Something compressed is inside of something compressed. Only one level is undone; decompress the outer one first.",
     ),
     (
         "packed.random",
@@ -531,6 +539,18 @@ pub const CODES: &[(&str, &str)] = &[
         "A VMDK snapshot or linked clone needs the parent that it was made for, and what was found has another content id, or the snapshot does not name one. Point at the right file with --map-path OLD=NEW.",
     ),
     ("vmdk.version", "The VMDK has a version, compression or layout that this version does not read."),
+    (
+        "vmx.device",
+        "A machine's disk is a device of its VMware host, passed through to it, so its content is in no file beside the configuration.",
+    ),
+    (
+        "vmx.encrypted",
+        "The machine's configuration is encrypted, so its disks are too. Remove the encryption in VMware, or export the machine as OVF.",
+    ),
+    (
+        "vmx.syntax",
+        "A machine's configuration has a line that is not KEY = \"VALUE\", or gives a key two different values. VMware refuses such a file too.",
+    ),
     (
         "volume.outside",
         "A partition reaches past the end of its disk, so it is not written to. The disk was cut short, or its table is damaged.",

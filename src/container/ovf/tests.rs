@@ -118,8 +118,8 @@ fn hostile_descriptors_are_refused() {
         (GOOD.replace("ovf:fileRef=\"file2\"", "ovf:fileRef=\"file9\""), "ovf.descriptor"),
         (GOOD.replace("ovf:diskId=\"d2\"", "ovf:diskId=\"d1\""), "ovf.descriptor"),
         (GOOD.replace("ovf:href=\"b.vmdk\"", "ovf:href=\"\""), "ovf.descriptor"),
-        (GOOD.replace("ovf:href=\"b.vmdk\"", "ovf:href=\"b\" ovf:compression=\"gzip\""), "ovf.unsupported"),
-        (GOOD.replace("ovf:href=\"b.vmdk\"", "ovf:href=\"b\" ovf:chunkSize=\"5\""), "ovf.unsupported"),
+        (GOOD.replace("ovf:href=\"b.vmdk\"", "ovf:href=\"b\" ovf:compression=\"bzip2\""), "ovf.unsupported"),
+        (GOOD.replace("ovf:href=\"b.vmdk\"", "ovf:href=\"b\" ovf:chunkSize=\"0\""), "ovf.descriptor"),
         (GOOD.replace("ovf:fileRef=\"file2\"", "ovf:parentRef=\"d1\""), "ovf.unsupported"),
     ];
     for (text, code) in cases {
@@ -160,4 +160,12 @@ fn probing() {
     assert!(probe(b"\xef\xbb\xbf <ovf:Envelope xmlns"));
     assert!(!probe(b"<?xml version=\"1.0\"?><html>"));
     assert!(!probe(b"# Disk DescriptorFile"));
+}
+
+#[test]
+fn files_may_be_compressed_and_split() {
+    let ovf = parse(&GOOD.replace("ovf:size=\"1\"", "ovf:size=\"1\" ovf:compression=\"gzip\" ovf:chunkSize=\"4096\""))
+        .unwrap();
+    assert_eq!(ovf.disks[0].delivery, Delivery { size: Some(1), gzip: true, chunk_size: Some(4096) });
+    assert_eq!(ovf.disks[1].delivery, Delivery::default());
 }
