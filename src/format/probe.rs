@@ -81,6 +81,8 @@ impl Sample {
 /// # Errors
 /// A usage error that lists the names.
 pub fn by_name(name: &str) -> Result<&'static Driver> {
+    // QEMU's name of VHD, which qcow2 images keep for their backing file.
+    let name = if name == "vpc" { "vhd" } else { name };
     FORMATS.iter().find(|driver| driver.name == name).ok_or_else(|| {
         let names: Vec<&str> = FORMATS.iter().map(|driver| driver.name).collect();
         Error::new(crate::Kind::Usage, "format.name", "no such format").found(name).expected(names.join(", "))
@@ -158,6 +160,7 @@ mod tests {
         let names: HashSet<&str> = FORMATS.iter().map(|driver| driver.name).collect();
         assert_eq!(names.len(), FORMATS.len());
         assert!(FORMATS.iter().all(|driver| by_name(driver.name).is_ok() && !driver.about.is_empty()));
+        assert_eq!(by_name("vpc").unwrap().name, "vhd");
         assert_eq!(by_name("floppy").unwrap_err().kind().exit_code(), 2);
     }
 
