@@ -31,14 +31,14 @@ pub const WINDOW: usize = 1 << 12;
 /// How much time to spend on the size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Level {
-    /// A little smaller than zlib's level 6 with the same window, in about a quarter of its time.
+    /// About as small as zlib's level 6 with the same window, in a quarter of its time.
     #[default]
     Fast,
     /// Looks at every place where a match may start.
     Best,
 }
 
-/// Encodes one input after the other in the same memory, about 700 KiB.
+/// Encodes one input after the other in the same memory, about 400 KiB.
 #[derive(Debug)]
 pub struct Encoder {
     parser: Parser,

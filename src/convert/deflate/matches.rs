@@ -9,7 +9,7 @@ pub(super) const PIECE: usize = 1 << 16;
 /// Bytes behind a piece, so that loads need no check.
 const SLACK: usize = MAX_MATCH + 14;
 
-const HASH_BITS: u32 = 14;
+const HASH_BITS: u32 = 15;
 const HASH3_BITS: u32 = 12;
 
 type Buffer = [u8; PIECE + SLACK];

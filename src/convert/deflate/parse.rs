@@ -63,24 +63,26 @@ pub(super) struct Parsed<'a> {
 pub(super) struct Parser {
     matches: Matches,
     effort: Effort,
-    tokens: Vec<Token>,
+    /// As many as a piece can have, so that adding one needs no check; `count` of them are in use.
+    tokens: Box<[Token; PIECE]>,
+    count: usize,
     segments: Vec<Segment>,
 }
 
 impl Parser {
     pub(super) fn new(level: Level) -> Self {
         let effort = match level {
-            Level::Fast => Effort { first: 12, second: 4, nice: 32 },
+            Level::Fast => Effort { first: 8, second: 2, nice: 32 },
             Level::Best => Effort { first: 256, second: 256, nice: 258 },
         };
-        let (tokens, segments) = (Vec::with_capacity(PIECE), Vec::with_capacity(MAX_SEGMENTS));
-        Self { matches: Matches::new(), effort, tokens, segments }
+        let (tokens, segments) = (Box::new([Token::literal(0); PIECE]), Vec::with_capacity(MAX_SEGMENTS));
+        Self { matches: Matches::new(), effort, tokens, count: 0, segments }
     }
 
     /// Parses `input`; matches may start in `before`. Both together have at most [`PIECE`] bytes.
     pub(super) fn parse(&mut self, before: &[u8], input: &[u8]) -> Parsed<'_> {
         self.matches.begin(before, input);
-        self.tokens.clear();
+        self.count = 0;
         self.segments.clear();
         let len = before.len() + input.len();
         let mut place = before.len();
@@ -94,28 +96,37 @@ impl Parser {
             } else {
                 place = self.search(place..end, len, &mut segment);
             }
-            segment.tokens_end = self.tokens.len();
+            segment.tokens_end = self.count;
             segment.bytes_end = place - before.len();
             self.segments.push(segment);
         }
-        Parsed { tokens: &self.tokens, segments: &self.segments }
+        Parsed { tokens: &self.tokens[..self.count], segments: &self.segments }
     }
 
     /// Takes all of `range` as literals.
     fn take(&mut self, range: Range<usize>, segment: &mut Segment) -> usize {
         let matches = &self.matches;
-        self.tokens.extend(range.clone().map(|place| segment.literal(matches.byte(place as u16))));
-        range.end
+        let end = range.end;
+        for (token, place) in self.tokens[self.count..].iter_mut().zip(range) {
+            *token = segment.literal(matches.byte(place as u16));
+            self.count += 1;
+        }
+        end
     }
 
     /// Parses until the end of `range`; the last match may go beyond. Gives the place behind it.
     fn search(&mut self, range: Range<usize>, len: usize, segment: &mut Segment) -> usize {
         let (effort, matches, tokens) = (self.effort, &mut self.matches, &mut self.tokens);
+        let mut count = self.count;
+        let mut add = |token| {
+            tokens[count % PIECE] = token;
+            count += 1;
+        };
         let mut place = range.start;
         while place < range.end {
             let mut found = matches.find(place as u16, effort);
             if found.len < MIN_MATCH {
-                tokens.push(segment.literal(matches.byte(place as u16)));
+                add(segment.literal(matches.byte(place as u16)));
                 place += 1;
                 continue;
             }
@@ -126,16 +137,17 @@ impl Parser {
                 if !is_better(next, found) {
                     break;
                 }
-                tokens.push(segment.literal(matches.byte(place as u16)));
+                add(segment.literal(matches.byte(place as u16)));
                 place += 1;
                 found = next;
             }
-            tokens.push(segment.copy(found));
+            add(segment.copy(found));
             place += found.len;
             for inside in visited..place {
                 matches.skip(inside as u16);
             }
         }
+        self.count = count;
         place
     }
 }
