@@ -25,7 +25,7 @@ fixtures: ## build the guests that the tests use (cached)
 	@scripts/install-deps.sh
 	@tests/fixtures/build.sh
 
-bench: ## time migrate against qemu-img, in alternating pairs
+bench: ## time migrate and convert against qemu-img, in alternating pairs
 	@scripts/bench.sh
 
 fuzz: ## fuzz every target for SECONDS=60 (or TARGETS="a b")

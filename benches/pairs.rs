@@ -1,4 +1,5 @@
-//! `hyper2kvm migrate` of an OVA against `qemu-img convert -O qcow2` of its VMDK, in alternating pairs on one machine.
+//! `hyper2kvm` against `qemu-img` with its best flags, in alternating pairs on one machine: `migrate` of an OVA against `convert`
+//! of its VMDK, and `convert` of each format, plain and compressed.
 //!
 //! Both are timed from start through `fsync` of the output file. After a warm-up of each, pairs alternate which goes first, so
 //! that slow drift of the machine falls on both; the page cache is in the same state before every run, and no dirty page of a
@@ -21,40 +22,128 @@ use serde_json::{Value, json};
 fn main() {
     let options = Options::parse();
     fs::create_dir_all(&options.out).expect("the folder of the figures");
+    make_sources(&options);
     let mut results = Vec::new();
-    for verify in ["off", "on"] {
-        println!(
-            "migrate --verify {verify} against qemu-img convert, {} pairs, {} cache",
-            options.pairs, options.cache
-        );
-        let result = compare(&options, verify);
-        println!("{}", result.text());
-        results.push(result.json(verify));
+    for case in CASES.iter().filter(|case| options.only.as_ref().is_none_or(|only| case.name.contains(only.as_str()))) {
+        for verify in ["off", "on"] {
+            println!(
+                "{} --verify {verify} against qemu-img, {} pairs, {} cache",
+                case.name, options.pairs, options.cache
+            );
+            let result = compare(&options, case, verify);
+            println!("{}", result.text());
+            results.push(result.json(case, verify));
+        }
     }
     let all = json!({ "machine": machine(), "cache": options.cache, "comparisons": results });
-    let path = options.out.join("migrate.json");
+    let path = options.out.join("pairs.json");
     fs::write(&path, format!("{all:#}\n")).expect("writing the figures");
     println!("figures: {}", path.display());
 }
 
-/// What was typed: `FIXTURE [--pairs N] [--cache warm|cold] [--out DIR]`. Cargo adds `--bench`.
+/// One comparison.
+struct Case {
+    name: &'static str,
+    /// What each reads.
+    sources: [&'static str; 2],
+    ours: &'static [&'static str],
+    /// Behind `qemu-img convert`, before source and target.
+    peer: &'static [&'static str],
+}
+
+const MIGRATE: &[&str] = &["migrate", "--name", "bench", "-o"];
+const CONVERT: &[&str] = &["convert"];
+const RAW: &[&str] = &["convert", "--format", "raw"];
+const ZLIB: &[&str] = &["convert", "--compress", "zlib"];
+const ZSTD: &[&str] = &["convert", "--compress", "zstd"];
+
+/// `-W -m 16`: writes out of order, with as many requests as it can have.
+const CASES: &[Case] = &[
+    Case {
+        name: "migrate OVA",
+        sources: ["guest.ova", "guest-stream.vmdk"],
+        ours: MIGRATE,
+        peer: &["-f", "vmdk", "-W", "-m", "16"],
+    },
+    Case {
+        name: "convert OVA",
+        sources: ["guest.ova", "guest-stream.vmdk"],
+        ours: CONVERT,
+        peer: &["-f", "vmdk", "-W", "-m", "16"],
+    },
+    Case {
+        name: "convert stream-optimized VMDK",
+        sources: ["guest-stream.vmdk"; 2],
+        ours: CONVERT,
+        peer: &["-f", "vmdk", "-W", "-m", "16"],
+    },
+    Case {
+        name: "convert sparse VMDK",
+        sources: ["guest-sparse.vmdk"; 2],
+        ours: CONVERT,
+        peer: &["-f", "vmdk", "-W", "-m", "16"],
+    },
+    Case { name: "convert VHD", sources: ["guest.vhd"; 2], ours: CONVERT, peer: &["-f", "vpc", "-W", "-m", "16"] },
+    Case { name: "convert VHDX", sources: ["guest.vhdx"; 2], ours: CONVERT, peer: &["-f", "vhdx", "-W", "-m", "16"] },
+    Case { name: "convert raw", sources: ["guest.raw"; 2], ours: RAW, peer: &["-f", "raw", "-W", "-m", "16"] },
+    Case {
+        name: "convert to zlib",
+        sources: ["guest-sparse.vmdk"; 2],
+        ours: ZLIB,
+        peer: &["-f", "vmdk", "-W", "-m", "16", "-c"],
+    },
+    Case {
+        name: "convert to zstd",
+        sources: ["guest-sparse.vmdk"; 2],
+        ours: ZSTD,
+        peer: &["-f", "vmdk", "-W", "-m", "16", "-c", "-o", "compression_type=zstd"],
+    },
+];
+
+/// Makes the sources that the fixture has not.
+fn make_sources(options: &Options) {
+    for (name, format) in [("guest.vhd", "vpc"), ("guest.vhdx", "vhdx")] {
+        let made = options.out.join(name);
+        if !made.exists() {
+            let mut command = Command::new("qemu-img");
+            command.args(["convert", "-f", "raw", "-O", format]).arg(options.fixture.join("guest.raw")).arg(&made);
+            assert!(command.status().expect("running qemu-img").success(), "{command:?} failed");
+        }
+    }
+}
+
+impl Options {
+    fn source(&self, name: &str) -> PathBuf {
+        let made = self.out.join(name);
+        if made.exists() { made } else { self.fixture.join(name) }
+    }
+}
+
+/// What was typed: `FIXTURE [--pairs N] [--cache warm|cold] [--only PART-OF-A-NAME] [--out DIR]`. Cargo adds `--bench`.
 struct Options {
     fixture: PathBuf,
     pairs: usize,
+    only: Option<String>,
     cache: String,
     out: PathBuf,
 }
 
 impl Options {
     fn parse() -> Self {
-        let mut options =
-            Self { fixture: PathBuf::new(), pairs: 10, cache: "warm".to_owned(), out: PathBuf::from("target/bench") };
+        let mut options = Self {
+            fixture: PathBuf::new(),
+            pairs: 10,
+            only: None,
+            cache: "warm".to_owned(),
+            out: PathBuf::from("target/bench"),
+        };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             let mut value = || words.next().expect("a value");
             match word.as_str() {
                 "--bench" => {}
                 "--pairs" => options.pairs = value().parse().expect("a number of pairs"),
+                "--only" => options.only = Some(value()),
                 "--cache" => options.cache = value(),
                 "--out" => options.out = value().into(),
                 _ => options.fixture = word.into(),
@@ -74,19 +163,24 @@ struct Pairs {
     peer_bytes: u64,
 }
 
-fn compare(options: &Options, verify: &str) -> Pairs {
+fn compare(options: &Options, case: &Case, verify: &str) -> Pairs {
     let folder = options.out.join("work");
-    let (ova, vmdk) = (options.fixture.join("guest.ova"), options.fixture.join("guest-stream.vmdk"));
+    let [our_source, peer_source] = case.sources.map(|name| options.source(name));
     let ours = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hyper2kvm"));
-        command.args(["migrate", "--quiet", "--progress", "none", "--name", "bench", "--verify", verify, "-o"]);
-        command.arg(&folder).arg(&ova);
-        timed(options, &ova, command, &folder, "bench.qcow2")
+        let (subcommand, flags) = case.ours.split_first().expect("a subcommand");
+        command.args([subcommand, "--quiet", "--progress", "none", "--verify", verify]).args(flags);
+        if case.ours == MIGRATE {
+            command.arg(&folder).arg(&our_source);
+        } else {
+            command.arg(&our_source).arg(folder.join("bench.qcow2"));
+        }
+        timed(options, &our_source, command, &folder, "bench.qcow2")
     };
     let peer = || {
         let mut command = Command::new("qemu-img");
-        command.args(["convert", "-f", "vmdk", "-O", "qcow2"]).arg(&vmdk).arg(folder.join("peer.qcow2"));
-        timed(options, &vmdk, command, &folder, "peer.qcow2")
+        command.args(["convert", "-O", "qcow2"]).args(case.peer).arg(&peer_source).arg(folder.join("peer.qcow2"));
+        timed(options, &peer_source, command, &folder, "peer.qcow2")
     };
     let (_, our_bytes) = ours();
     let (_, peer_bytes) = peer();
@@ -145,15 +239,16 @@ impl Pairs {
         line("ours", " s", &self.ours) + &line("peer", " s", &self.peer) + &line("ratio", "×", &self.ratios()) + &sizes
     }
 
-    fn json(&self, verify: &str) -> Value {
+    fn json(&self, case: &Case, verify: &str) -> Value {
         let summary = |values: &[f64]| {
             let [min, low, median, high, max] = five(values);
             json!({ "min": min, "lower_quartile": low, "median": median, "upper_quartile": high, "max": max })
         };
         json!({
+            "name": case.name,
             "verify": verify,
-            "ours": { "command": "hyper2kvm migrate guest.ova", "seconds": self.ours, "summary": summary(&self.ours), "output_bytes": self.our_bytes },
-            "peer": { "command": "qemu-img convert -O qcow2 guest-stream.vmdk", "seconds": self.peer, "summary": summary(&self.peer), "output_bytes": self.peer_bytes },
+            "ours": { "command": format!("hyper2kvm {} {}", case.ours.join(" "), case.sources[0]), "seconds": self.ours, "summary": summary(&self.ours), "output_bytes": self.our_bytes },
+            "peer": { "command": format!("qemu-img convert -O qcow2 {} {}", case.peer.join(" "), case.sources[1]), "seconds": self.peer, "summary": summary(&self.peer), "output_bytes": self.peer_bytes },
             "ratio": { "pairs": self.ratios(), "summary": summary(&self.ratios()) },
         })
     }
