@@ -271,15 +271,15 @@ fn damage_to_the_unfinished_file_is_noticed_and_repaired() {
             match part % 3 {
                 0 => partial.truncate(at),
                 1 => partial[at..].fill(0),
-                _ => partial[at] ^= 1,
+                _ => {
+                    // A byte that was written: those between the tables are nobody's.
+                    let mut nearby = (at..partial.len()).chain((0..at).rev());
+                    let written = nearby.find(|at| partial[*at] != 0).unwrap();
+                    partial[written] ^= 1;
+                }
             }
             std::fs::write(dir.path().join("out.partial"), partial).unwrap();
-            let again = || run(checked(&model), &path, &options, &session(2), &());
-            if let Err(error) = again() {
-                // A byte that no run writes was changed, which no crash does.
-                assert_eq!((part % 3, error.kind()), (2, Kind::Mismatch), "{error:?}");
-                again().unwrap();
-            }
+            run(checked(&model), &path, &options, &session(2), &()).unwrap();
             assert!(bytes_of(&path) == whole, "{options:?}: {part}");
             std::fs::remove_file(&path).unwrap();
         }
