@@ -177,21 +177,22 @@ impl Packed {
             let _admitted = self.gate.enter(len);
             self.session.check()?;
             let mut stream = self.index.units.open(number, &self.source)?;
-            let bytes = self.exactly(&mut *stream, len, range.start)?;
+            let block = self.exactly(&mut *stream, len, range.start)?;
             // What ends with its unit must end here: only then is its checksum verified, and the index right.
             if self.compression != Compression::Gzip && stream.read(&mut [0])? != 0 {
                 return Err(self.lies(range.start));
             }
-            Ok(bytes.into())
+            Ok(block)
         })
     }
 
-    fn exactly(&self, stream: &mut dyn Stream, len: u64, at: u64) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-        if read_full(stream, &mut bytes)? < bytes.len() {
-            return Err(self.lies(at));
-        }
-        Ok(bytes)
+    fn exactly(&self, stream: &mut dyn Stream, len: u64, at: u64) -> Result<Block> {
+        let mut block: Block = std::iter::repeat_n(0, usize::try_from(len).unwrap_or(0)).collect();
+        let complete = match Arc::get_mut(&mut block) {
+            Some(bytes) => read_full(stream, bytes)? == bytes.len(),
+            None => false,
+        };
+        if complete { Ok(block) } else { Err(self.lies(at)) }
     }
 
     fn lies(&self, at: u64) -> Error {
@@ -217,7 +218,7 @@ impl Packed {
             self.session.check()?;
             let at = cursor.at;
             let len = STEP.min(range.end.saturating_sub(at));
-            let block: Block = self.exactly(&mut *cursor.stream, len, at)?.into();
+            let block = self.exactly(&mut *cursor.stream, len, at)?;
             cursor.at = at.saturating_add(len);
             cursors.decoded = cursors.decoded.saturating_add(len);
             if cursors.recent.len() >= self.recent {
