@@ -29,7 +29,7 @@ pub fn main() -> ExitCode {
         }
     };
     start_logging(&cli.global);
-    let output = Output::new(&cli.global);
+    let output = Output::new(&cli.global, cli.command.takes_stdout());
     match commands::run(&cli.command, &cli.global, output) {
         Ok(code) => code,
         Err(error) => {

@@ -22,6 +22,7 @@ use crate::session::Session;
 
 mod copy;
 pub mod deflate;
+mod device;
 mod digest;
 mod increment;
 mod journal;
@@ -32,6 +33,7 @@ mod progress;
 mod seal;
 mod sink;
 mod space;
+mod stream;
 mod target;
 mod verify;
 
@@ -45,11 +47,13 @@ pub use space::check_space;
 pub use target::{Format, TARGETS, Target};
 
 use copy::Copy;
+use device::Device;
 use increment::Increment;
 use journal::{Header, Interval, Journal, Scribe};
-use output::Output;
+use output::{Output, Surface};
 use seal::Partial;
 use sink::{Make, Sink};
+use stream::Stream;
 
 /// What to write and how.
 #[derive(Clone, Debug)]
@@ -146,7 +150,7 @@ pub struct Times {
     pub seal: Duration,
 }
 
-/// Converts `source` into the file `target`. Nothing appears under that name unless all of it succeeds.
+/// Converts `source` into the file or device `target`. Nothing appears under that name unless all of it succeeds.
 ///
 /// # Errors
 /// Those of [`prepare`], [`Prepared::copy`], [`Copied::verify`] and [`Verified::seal`].
@@ -160,10 +164,11 @@ pub fn run(
     prepare(source, target, options, session, progress)?.copy(progress)?.verify(progress)?.seal(progress)
 }
 
-/// Claims `target`, walks the source's map and checks that there is room, before the first byte is written.
+/// Claims `target`, a file or block device, walks the source's map and checks that there is room, before the first byte is
+/// written.
 ///
 /// # Errors
-/// `output.exists`, `output.locked`, `output.stale`, `output.space`, `convert.size`, those of the format's options and those of
+/// `output.exists`, `output.locked`, `output.in-use`, `convert.stream`, `output.stale`, `output.space`, `convert.size`, those of the format's options and those of
 /// reading the map.
 pub fn prepare(
     source: Arc<dyn Disk>,
@@ -172,9 +177,30 @@ pub fn prepare(
     session: &Arc<Session>,
     progress: &dyn Progress,
 ) -> Result<Prepared> {
-    let output: Arc<dyn Output> = Arc::new(Partial::create(target, options.force, options.restart)?);
+    let output: Arc<dyn Output> = if device::is_device(target) {
+        options.format.check(Surface::Used)?;
+        Arc::new(Device::claim(target, options.force, &*source, session)?)
+    } else {
+        Arc::new(Partial::create(target, options.force, options.restart)?)
+    };
     let ends = (source, Arc::clone(&output));
     prepare_output(ends, options, Interval::default(), session, progress).inspect_err(|error| give_up(&*output, error))
+}
+
+/// [`prepare`] for standard output, which cannot be read back: [`Options::verify`] says nothing then.
+///
+/// # Errors
+/// `convert.stream` when the format needs a way back, `output.terminal`, and those of [`prepare`].
+pub fn prepare_stdout(
+    source: Arc<dyn Disk>,
+    options: &Options,
+    session: &Arc<Session>,
+    progress: &dyn Progress,
+) -> Result<Prepared> {
+    options.format.check(Surface::Stream)?;
+    let options = Options { verify: false, ..options.clone() };
+    let output: Arc<dyn Output> = Arc::new(Stream::stdout(session)?);
+    prepare_output((source, output), &options, Interval::default(), session, progress)
 }
 
 /// [`prepare`] for an output that is claimed already.
@@ -190,6 +216,15 @@ fn prepare_output(
     let mut source = grown(source, options.size, options.format.size_unit())?;
     if let Some(base) = &options.base {
         source = Checked::wrap(Increment { top: source, base: Arc::clone(base) });
+    }
+    if let Some(most) =
+        output.capacity().filter(|most| matches!(options.format, Format::Raw(_)) && source.len() > *most)
+    {
+        return Err(Error::new(Kind::NoSpace, "output.space", "the device is smaller than the disk")
+            .at(output.name())
+            .expected(format!("at least {} bytes", source.len()))
+            .found(most)
+            .hint("choose a larger device, or let this one grow"));
     }
     let fingerprint = source.fingerprint()?;
     let journal = open_journal(&*output, (source.len(), fingerprint), options, session)?;

@@ -4,6 +4,7 @@
 //! which alone checks ranges and counts bytes. Implementers may therefore assume that a range lies inside the disk.
 
 use std::fmt::Debug;
+use std::fs::File;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
@@ -51,6 +52,12 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// neighbours may be of one kind. Stops early when `visit` breaks.
     fn extents(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<()>;
 
+    /// Where the bytes from the start of `range` on, which is not empty, lie as they are in a file of this host: for all of `range`
+    /// or a part from its start, never none of it. Nothing where they do not, or where somebody must see them pass.
+    fn host(&self, _range: Range<u64>) -> Result<Option<HostRange>> {
+        Ok(None)
+    }
+
     /// A hint that `range` will be read soon. Returns at once.
     fn prefetch(&self, _range: Range<u64>) {}
 
@@ -95,6 +102,17 @@ pub trait DiskMut: Disk {
 
     /// Makes what was written durable, as far as the disk is.
     fn flush(&self) -> Result<()>;
+}
+
+/// Bytes as they are in a file of this host.
+#[derive(Clone, Debug)]
+pub struct HostRange {
+    /// The file or device, open for reading.
+    pub file: Arc<File>,
+    /// Where they begin in it.
+    pub offset: u64,
+    /// How many there are, never none.
+    pub len: u64,
 }
 
 /// A run of bytes of one kind.

@@ -30,6 +30,7 @@ mod matrix;
 mod memory;
 mod migrate;
 mod mount;
+mod places;
 mod serve;
 mod strace;
 mod vmdk;

@@ -1,6 +1,7 @@
 //! What the tests are written with: say what to run, then what must hold of it.
 
 pub(crate) mod boot;
+pub(crate) mod device;
 pub(crate) mod fixtures;
 pub(crate) mod lab;
 pub(crate) mod migrated;
@@ -10,6 +11,7 @@ pub(crate) mod tools;
 pub(crate) mod tree;
 
 pub(crate) use boot::{Bus, Machine, Nic};
+pub(crate) use device::Loop;
 pub(crate) use fixtures::Variant;
 pub(crate) use lab::Lab;
 pub(crate) use migrated::{Migrated, only, replayed_source};

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::pool::{Block, Claim, Class, Key, Pool, Ticket, Waiting};
-use crate::disk::{Checked, Disk, Fingerprint, Hints, Latency, SectorSize, Visit, read_vec};
+use crate::disk::{Checked, Disk, Fingerprint, Hints, HostRange, Latency, SectorSize, Visit, read_vec};
 use crate::error::Result;
 use crate::session::Session;
 
@@ -260,6 +260,11 @@ impl Disk for BlockCache {
 
     fn extents(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<()> {
         self.source.extents(range, visit)
+    }
+
+    fn host(&self, range: Range<u64>) -> Result<Option<HostRange>> {
+        // A tap is to see every byte.
+        if self.tap().is_some() { Ok(None) } else { self.source.host(range) }
     }
 
     fn prefetch(&self, range: Range<u64>) {

@@ -6,7 +6,7 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use crate::cache::{Block, Class, Key, Pool};
-use crate::disk::{Disk, Extent, ExtentKind, Fingerprint, Hints, Latency, SectorSize, Visit};
+use crate::disk::{Disk, Extent, ExtentKind, Fingerprint, Hints, HostRange, Latency, SectorSize, Visit};
 use crate::error::{Error, Result};
 use crate::format::{Layer, Place, Unit};
 use crate::limits;
@@ -217,6 +217,14 @@ impl Disk for Image {
         }
         joined.finish();
         Ok(())
+    }
+
+    fn host(&self, range: Range<u64>) -> Result<Option<HostRange>> {
+        let located = self.locate(range.start, range.end.saturating_sub(range.start))?;
+        match located.place {
+            Found::Data { file, offset } => file.host(offset..offset.saturating_add(located.len)),
+            Found::Encoded { .. } | Found::Zero | Found::Hole => Ok(None),
+        }
     }
 
     fn prefetch(&self, range: Range<u64>) {

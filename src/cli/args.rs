@@ -39,6 +39,7 @@ Examples:
   hyper2kvm test out/guest.qcow2                   boot the result and wait for a sign of life
   hyper2kvm serve guest.vmdk --unix /tmp/g.sock    the flattened disk over NBD
   hyper2kvm convert guest.vmdk guest.qcow2         copy it as it is
+  hyper2kvm convert guest.ova - --to raw | md5sum  the same, into a pipe
 
 Exit codes:
   0 done and verified   1 failed               2 usage               3 source unreadable
@@ -83,6 +84,22 @@ pub enum Command {
         /// Where to write `hyper2kvm*.1`.
         dir: PathBuf,
     },
+}
+
+impl Command {
+    /// Whether standard output is where the command writes a disk.
+    #[must_use]
+    pub fn takes_stdout(&self) -> bool {
+        matches!(self, Self::Convert(args) if args.is_stdout())
+    }
+}
+
+impl ConvertArgs {
+    /// Whether the destination is standard output.
+    #[must_use]
+    pub fn is_stdout(&self) -> bool {
+        self.dst.as_os_str() == "-"
+    }
 }
 
 /// Flags that mean the same everywhere.
@@ -296,7 +313,7 @@ pub struct ConvertArgs {
     #[command(flatten)]
     pub source: SourceArgs,
 
-    /// The destination.
+    /// The destination: a file, a block device or logical volume (with --force), or - for standard output.
     pub dst: PathBuf,
 
     /// Format of the destination [default: by its suffix, else qcow2].

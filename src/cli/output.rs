@@ -13,18 +13,20 @@ pub(super) struct Output {
     json: bool,
     quiet: bool,
     color: bool,
+    /// Standard output is for a disk: everything goes to standard error.
+    taken: bool,
 }
 
 impl Output {
-    /// By the flags and the terminal.
+    /// By the flags and the terminal. `taken` says that standard output is where a disk goes.
     #[must_use]
-    pub(super) fn new(global: &Global) -> Self {
+    pub(super) fn new(global: &Global, taken: bool) -> Self {
         let color = match global.color {
             Choice::Always => true,
             Choice::Never => false,
             Choice::Auto => std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
         };
-        Self { json: global.json, quiet: global.quiet, color }
+        Self { json: global.json, quiet: global.quiet, color, taken }
     }
 
     /// Whether JSON was asked for.
@@ -43,8 +45,12 @@ impl Output {
         if self.quiet || self.json { Ok(()) } else { self.line(text.trim_end_matches('\n')) }
     }
 
-    /// Prints one line on standard output in any case.
+    /// Prints one line on standard output in any case, unless that is taken.
     pub(super) fn line(self, line: &str) -> Result<()> {
+        if self.taken {
+            let written = writeln!(std::io::stderr().lock(), "{line}");
+            return written.map_err(|e| Error::write("writing to standard error", e));
+        }
         let mut out = std::io::stdout().lock();
         writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|e| Error::write("writing to standard output", e))
     }

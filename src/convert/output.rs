@@ -17,6 +17,11 @@ pub(super) trait Output: Debug + Send + Sync {
     /// The file system's device number, when that is known.
     fn device(&self) -> Option<u64>;
 
+    /// Bytes that it can have at most, when that is known beforehand.
+    fn capacity(&self) -> Option<u64> {
+        None
+    }
+
     /// Bytes that may still be written to its file system, when that is known.
     fn free_space(&self) -> Result<Option<u64>>;
 
@@ -75,13 +80,13 @@ pub(super) trait Output: Debug + Send + Sync {
 
 /// What is there before the first byte is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "devices and pipes are next")]
 pub(super) enum Surface {
     /// An empty file: what is not written reads as zeros.
     Empty,
-    /// A device with whatever was on it.
+    /// A device with whatever was on it. What is not written becomes zeros, up to the length that is set; that costs most where
+    /// writes do not ascend.
     Used,
-    /// A pipe: bytes can only be appended.
+    /// A pipe: bytes can only be appended. What is left out on the way, up to the length that is set, becomes zeros.
     Stream,
 }
 

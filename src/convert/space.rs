@@ -61,8 +61,8 @@ pub fn check_space(outputs: &[Prepared]) -> Result<()> {
 /// Refuses when `needed` bytes are more than are `free`.
 fn check(needed: u64, free: Option<u64>) -> Result<()> {
     let Some(free) = free.filter(|free| *free < needed) else { return Ok(()) };
-    Err(Error::new(Kind::NoSpace, "output.space", "the output may not fit into its file system")
+    Err(Error::new(Kind::NoSpace, "output.space", "the output may not fit where it is to be written")
         .expected(format!("at least {} MiB free", needed.div_ceil(1 << 20)))
         .found(format!("{} MiB", free >> 20))
-        .hint("free some space or choose another output directory"))
+        .hint("free some space or choose another place for the output"))
 }

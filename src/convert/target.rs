@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::output::Surface;
 use super::sink::qcow2::{Preallocation, Qcow2Fixed, Qcow2Options, Qcow2Sink};
 use super::sink::raw::{RawOptions, RawSink};
 use super::sink::vdi::{VdiOptions, VdiSink};
@@ -139,6 +140,33 @@ impl Format {
             Self::Vhd(options) => options.size_unit(),
             _ => 1,
         }
+    }
+
+    /// Whether it can be written where `surface` says.
+    pub(super) const fn suits(&self, surface: Surface) -> bool {
+        match surface {
+            Surface::Empty => true,
+            Surface::Used => matches!(self, Self::Raw(_) | Self::Qcow2(_)),
+            Surface::Stream => matches!(self, Self::Raw(_)),
+        }
+    }
+
+    /// Refuses a format that cannot be written where `surface` says, and names those that can.
+    pub(super) fn check(&self, surface: Surface) -> Result<()> {
+        if self.suits(surface) {
+            return Ok(());
+        }
+        let what = match surface {
+            Surface::Stream => {
+                format!("{} cannot be written to a pipe: its tables are known only at the end", self.name())
+            }
+            _ => format!("{} cannot be written to a device: nothing would find its end there", self.name()),
+        };
+        let able = TARGETS.iter().filter(|target| (target.format)().suits(surface)).map(|target| target.name);
+        let able: Vec<_> = able.collect();
+        Err(Error::new(Kind::Usage, "convert.stream", what)
+            .expected(able.join(", "))
+            .hint(format!("choose one with --to, for example --to {}", able.last().unwrap_or(&"raw"))))
     }
 
     /// What writes a disk.

@@ -12,6 +12,7 @@ use crate::session::{Budget, Policy};
 use crate::testing::{arg, noise, qemu_img};
 
 mod crash;
+mod places;
 mod resume;
 
 const KIB: usize = 1024;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use super::{Disk, DiskMut, Extent, Fingerprint, Hints, SectorSize, Visit};
+use super::{Disk, DiskMut, Extent, Fingerprint, Hints, HostRange, SectorSize, Visit};
 use crate::error::{Error, Result};
 
 /// Bytes and calls that went through one box.
@@ -109,6 +109,16 @@ impl<D: Disk> Disk for Checked<D> {
         })?;
         debug_assert_eq!(next, range.end, "extents must cover the range");
         Ok(())
+    }
+
+    fn host(&self, range: Range<u64>) -> Result<Option<HostRange>> {
+        if range.is_empty() {
+            return Ok(None);
+        }
+        self.inside(range.start, range.end - range.start)?;
+        let found = self.inner.host(range.clone())?;
+        debug_assert!(found.as_ref().is_none_or(|host| host.len > 0 && host.len <= range.end - range.start));
+        Ok(found)
     }
 
     fn prefetch(&self, range: Range<u64>) {

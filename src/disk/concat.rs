@@ -3,7 +3,7 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-use super::{Disk, Extent, Fingerprint, Hints, Visit};
+use super::{Disk, Extent, Fingerprint, Hints, HostRange, Visit};
 use crate::error::Result;
 
 /// The parts, one after the other.
@@ -75,6 +75,15 @@ impl Disk for Concat {
             })?;
             Ok(flow)
         })
+    }
+
+    fn host(&self, range: Range<u64>) -> Result<Option<HostRange>> {
+        let mut found = None;
+        self.touch(range, &mut |part, range, _| {
+            found = part.host(range)?;
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(found)
     }
 
     fn prefetch(&self, range: Range<u64>) {

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Disk, DiskMut, Extent, Fingerprint, Hints, SectorSize, Visit};
+use super::{Disk, DiskMut, Extent, Fingerprint, Hints, HostRange, SectorSize, Visit};
 use crate::error::{Error, Result};
 
 /// The bytes `range` of a disk, as a disk; one that may change when the disk may.
@@ -66,6 +66,10 @@ impl<D: Debug + Send + Sync + ?Sized + 'static> Disk for Slice<D> {
             let range = extent.range.start - self.start..extent.range.end - self.start;
             visit(Extent { range, ..extent })
         })
+    }
+
+    fn host(&self, range: Range<u64>) -> Result<Option<HostRange>> {
+        self.whole.host(self.start + range.start..self.start + range.end)
     }
 
     fn prefetch(&self, range: Range<u64>) {

@@ -57,6 +57,10 @@ pub const CODES: &[(&str, &str)] = &[
         "The disk cannot get the size that was asked for. It can grow to any number of whole sectors, up to 64 PiB; it is never cut, since what is at its end may be needed: shrink the file systems and partitions in the guest first, and copy what is left with other means.",
     ),
     (
+        "convert.stream",
+        "This format cannot be written where the output goes. A pipe only goes forward, so a format must need no way back and know its tables before its data; on a device, a format must know where it ends. The message names those that can. What went into a pipe cannot be read back either, so it is not verified.",
+    ),
+    (
         "convert.thread",
         "A worker thread could not be started, or it stopped in an unexpected way. The latter is a bug in hyper2kvm, please report it.",
     ),
@@ -236,12 +240,20 @@ pub const CODES: &[(&str, &str)] = &[
         "While the output was being written, something else removed or replaced its .partial file. Nothing was given the final name; run the command again.",
     ),
     (
+        "output.closed",
+        "The program that read the disk from standard output ended or closed it before all of it was written. Its own message says why; nothing is wrong with the source.",
+    ),
+    (
         "output.exists",
-        "A file of the output's name exists. It is replaced only with --force, and only once the new one is complete and verified.",
+        "A file of the output's name exists, or the output is a device. A file is replaced only with --force, and only once the new one is complete and verified. A device is overwritten only with --force: what is on it is lost at once, and its beginning is written last, so that nothing is found on it until all of it is verified.",
     ),
     (
         "output.full",
         "The file system of the output has no room left. Nothing appears under the final name; free some space and run the same command again, which goes on where this one ended.",
+    ),
+    (
+        "output.in-use",
+        "The device is mounted, holds swap, is part of another device (LVM, RAID, encryption), or another program holds it. The kernel gives a device to one writer only. Nothing was written.",
     ),
     ("output.json", "A result could not be turned into JSON. This is a bug; please report it with the command."),
     (
@@ -250,12 +262,24 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("output.name", "The output must be the name of a file, not a directory or a path that ends in .."),
     (
+        "output.order",
+        "A format wanted to change what had gone into a pipe already. That is a bug in hyper2kvm, please report it.",
+    ),
+    (
+        "output.source",
+        "The output is the device that the source is read from, or a partition of it, or the disk that it is a partition of. Writing would destroy what is being read.",
+    ),
+    (
         "output.space",
         "By the source's map the output could need more room than its file system has. Zeros among the data are not known before they are read, so it might have fitted; but a disk that fills up half-way helps nobody.",
     ),
     (
         "output.stale",
         "A file named like the output with .partial or .journal behind it is in the way: a link, another user's file, or no regular file. It was not made by an earlier run of this command, so it is not overwritten.",
+    ),
+    (
+        "output.terminal",
+        "Standard output is a terminal, which can do nothing with the bytes of a disk. Pipe them into a program, send them to a file with >, or name a file as the destination.",
     ),
     ("output.type", "What has the output's name is not a regular file. It is not replaced, not even with --force."),
     ("output.write", "The operating system refused a write to the output. The cause says why."),

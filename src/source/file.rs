@@ -11,7 +11,7 @@ use std::sync::Arc;
 use rustix::fs::{Advice, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
-use crate::disk::{Checked, Disk, Extent, ExtentKind, Fingerprint, Hints, Latency, SectorSize, Visit};
+use crate::disk::{Checked, Disk, Extent, ExtentKind, Fingerprint, Hints, HostRange, Latency, SectorSize, Visit};
 use crate::error::{Error, Kind, Result};
 use crate::limits;
 
@@ -22,7 +22,7 @@ const PREFERRED: u32 = 256 << 10;
 /// gives errors, never zeros.
 #[derive(Debug)]
 pub struct FileSource {
-    file: File,
+    file: Arc<File>,
     label: String,
     len: u64,
     sector_size: SectorSize,
@@ -69,7 +69,7 @@ impl FileSource {
         }
         // A hint only: doubles the kernel's read-ahead where reads turn out to be sequential.
         let _ = rustix::fs::fadvise(&fd, 0, None, Advice::Sequential);
-        Ok(Checked::wrap(Self { file: File::from(fd), label, len, sector_size }))
+        Ok(Checked::wrap(Self { file: Arc::new(File::from(fd)), label, len, sector_size }))
     }
 
     /// As [`FileSource::from_fd`], for what must be a regular file: the target of a reference.
@@ -161,6 +161,11 @@ impl Disk for FileSource {
             }
         }
         Ok(())
+    }
+
+    fn host(&self, range: Range<u64>) -> Result<Option<HostRange>> {
+        let len = range.end - range.start;
+        Ok(Some(HostRange { file: Arc::clone(&self.file), offset: range.start, len }))
     }
 
     fn prefetch(&self, range: Range<u64>) {

@@ -31,6 +31,13 @@ impl Mounted {
         Self { point }
     }
 
+    /// The file system on a whole device, writable.
+    pub(crate) fn device(device: &Path, lab: &Lab, name: &str) -> Self {
+        let point = lab.folder(name);
+        tools::ok("mount", [device, &point]);
+        Self { point }
+    }
+
     fn mount(point: PathBuf, raw: &Path, access: &str) -> Self {
         let options = format!("loop,{access},offset={PARTITION}");
         tools::ok("mount", ["-t", "ext4", "-o", &options].map(Path::new).into_iter().chain([raw, &point]));

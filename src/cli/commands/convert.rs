@@ -21,7 +21,7 @@ use wanted::wanted;
 pub(super) fn run(args: &ConvertArgs, context: &Context) -> Result<()> {
     let from = &args.source;
     signals::cancel_on_signal(&context.session, || ())?;
-    if !args.restart {
+    if !args.restart && !args.is_stdout() {
         convert::resume(std::slice::from_ref(&args.dst), &context.session);
     }
     let single = source::open_disk(&from.src, from.disk.as_deref(), &context.global.open_options(), &context.session)?;
@@ -44,7 +44,11 @@ pub(super) fn run(args: &ConvertArgs, context: &Context) -> Result<()> {
     }
     context.session.begin_streaming();
     let shown = Shown::new(&context.global);
-    let prepared = convert::prepare(disk, &args.dst, &options, &context.session, &shown)?;
+    let prepared = if args.is_stdout() {
+        convert::prepare_stdout(disk, &options, &context.session, &shown)?
+    } else {
+        convert::prepare(disk, &args.dst, &options, &context.session, &shown)?
+    };
     let unfinished = prepared.unfinished();
     let copied = prepared.copy(&shown)?;
     let digests = pipeline::finish_digests(&single.opened).inspect_err(|error| unfinished.give_up(error))?;

@@ -42,9 +42,9 @@ impl RawSink {
         Self { len, options: options.clone(), surface, filler: Filler::new(0) }
     }
 
-    /// Whether zeros must be written, since there is no telling what is there or no way to leave anything out.
+    /// Whether zeros are written as the data is.
     fn is_full(&self) -> bool {
-        self.options.preallocation == RawPreallocation::Full || self.surface != Surface::Empty
+        self.options.preallocation == RawPreallocation::Full && self.surface == Surface::Empty
     }
 }
 
@@ -53,12 +53,15 @@ impl Sink for RawSink {
         if self.is_full() {
             return Shape { granule: GRANULE, order: Order::Disk, zeros: Zeros::Plain };
         }
-        Shape::of(GRANULE)
+        // Where there is something, or no way back, the output makes zeros of what is left out between two pieces.
+        let order = if self.surface == Surface::Empty { Order::Source } else { Order::Disk };
+        Shape { order, ..Shape::of(GRANULE) }
     }
 
     fn overhead(&self, data: u64, _windows: u64) -> u64 {
         match self.options.preallocation {
-            RawPreallocation::Off if self.surface == Surface::Empty => 0,
+            _ if self.surface != Surface::Empty => self.len.saturating_sub(data),
+            RawPreallocation::Off => 0,
             // Whole pages, and the file system's own list of them.
             _ => (self.len.next_multiple_of(GRANULE) + 16 * GRANULE).saturating_sub(data),
         }
@@ -66,6 +69,7 @@ impl Sink for RawSink {
 
     fn begin(&mut self, output: &dyn Output) -> Result<()> {
         match self.options.preallocation {
+            _ if self.surface != Surface::Empty => Ok(()),
             RawPreallocation::Off => output.set_len(self.len),
             RawPreallocation::Falloc | RawPreallocation::Full => output.allocate(self.len),
         }
@@ -84,6 +88,9 @@ impl Sink for RawSink {
     fn finish(&mut self, output: &dyn Output) -> Result<u64> {
         if self.is_full() {
             self.filler.piece(self.len, 0, output)?;
+        }
+        if self.surface != Surface::Empty {
+            output.set_len(self.len)?;
         }
         Ok(self.len)
     }

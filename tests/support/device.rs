@@ -1,0 +1,29 @@
+//! A loop device: a file as a disk of the host. Needs root.
+
+use std::path::{Path, PathBuf};
+
+use super::tools;
+
+/// A loop device over a file. It is given back when dropped.
+pub(crate) struct Loop {
+    path: PathBuf,
+}
+
+impl Loop {
+    /// The device whose content `file` is.
+    pub(crate) fn over(file: &Path) -> Self {
+        let path = tools::ok("losetup", ["--find", "--show"].map(Path::new).into_iter().chain([file]));
+        Self { path: PathBuf::from(path.trim()) }
+    }
+
+    /// Its name.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        tools::output("losetup", ["--detach".as_ref(), self.path.as_os_str()]);
+    }
+}
