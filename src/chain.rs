@@ -3,9 +3,11 @@
 mod image;
 mod open;
 mod resolver;
+mod selection;
 #[cfg(test)]
 mod tests;
 
 pub use image::Image;
-pub use open::{OpenOptions, Opened, OpenedDisk, Selector, open};
+pub use open::{OpenOptions, Opened, OpenedDisk, open};
 pub use resolver::{Resolved, Resolver};
+pub use selection::{Selection, Selector};

@@ -10,6 +10,7 @@ use crate::container::digests::Verified;
 use crate::container::ovf::{Firmware, Ovf};
 use crate::error::Result;
 
+pub mod copies;
 pub mod export;
 pub mod files;
 pub mod guest;

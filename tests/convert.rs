@@ -88,3 +88,75 @@ fn maps_agree_with_qemus() {
         assert_eq!(tools::merge(extents), tools::map("vmdk", &image), "{kind}");
     }
 }
+
+/// A machine of three disks, the second of which is missing.
+fn machine(lab: &Lab) -> std::path::PathBuf {
+    let disk = |unit: u32, name: &str| format!("scsi0:{unit}.present = \"TRUE\"\nscsi0:{unit}.fileName = \"{name}\"\n");
+    let disks: Vec<String> =
+        [(0, "root.vmdk"), (1, "lost.vmdk"), (2, "data.vmdk")].map(|(n, name)| disk(n, name)).into();
+    lab.file(
+        "web.vmx",
+        format!("config.version = \"8\"\ndisplayName = \"web\"\nscsi0.present = \"TRUE\"\n{}", disks.concat()),
+    );
+    for (name, byte) in [("root", 1), ("data", 2)] {
+        let raw = lab.file(&format!("{name}.raw"), vec![byte; 3 << 20]);
+        let vmdk = lab.path(&format!("{name}.vmdk"));
+        tools::ok(
+            "qemu-img",
+            ["convert", "-O", "vmdk"].map(std::path::Path::new).into_iter().chain([raw.as_path(), &vmdk]),
+        );
+    }
+    lab.path("web.vmx")
+}
+
+#[test]
+fn all_disks_of_a_machine_go_into_a_directory() {
+    let lab = Lab::new();
+    let vmx = machine(&lab);
+    let out = lab.path("new/out/");
+    let convert = || Run::new(["convert".as_ref(), vmx.as_os_str()]).args(["--json", "--to=vhdx"]).arg(&out);
+    convert().fails_with(3).code("reference.missing").stderr_contains("lost.vmdk");
+    assert!(!out.exists(), "nothing is made before it is known to work");
+    for chosen in [["--exclude-disk=2", "--exclude-disk=scsi0:1"], ["--disk=root.vmdk", "--disk=3"]] {
+        let json = convert().args(chosen).success().json();
+        let outputs = json["outputs"].as_array().expect("a list");
+        assert_eq!(outputs.len(), 2, "{json}");
+        for (number, name) in [(1, "root"), (2, "data")] {
+            let written = out.join(format!("web-{number}.vhdx"));
+            assert_eq!(outputs[number - 1]["path"], written.display().to_string());
+            tools::assert_same_content(("raw", &lab.path(&format!("{name}.raw"))), ("vhdx", &written));
+        }
+        assert_eq!(lab.names("new/out").len(), 2);
+        std::fs::remove_dir_all(&out).expect("removing");
+    }
+    Run::new(["convert".as_ref(), vmx.as_os_str()])
+        .args(["--exclude-disk=2"])
+        .arg(lab.path("one.qcow2"))
+        .fails_with(2)
+        .code("source.disk")
+        .stderr_contains("DIR/");
+}
+
+#[test]
+fn several_images_are_each_named_like_their_own_file() {
+    let lab = Lab::new();
+    machine(&lab);
+    lab.folder("out");
+    let run = || Run::new(["convert"]).arg(lab.path("root.vmdk")).arg(lab.path("data.vmdk"));
+    run().arg(lab.path("out")).success();
+    assert_eq!(lab.names("out"), ["data.qcow2", "root.qcow2"]);
+    for name in ["data", "root"] {
+        tools::assert_same_content(
+            ("raw", &lab.path(&format!("{name}.raw"))),
+            ("qcow2", &lab.path(&format!("out/{name}.qcow2"))),
+        );
+    }
+    run().arg(lab.path("out")).fails_with(5).code("output.exists");
+    run()
+        .arg(lab.path("root.raw"))
+        .arg(lab.path("out"))
+        .fails_with(2)
+        .code("convert.names")
+        .stderr_contains("root.qcow2");
+    run().arg("--size=1G").arg(lab.path("out")).fails_with(2).code("convert.options");
+}

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::image::Image;
 use super::resolver::{Resolved, Resolver};
+use super::selection::Selection;
 use crate::cache::BlockCache;
 use crate::container::manifest::Manifest;
 use crate::container::ova::{self, Ova};
 use crate::container::ovf::{self, Delivery, Ovf, OvfDisk};
 use crate::container::{Bundle, Compression, Digests, Members, Packed, digests::Verified, tar, vmx};
 use crate::disk::{Checked, Concat, Disk, Zero, read_vec};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::format::{Ask, Driver, Layer, Parent, Sample, probe, raw};
 use crate::limits;
 use crate::session::Session;
@@ -25,17 +26,8 @@ pub struct OpenOptions {
     pub format: Option<String>,
     /// The state to read instead of the current one, by id or name (`--snapshot`).
     pub snapshot: Option<String>,
-    /// Which disk to open; `None` opens all.
-    pub disk: Option<Selector>,
-}
-
-/// One of a source's disks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Selector {
-    /// By position, from 1.
-    Number(usize),
-    /// By id, label or file name.
-    Name(String),
+    /// Which disks to open; the others are left alone.
+    pub disks: Selection,
 }
 
 /// A source, opened.
@@ -147,7 +139,10 @@ impl Opener<'_> {
 
     fn content(&self, path: &Path, name: &str, source: &Cached, options: &OpenOptions) -> Result<Opened> {
         match self.container(source, options)? {
-            Container::None(driver) => self.disk(path, name.to_owned(), source, driver),
+            Container::None(driver) => {
+                options.disks.pick(&[vec![name]])?;
+                self.disk(path, name.to_owned(), source, driver)
+            }
             Container::Ova => self.ova(path, source, options),
             Container::Ovf => self.ovf(path, name, source, options),
             Container::Tar => self.bundle(path, source, options),
@@ -224,8 +219,12 @@ impl Opener<'_> {
                 images.push((name, file, driver));
             }
         }
-        let named: Vec<&str> = images.iter().map(|(name, ..)| name.as_str()).collect();
-        let chosen = positions(&named, options.disk.as_ref())?;
+        if images.is_empty() {
+            return Err(Error::unsupported("tar.no-image", "the archive holds no disk image that is recognised")
+                .hint("if it holds a raw disk without a partition table, say so: --format raw"));
+        }
+        let named: Vec<Vec<&str>> = images.iter().map(|(name, ..)| vec![name.as_str()]).collect();
+        let chosen = options.disks.pick(&named)?;
         let mut disks = Vec::new();
         for (position, (name, file, driver)) in images.into_iter().enumerate() {
             if chosen.contains(&position) {
@@ -241,11 +240,11 @@ impl Opener<'_> {
     fn ova(&self, path: &Path, source: &Cached, options: &OpenOptions) -> Result<Opened> {
         let ova = Ova::open(source)?;
         let mut disks = Vec::new();
-        for described in select(&ova.ovf.disks, options.disk.as_ref())? {
+        for described in select(&ova.ovf.disks, &options.disks)? {
             let open = |href: &str| ova.file(href);
             disks.push(self.described(described, &open, &Names::Inside(&ova))?);
         }
-        let only = options.disk.as_ref().map(|_| names(&disks));
+        let only = (!options.disks.is_all()).then(|| names(&disks));
         let digests = ova.digests(&|name| is_wanted(only.as_deref(), name), self.session)?;
         let notes = [ova.notes.clone(), size_notes(&disks)].concat();
         Ok(Opened {
@@ -265,13 +264,13 @@ impl Opener<'_> {
         let verified = ova::check_descriptor(manifest.as_ref(), name, &bytes)?;
         let machine = Ovf::parse(&bytes)?;
         let mut disks = Vec::new();
-        for described in select(&machine.disks, options.disk.as_ref())? {
+        for described in select(&machine.disks, &options.disks)? {
             let open = |href: &str| -> Result<Arc<dyn Disk>> { Ok(self.member(href)?) };
             disks.push(self.described(described, &open, &Names::Beside(&self.resolver))?);
         }
         let mut digests = manifest.as_ref().map(|_| Digests::default());
         let wanted = manifest.iter().flat_map(|manifest| &manifest.digests).filter(|expected| expected.name != name);
-        let only = options.disk.as_ref().map(|_| names(&disks));
+        let only = (!options.disks.is_all()).then(|| names(&disks));
         for expected in wanted.filter(|expected| is_wanted(only.as_deref(), &expected.name)) {
             let file = self.member(&expected.name)?;
             if let Some(digests) = &mut digests {
@@ -296,7 +295,7 @@ impl Opener<'_> {
     fn vmx(&self, path: &Path, source: &Cached, options: &OpenOptions) -> Result<Opened> {
         let machine = vmx::parse(&text(&**source, limits::MAX_VMX)?)?;
         let mut disks = Vec::new();
-        for described in select(&machine.disks, options.disk.as_ref())? {
+        for described in select(&machine.disks, &options.disks)? {
             let name = described.href.clone().unwrap_or_default();
             let reference = Reference::new(name.as_str(), Role::Member);
             let layers =
@@ -564,38 +563,14 @@ fn is_wanted(only: Option<&[String]>, name: &str) -> bool {
     only.is_none_or(|only| only.iter().any(|file| file == name || chunk_of(file)))
 }
 
-/// The positions of the images that were asked for.
-fn positions(names: &[&str], selector: Option<&Selector>) -> Result<Vec<usize>> {
-    let chosen: Vec<usize> = match selector {
-        None => (0..names.len()).collect(),
-        Some(Selector::Number(number)) => (0..names.len()).skip(number.saturating_sub(1)).take(1).collect(),
-        Some(Selector::Name(name)) => (0..names.len()).filter(|at| names.get(*at) == Some(&name.as_str())).collect(),
+/// The disks that were asked for: by id, label or file name.
+fn select<'a>(disks: &'a [OvfDisk], selection: &Selection) -> Result<Vec<&'a OvfDisk>> {
+    let names = |disk: &'a OvfDisk| -> Vec<&'a str> {
+        let known = [disk.href.as_deref(), Some(disk.id.as_str()), disk.label.as_deref()];
+        known.into_iter().flatten().collect()
     };
-    match (chosen.is_empty(), names.is_empty()) {
-        (true, true) => Err(Error::unsupported("tar.no-image", "the archive holds no disk image that is recognised")
-            .hint("if it holds a raw disk without a partition table, say so: --format raw")),
-        (true, false) => {
-            Err(Error::new(Kind::Usage, "source.disk", "the source has no such disk").expected(names.join(", ")))
-        }
-        (false, _) => Ok(chosen),
-    }
-}
-
-/// The disks that were asked for.
-fn select<'a>(disks: &'a [OvfDisk], selector: Option<&Selector>) -> Result<Vec<&'a OvfDisk>> {
-    let chosen: Vec<&OvfDisk> = match selector {
-        None => disks.iter().collect(),
-        Some(Selector::Number(number)) => disks.iter().skip(number.saturating_sub(1)).take(1).collect(),
-        Some(Selector::Name(name)) => {
-            let is = |text: &Option<String>| text.as_deref() == Some(name);
-            disks.iter().filter(|disk| disk.id == *name || is(&disk.href) || is(&disk.label)).collect()
-        }
-    };
-    if chosen.is_empty() {
-        let names: Vec<&str> = disks.iter().map(|disk| disk.href.as_deref().unwrap_or(&disk.id)).collect();
-        return Err(Error::new(Kind::Usage, "source.disk", "the source has no such disk").expected(names.join(", ")));
-    }
-    Ok(chosen)
+    let named: Vec<Vec<&str>> = disks.iter().map(names).collect();
+    Ok(selection.pick(&named)?.into_iter().filter_map(|position| disks.get(position)).collect())
 }
 
 fn names(disks: &[OpenedDisk]) -> Vec<String> {
@@ -620,16 +595,4 @@ fn text(disk: &dyn Disk, most: usize) -> Result<Vec<u8>> {
             .found(disk.len())
     })?;
     read_vec(disk, 0, len)
-}
-
-impl std::str::FromStr for Selector {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text.parse() {
-            Ok(0) => Err(Error::new(Kind::Usage, "source.disk", "disks are counted from 1")),
-            Ok(number) => Ok(Self::Number(number)),
-            Err(_) => Ok(Self::Name(text.to_owned())),
-        }
-    }
 }

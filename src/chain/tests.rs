@@ -67,6 +67,11 @@ fn convert(raw: &Path, to: &Path, subformat: &str) {
     qemu_img(&[&args[..], &[raw.as_os_str(), to.as_os_str()]].concat());
 }
 
+/// The disk of that number or name.
+fn only(disk: &str) -> Selection {
+    Selection::parse(&[disk.to_owned()], &[]).unwrap()
+}
+
 #[test]
 fn every_subformat_reads_as_qemu_img_reads_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -301,13 +306,13 @@ fn packages_cannot_lead_outside() {
 fn disks_are_selected_by_number_and_name() {
     let (_dir, path) = Package::new().ova(false);
     let with = |selector: &str| {
-        let options = OpenOptions { disk: Some(selector.parse()?), ..OpenOptions::default() };
+        let options = OpenOptions { disks: only(selector), ..OpenOptions::default() };
         open(&path, &options, &Session::with_defaults()).map(|opened| opened.disks.len())
     };
     for selector in ["1", "d", "disk.vmdk"] {
         assert_eq!(with(selector).unwrap(), 1);
     }
-    for selector in ["0", "2", "other"] {
+    for selector in ["2", "other"] {
         assert_eq!(with(selector).unwrap_err().kind().exit_code(), 2, "{selector}");
     }
 }
@@ -374,7 +379,7 @@ fn a_raw_disk_in_an_archive_in_gzip() {
     let (_dir, path) = place(&[("images.tar", &unmarked)]);
     let with = |format: Option<&str>, disk: Option<&str>| OpenOptions {
         format: format.map(str::to_owned),
-        disk: disk.map(|disk| disk.parse().unwrap()),
+        disks: disk.map(only).unwrap_or_default(),
         ..OpenOptions::default()
     };
     let session = Session::with_defaults();
@@ -458,7 +463,7 @@ fn a_machine_of_vmware_with_its_disks() {
     let machine = opened.machine.as_ref().unwrap();
     assert_eq!((opened.container, machine.name.as_str(), machine.memory), (Some("vmx"), "web", Some(512 << 20)));
     assert!(read_all(&*opened.disks[0].disk(), 1 << 20).unwrap() == package.raw);
-    let by_slot = OpenOptions { disk: Some(Selector::Name("scsi0:0".into())), ..OpenOptions::default() };
+    let by_slot = OpenOptions { disks: only("scsi0:0"), ..OpenOptions::default() };
     assert_eq!(open(&path, &by_slot, &session).unwrap().disks.len(), 1);
     for (file, code) in [
         ("/etc/passwd", ("reference.refused", 5)),

@@ -1,13 +1,15 @@
 //! What was typed: every command and flag, from which help, man pages and completions are generated.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::size::{Rate, Size};
-use crate::chain::OpenOptions;
+use crate::chain::{OpenOptions, Selection};
 use crate::convert::{TARGETS, Target};
+use crate::error::Result;
 use crate::session::VhdSize;
 
 /// Any virtual disk as one flat block device: inspect, fix, convert and serve it for KVM, in one pass.
@@ -98,7 +100,7 @@ impl ConvertArgs {
     /// Whether the destination is standard output.
     #[must_use]
     pub fn is_stdout(&self) -> bool {
-        self.dst.as_os_str() == "-"
+        self.paths.last().is_some_and(|path| path == "-")
     }
 }
 
@@ -175,7 +177,7 @@ impl Global {
     /// How sources are opened.
     #[must_use]
     pub fn open_options(&self) -> OpenOptions {
-        OpenOptions { format: self.format.clone(), snapshot: self.snapshot.clone(), disk: None }
+        OpenOptions { format: self.format.clone(), snapshot: self.snapshot.clone(), disks: Selection::default() }
     }
 }
 
@@ -265,9 +267,32 @@ pub struct GuestArgs {
     #[arg(required = true)]
     pub src: Vec<String>,
 
+    /// Which of its disks.
+    #[command(flatten)]
+    pub disks: DiskArgs,
+}
+
+/// Some of a source's disks.
+#[derive(Args, Clone, Debug)]
+pub struct DiskArgs {
     /// Which disk of several: a number from 1, or a name; repeatable.
     #[arg(long, value_name = "N|NAME")]
     pub disk: Vec<String>,
+
+    /// Leave this disk alone: a number from 1, or a name; repeatable.
+    #[arg(long, value_name = "N|NAME")]
+    pub exclude_disk: Vec<String>,
+}
+
+impl DiskArgs {
+    /// How the sources are opened, and which of their disks.
+    ///
+    /// # Errors
+    /// `source.disk` for a disk 0.
+    pub fn open_options(&self, global: &Global) -> Result<OpenOptions> {
+        let disks = Selection::parse(&self.disk, &self.exclude_disk)?;
+        Ok(OpenOptions { disks, ..global.open_options() })
+    }
 }
 
 /// Migrate options.
@@ -308,13 +333,16 @@ pub struct MigrateArgs {
 
 /// Convert options.
 #[derive(Args, Clone, Debug)]
+#[command(override_usage = "hyper2kvm convert [OPTIONS] <SRC>... <DST>")]
 pub struct ConvertArgs {
-    /// The source.
-    #[command(flatten)]
-    pub source: SourceArgs,
+    /// The sources, and last the destination; a file, a directory (DIR/), which gets a file for each disk, a block device or logical volume (with --force),
+    /// or - for standard output.
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<OsString>,
 
-    /// The destination: a file, a block device or logical volume (with --force), or - for standard output.
-    pub dst: PathBuf,
+    /// Which of the sources' disks.
+    #[command(flatten)]
+    pub disks: DiskArgs,
 
     /// Format of the destination [default: by its suffix, else qcow2].
     #[arg(long, value_name = "FORMAT", value_parser = formats())]

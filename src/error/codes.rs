@@ -39,11 +39,19 @@ pub const CODES: &[(&str, &str)] = &[
         "--compress takes zlib or zstd, with a level behind a colon if need be. zlib, which every reader of qcow2 knows, has levels 1 to 9; zstd is faster on both sides, needs QEMU 5.1 or later, and has levels 1 to 19.",
     ),
     (
+        "convert.destination",
+        "`convert` needs a source and a destination: `hyper2kvm convert SRC DST`, or `SRC... DIR/`.",
+    ),
+    (
         "convert.empty",
         "The disk has no bytes, so there is nothing to convert. The export that made it probably failed.",
     ),
     ("convert.encode", "An encoder failed on its own input. That is a bug in hyper2kvm, please report it."),
     ("convert.format", "There is no such format to write. `hyper2kvm help convert` lists the formats that --to takes."),
+    (
+        "convert.names",
+        "Two disks would be written to the same file. Convert them one by one, or into different directories.",
+    ),
     (
         "convert.options",
         "These options do not go together, or not with this format: compression, cluster sizes, subclusters and backing files are qcow2's, and preallocation goes neither with compression nor with a backing file.",
@@ -432,6 +440,10 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("source.disk", "The source has no such disk. Disks are counted from 1 or named; `hyper2kvm info` lists them."),
     ("source.empty", "The source has no bytes at all. A download or export probably failed; get the file again."),
+    (
+        "source.name",
+        "The name of a source must be UTF-8, since `#N` and URIs are looked for in it. Give the file another name, or a link to it.",
+    ),
     ("source.no-disk", "The source opens, and holds no disk at all: an OVA or OVF without one."),
     ("source.read", "The operating system could not read the source. The cause says why."),
     (

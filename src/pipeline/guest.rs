@@ -4,10 +4,10 @@ use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::chain::{OpenedDisk, Selector};
+use crate::chain::OpenedDisk;
 use crate::container::ovf::{self, Ovf};
 use crate::disk::{Checked, Disk, DiskMut, Slice};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::fs::Filesystem;
 use crate::fs::ext::Ext;
 use crate::inspect::{self, Facts, Machine, MachineDisk, MachineNic, Root, Volume};
@@ -216,25 +216,6 @@ impl Guest {
 pub fn without_free_space(disk: &OpenedDisk, session: &Arc<Session>) -> Result<Arc<dyn Disk>> {
     let guest = Guest::open(std::slice::from_ref(disk), None, session, None)?;
     Ok(Checked::wrap(Trimmed::new(disk.disk(), guest.free_map(0, |fs| !fs.facts().dirty))))
-}
-
-/// The disks that `--disk` chose, in the machine's order; all of them when it was not given.
-pub fn select(disks: Vec<OpenedDisk>, chosen: &[String]) -> Result<Vec<OpenedDisk>> {
-    if chosen.is_empty() {
-        return Ok(disks);
-    }
-    let selectors = chosen.iter().map(|text| text.parse()).collect::<Result<Vec<Selector>>>()?;
-    let matches = |index: usize, disk: &OpenedDisk, selector: &Selector| match selector {
-        Selector::Number(number) => *number == index.saturating_add(1),
-        Selector::Name(name) => *name == disk.name,
-    };
-    for (selector, text) in selectors.iter().zip(chosen) {
-        if !disks.iter().enumerate().any(|(index, disk)| matches(index, disk, selector)) {
-            return Err(Error::new(Kind::Usage, "source.disk", "the source has no such disk").found(text));
-        }
-    }
-    let wanted = |(index, disk): &(usize, OpenedDisk)| selectors.iter().any(|selector| matches(*index, disk, selector));
-    Ok(disks.into_iter().enumerate().filter(wanted).map(|(_, disk)| disk).collect())
 }
 
 /// A place on a disk that may hold a file system.

@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::copies::convert_all;
 use super::files::{self, Staged};
 use super::guest::{Guest, System};
 use super::report::{Artifact, Report, Stage};
-use super::{digests_json, finish_digests, guest, naming, source};
+use super::{digests_json, naming, source};
 use crate::chain::{OpenOptions, Opened, OpenedDisk};
 use crate::container::digests::Verified;
 use crate::container::ovf::{self, Ovf};
-use crate::convert::{self, Named, Options, Outcome, Phase, Progress, Unfinished, Update};
+use crate::convert::{self, Named, Options, Outcome, Phase, Progress, Update};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::fix::{self, Plan};
@@ -27,9 +28,7 @@ use crate::session::Session;
 pub struct Request {
     /// The disks of one machine in order: one OVA, or several images.
     pub sources: Vec<String>,
-    /// Which disks of an OVA; empty for all.
-    pub disks: Vec<String>,
-    /// How the images are opened.
+    /// How the images are opened, and which of the disks.
     pub open: OpenOptions,
     /// The directory that gets the results; made if missing.
     pub output: PathBuf,
@@ -110,12 +109,10 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Opens `sources` as the disks of one machine; `chosen` says which of them.
-    pub fn open(sources: &[String], chosen: &[String], options: &OpenOptions, session: &Arc<Session>) -> Result<Self> {
-        let mut sources: Vec<Opened> =
-            sources.iter().map(|name| source::open_one(name, None, options, session)).collect::<Result<_>>()?;
-        let disks: Vec<OpenedDisk> = sources.iter_mut().flat_map(|source| std::mem::take(&mut source.disks)).collect();
-        Ok(Self { disks: guest::select(disks, chosen)?, sources })
+    /// Opens `sources` as the disks of one machine, as far as they are wanted.
+    pub fn open(sources: &[String], options: &OpenOptions, session: &Arc<Session>) -> Result<Self> {
+        let (sources, disks) = source::open_all(sources, options, session)?;
+        Ok(Self { sources, disks })
     }
 
     /// The machine as its container describes it.
@@ -148,7 +145,7 @@ pub fn run(request: &Request, session: &Arc<Session>, progress: &dyn Progress) -
     std::fs::create_dir_all(&request.output)
         .map_err(|e| Error::write("making the output directory", e).path(&request.output))?;
     progress.update(&Update::start(Phase::Inspect, 0));
-    let machine = Machine::open(&request.sources, &request.disks, &request.open, session)?;
+    let machine = Machine::open(&request.sources, &request.open, session)?;
     let names = Names::new(request, &machine);
     names.claim(request, session)?;
     let planned = machine.plan(session, Some(&request.output))?;
@@ -162,7 +159,16 @@ pub fn run(request: &Request, session: &Arc<Session>, progress: &dyn Progress) -
     let fixed = fixing.elapsed();
 
     session.begin_streaming();
-    let (verified, digests) = convert_all(&final_disks, &names, request, &planned.sources, session, progress)?;
+    let options = Options {
+        verify: request.verify,
+        force: request.force,
+        restart: request.restart,
+        rate_limit: request.rate_limit,
+        ..Options::default()
+    };
+    let prepare = |(disk, path): (Arc<dyn Disk>, &PathBuf)| convert::prepare(disk, path, &options, session, progress);
+    let prepared = final_disks.into_iter().zip(&names.disks).map(prepare).collect::<Result<_>>()?;
+    let (verified, digests) = convert_all(prepared, &planned.sources, progress)?;
     let xml = domain(request, &planned, &names, session).to_xml()?;
     let xml = Staged::write(&names.xml, xml.as_bytes())?;
     let named: Vec<Named> = verified.into_iter().map(|output| output.name(progress)).collect::<Result<_>>()?;
@@ -178,39 +184,6 @@ pub fn run(request: &Request, session: &Arc<Session>, progress: &dyn Progress) -
         let _ = output.commit();
     }
     Ok(Migrated { outcomes: sealed, xml: names.xml, report: names.report, plan: planned.plan, json })
-}
-
-/// Copies and verifies every disk; none has its name yet.
-fn convert_all(
-    disks: &[Arc<dyn Disk>],
-    names: &Names,
-    request: &Request,
-    sources: &[Opened],
-    session: &Arc<Session>,
-    progress: &dyn Progress,
-) -> Result<(Vec<convert::Verified>, Vec<Verified>)> {
-    let options = Options {
-        verify: request.verify,
-        force: request.force,
-        restart: request.restart,
-        rate_limit: request.rate_limit,
-        ..Options::default()
-    };
-    let mut prepared = Vec::new();
-    for (disk, path) in disks.iter().zip(&names.disks) {
-        prepared.push(convert::prepare(Arc::clone(disk), path, &options, session, progress)?);
-    }
-    let unfinished: Vec<Unfinished> = prepared.iter().map(convert::Prepared::unfinished).collect();
-    let convert = || {
-        let mut copied = Vec::new();
-        for output in prepared {
-            copied.push(output.copy(progress)?);
-        }
-        let digests: Vec<Vec<Verified>> = sources.iter().map(finish_digests).collect::<Result<_>>()?;
-        let verified = copied.into_iter().map(|output| output.verify(progress)).collect::<Result<_>>()?;
-        Ok((verified, digests.concat()))
-    };
-    convert().inspect_err(|error| unfinished.iter().for_each(|output| output.give_up(error)))
 }
 
 /// Names of what is written.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::chain::{OpenOptions, Opened, OpenedDisk, Selector, open};
+use crate::chain::{OpenOptions, Opened, OpenedDisk, Selection, Selector, open};
 use crate::error::{Error, Kind, Result};
 use crate::session::Session;
 
@@ -19,7 +19,7 @@ pub fn split(source: &str) -> (PathBuf, Option<Selector>) {
     (PathBuf::from(source), None)
 }
 
-/// Opens one source; `disk` is what `--disk` said, and stands in for that of `options`.
+/// Opens one source; `disk` is what `--disk` said, and like `SRC#N` it goes before the selection of `options`.
 pub fn open_one(source: &str, disk: Option<&str>, options: &OpenOptions, session: &Arc<Session>) -> Result<Opened> {
     let (path, named) = split(source);
     let selector = match (named, disk) {
@@ -30,7 +30,33 @@ pub fn open_one(source: &str, disk: Option<&str>, options: &OpenOptions, session
         (None, Some(disk)) => Some(disk.parse()?),
         (None, None) => None,
     };
-    open(&path, &OpenOptions { disk: selector, ..options.clone() }, session)
+    let disks = match selector {
+        Some(selector) => Selection { only: vec![selector], except: Vec::new() },
+        None => options.disks.clone(),
+    };
+    open(&path, &OpenOptions { disks, ..options.clone() }, session)
+}
+
+/// Opens `sources`, in order, and gives the wanted ones of all their disks, which are counted through. What is not wanted of a
+/// single source is not touched.
+pub fn open_all(
+    sources: &[String],
+    options: &OpenOptions,
+    session: &Arc<Session>,
+) -> Result<(Vec<Opened>, Vec<OpenedDisk>)> {
+    let selection = &options.disks;
+    let each = OpenOptions { disks: Selection::default(), ..options.clone() };
+    let each = if sources.len() == 1 { options } else { &each };
+    let mut opened: Vec<Opened> =
+        sources.iter().map(|name| open_one(name, None, each, session)).collect::<Result<_>>()?;
+    let disks: Vec<OpenedDisk> = opened.iter_mut().flat_map(|source| std::mem::take(&mut source.disks)).collect();
+    if sources.len() == 1 {
+        return Ok((opened, disks));
+    }
+    let names: Vec<Vec<&str>> = disks.iter().map(|disk| vec![disk.name.as_str()]).collect();
+    let wanted = selection.pick(&names)?;
+    let disks = disks.into_iter().enumerate().filter(|(position, _)| wanted.contains(position)).map(|(_, disk)| disk);
+    Ok((opened, disks.collect()))
 }
 
 /// Opens one source that must come down to one disk.

@@ -1,36 +1,91 @@
 //! `convert`: copies a disk as it is.
 
+use std::ffi::OsString;
 use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::json;
 
 use super::Context;
+use crate::chain::OpenedDisk;
 use crate::cli::args::{ConvertArgs, Switch};
 use crate::cli::progress::Shown;
 use crate::cli::signals;
 use crate::cli::size::Size;
-use crate::convert::{self, Options, Outcome, Verification};
+use crate::convert::{self, Format, Named, Options, Outcome, Verification};
 use crate::disk::Disk;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+use crate::pipeline::copies::convert_all;
 use crate::pipeline::{self, guest, source};
 
+mod names;
 mod wanted;
 
+use names::Destination;
 use wanted::wanted;
 
 pub(super) fn run(args: &ConvertArgs, context: &Context) -> Result<()> {
-    let from = &args.source;
+    let (sources, destination) = ends(&args.paths)?;
     signals::cancel_on_signal(&context.session, || ())?;
+    if let Destination::Directory(_) = destination {
+        one_disk_only(args)?;
+    }
+    let (format, base) = wanted(args, &destination, &context.session)?;
+    let open = args.disks.open_options(&context.global)?;
+    let (opened, disks) = source::open_all(&sources, &open, &context.session)?;
+    let paths = destination.paths(&opened, &disks, &format)?;
     if !args.restart && !args.is_stdout() {
-        convert::resume(std::slice::from_ref(&args.dst), &context.session);
+        convert::resume(&paths, &context.session);
     }
-    let single = source::open_disk(&from.src, from.disk.as_deref(), &context.global.open_options(), &context.session)?;
-    let mut disk = single.disk.disk();
-    if args.skip_free_space {
-        disk = guest::without_free_space(&single.disk, &context.session)?;
+    let flat = flat_disks(&disks, args, context)?;
+    let copies: Vec<(Arc<dyn Disk>, PathBuf)> = flat.into_iter().zip(paths).collect();
+    if context.global.dry_run {
+        return dry_run(&copies, context);
     }
-    let (format, base) = wanted(args, &context.session)?;
-    let options = Options {
+    destination.make()?;
+    context.session.begin_streaming();
+    let options = options(args, format, base, context);
+    let shown = Shown::new(&context.global);
+    let prepare = |(disk, path): (Arc<dyn Disk>, PathBuf)| match destination {
+        Destination::Stdout => convert::prepare_stdout(disk, &options, &context.session, &shown),
+        _ => convert::prepare(disk, &path, &options, &context.session, &shown),
+    };
+    let prepared = copies.into_iter().map(prepare).collect::<Result<_>>()?;
+    let (verified, digests) = convert_all(prepared, &opened, &shown)?;
+    let named: Vec<Named> = verified.into_iter().map(|output| output.name(&shown)).collect::<Result<_>>()?;
+    let outcomes: Vec<Outcome> = named.into_iter().map(Named::commit).collect();
+    drop(shown);
+    let mut json = json!({ "source": sources.join(" "), "digests": pipeline::digests_json(&digests) });
+    json[destination.key()] = destination.shown(outcomes.iter().map(outcome_json).collect());
+    let lines: Vec<String> = outcomes.iter().map(outcome_text).collect();
+    context.output.result(&json, &lines.join("\n"))
+}
+
+/// The sources and the destination.
+fn ends(paths: &[OsString]) -> Result<(Vec<String>, Destination<'_>)> {
+    let Some((last, sources @ [_, ..])) = paths.split_last() else {
+        let error = Error::new(Kind::Usage, "convert.destination", "a source and a destination are needed");
+        return Err(error.hint("hyper2kvm convert SRC DST, or SRC... DIR/"));
+    };
+    let text = |path: &OsString| {
+        let bad = || Error::new(Kind::Usage, "source.name", "the name of a source is not UTF-8").path(Path::new(path));
+        path.to_str().map(str::to_owned).ok_or_else(bad)
+    };
+    Ok((sources.iter().map(text).collect::<Result<_>>()?, Destination::of(Path::new(last))))
+}
+
+/// The disks as they are to be copied.
+fn flat_disks(disks: &[OpenedDisk], args: &ConvertArgs, context: &Context) -> Result<Vec<Arc<dyn Disk>>> {
+    let flat = |disk: &OpenedDisk| match args.skip_free_space {
+        true => guest::without_free_space(disk, &context.session),
+        false => Ok(disk.disk()),
+    };
+    disks.iter().map(flat).collect()
+}
+
+fn options(args: &ConvertArgs, format: Format, base: Option<Arc<dyn Disk>>, context: &Context) -> Options {
+    Options {
         format,
         base,
         size: args.size.map(|size| size.0),
@@ -38,35 +93,35 @@ pub(super) fn run(args: &ConvertArgs, context: &Context) -> Result<()> {
         force: args.force,
         restart: args.restart,
         rate_limit: context.global.rate_limit.and_then(|rate| NonZeroU64::new(rate.0)),
-    };
-    if context.global.dry_run {
-        return dry_run(&*disk, args, context);
     }
-    context.session.begin_streaming();
-    let shown = Shown::new(&context.global);
-    let prepared = if args.is_stdout() {
-        convert::prepare_stdout(disk, &options, &context.session, &shown)?
-    } else {
-        convert::prepare(disk, &args.dst, &options, &context.session, &shown)?
-    };
-    let unfinished = prepared.unfinished();
-    let copied = prepared.copy(&shown)?;
-    let digests = pipeline::finish_digests(&single.opened).inspect_err(|error| unfinished.give_up(error))?;
-    let outcome = copied.verify(&shown)?.seal(&shown)?;
-    drop(shown);
-    let json = json!({
-        "source": from.src,
-        "digests": pipeline::digests_json(&digests),
-        "output": outcome_json(&outcome),
-    });
-    context.output.result(&json, &outcome_text(&outcome))
 }
 
-fn dry_run(disk: &dyn Disk, args: &ConvertArgs, context: &Context) -> Result<()> {
-    let data = pipeline::export::data_bytes(disk)?;
-    let text = format!("would write {}: {} of {} hold data", args.dst.display(), Size(data), Size(disk.len()));
-    let json = json!({ "dry_run": true, "virtual_size": disk.len(), "data_bytes": data });
-    context.output.result(&json, &text)
+/// Refuses what can be meant for one disk only.
+fn one_disk_only(args: &ConvertArgs) -> Result<()> {
+    let flags = [("--size", args.size.is_some()), ("--backing", args.backing.is_some())];
+    match flags.iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((flag, _)) => Err(Error::new(
+            Kind::Usage,
+            "convert.options",
+            format!("{flag} is for one disk, not for all of a directory"),
+        )
+        .hint("give the destination as a file")),
+    }
+}
+
+fn dry_run(copies: &[(Arc<dyn Disk>, PathBuf)], context: &Context) -> Result<()> {
+    let (mut lines, mut outputs, mut all) = (Vec::new(), Vec::new(), [0, 0]);
+    for (disk, path) in copies {
+        let data = pipeline::export::data_bytes(&**disk)?;
+        let path = path.display().to_string();
+        let shown = crate::error::escape(&path);
+        lines.push(format!("would write {shown}: {} of {} hold data", Size(data), Size(disk.len())));
+        outputs.push(json!({ "path": path, "virtual_size": disk.len(), "data_bytes": data }));
+        all = [all[0] + disk.len(), all[1] + data];
+    }
+    let json = json!({ "dry_run": true, "virtual_size": all[0], "data_bytes": all[1], "outputs": outputs });
+    context.output.result(&json, &lines.join("\n"))
 }
 
 /// An output as JSON.

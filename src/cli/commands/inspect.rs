@@ -12,7 +12,7 @@ use crate::pipeline::migrate::Machine;
 use crate::volume::Table;
 
 pub(super) fn run(args: &GuestArgs, context: &Context) -> Result<()> {
-    let machine = Machine::open(&args.src, &args.disk, &context.global.open_options(), &context.session)?;
+    let machine = Machine::open(&args.src, &args.disks.open_options(&context.global)?, &context.session)?;
     let guest = machine.look(&context.session, None)?;
     context.output.result(&json_of(args, &guest), &text_of(&guest, context))
 }

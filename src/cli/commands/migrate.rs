@@ -19,8 +19,7 @@ pub(super) fn run(args: &MigrateArgs, context: &Context) -> Result<()> {
     signals::cancel_on_signal(&context.session, || ())?;
     let request = Request {
         sources: args.guest.src.clone(),
-        disks: args.guest.disk.clone(),
-        open: context.global.open_options(),
+        open: args.guest.disks.open_options(&context.global)?,
         output: args.output.clone(),
         name: args.name.clone(),
         force: args.force,

@@ -9,7 +9,7 @@ use crate::fix::Plan;
 use crate::pipeline::migrate::Machine;
 
 pub(super) fn run(args: &GuestArgs, context: &Context) -> Result<()> {
-    let machine = Machine::open(&args.src, &args.disk, &context.global.open_options(), &context.session)?;
+    let machine = Machine::open(&args.src, &args.disks.open_options(&context.global)?, &context.session)?;
     let planned = machine.plan(&context.session, None)?;
     let json = json!({ "sources": args.src, "plan": planned.plan, "notes": planned.guest.notes });
     context.output.result(&json, &text(&planned.plan, context))

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::names::Destination;
 use crate::chain::OpenOptions;
 use crate::cli::args::{ConvertArgs, Prealloc};
 use crate::convert::{BackingName, Compression, Format, Preallocation, Qcow2Options, RawOptions, RawPreallocation};
@@ -12,10 +13,15 @@ use crate::pipeline::source;
 use crate::session::Session;
 
 /// The format to write, and the disk of the backing file if there is to be one.
-pub(super) fn wanted(args: &ConvertArgs, session: &Arc<Session>) -> Result<(Format, Option<Arc<dyn Disk>>)> {
-    let mut format = match &args.to {
-        Some(name) => Format::by_name(name)?,
-        None => Format::by_suffix(&args.dst).unwrap_or_default(),
+pub(super) fn wanted(
+    args: &ConvertArgs,
+    destination: &Destination<'_>,
+    session: &Arc<Session>,
+) -> Result<(Format, Option<Arc<dyn Disk>>)> {
+    let mut format = match (&args.to, destination) {
+        (Some(name), _) => Format::by_name(name)?,
+        (None, Destination::File(path)) => Format::by_suffix(path).unwrap_or_default(),
+        (None, Destination::Directory(_) | Destination::Stdout) => Format::default(),
     };
     if let Some(name) = &args.subformat {
         format = format.subformat(name)?;
@@ -24,8 +30,8 @@ pub(super) fn wanted(args: &ConvertArgs, session: &Arc<Session>) -> Result<(Form
     match &mut format {
         Format::Qcow2(options) => {
             qcow2(args, options)?;
-            if let Some(backing) = &args.backing {
-                let (name, disk) = backing_file(backing, &args.dst, session)?;
+            if let (Some(backing), Destination::File(target)) = (&args.backing, destination) {
+                let (name, disk) = backing_file(backing, target, session)?;
                 (options.backing, base) = (Some(name), Some(disk));
             }
         }

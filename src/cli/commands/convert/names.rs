@@ -1,0 +1,97 @@
+//! Where the copies go.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::chain::{Opened, OpenedDisk};
+use crate::convert::{Format, TARGETS};
+use crate::error::{Error, Kind, Result};
+use crate::pipeline::naming;
+
+/// What was typed as the destination.
+pub(super) enum Destination<'a> {
+    /// A file, for one disk.
+    File(&'a Path),
+    /// A directory, which gets a file for each disk.
+    Directory(&'a Path),
+    /// Standard output, for one disk.
+    Stdout,
+}
+
+impl<'a> Destination<'a> {
+    /// A directory is what is one, and what ends in a slash.
+    pub(super) fn of(path: &'a Path) -> Self {
+        if path.as_os_str() == "-" {
+            return Self::Stdout;
+        }
+        let slash = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+        if slash || path.is_dir() { Self::Directory(path) } else { Self::File(path) }
+    }
+
+    /// Makes the directory, if it is missing.
+    pub(super) fn make(&self) -> Result<()> {
+        let Self::Directory(path) = self else { return Ok(()) };
+        std::fs::create_dir_all(path).map_err(|e| Error::write("making the output directory", e).path(path))
+    }
+
+    /// A path for each of `disks`, which came from `sources`.
+    pub(super) fn paths(&self, sources: &[Opened], disks: &[OpenedDisk], format: &Format) -> Result<Vec<PathBuf>> {
+        let names: Vec<&str> = disks.iter().map(|disk| disk.name.as_str()).collect();
+        match (self, disks) {
+            (_, []) => Err(Error::unsupported("source.no-disk", "the source has no disk")),
+            (Self::File(path), [_]) => Ok(vec![path.to_path_buf()]),
+            (Self::Stdout, [_]) => Ok(vec![PathBuf::from("-")]),
+            (Self::File(_) | Self::Stdout, _) => {
+                Err(Error::new(Kind::Usage, "source.disk", "the source has several disks")
+                    .found(names.join(", "))
+                    .hint("choose one with --disk N, or SRC#N, or give a directory for all of them: DIR/"))
+            }
+            (Self::Directory(path), _) => {
+                let names = file_names(sources, &names, format)?;
+                Ok(names.into_iter().map(|name| path.join(name)).collect())
+            }
+        }
+    }
+
+    /// The field of the JSON that tells what was written.
+    pub(super) const fn key(&self) -> &'static str {
+        match self {
+            Self::File(_) | Self::Stdout => "output",
+            Self::Directory(_) => "outputs",
+        }
+    }
+
+    /// What that field holds.
+    pub(super) fn shown(&self, mut outputs: Vec<Value>) -> Value {
+        match self {
+            Self::File(_) | Self::Stdout => outputs.pop().unwrap_or_default(),
+            Self::Directory(_) => outputs.into(),
+        }
+    }
+}
+
+/// Disks of one source are named like their machine and numbered, those of several each like its own file.
+fn file_names(sources: &[Opened], disks: &[&str], format: &Format) -> Result<Vec<String>> {
+    let target = TARGETS.iter().find(|target| target.name == format.name());
+    let suffix = target.and_then(|target| target.suffixes.first()).unwrap_or(&"img");
+    if let [source] = sources {
+        let described = source.machine.as_ref().map(|machine| machine.name.clone()).filter(|name| !name.is_empty());
+        let by_file = || source.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let stem = naming::file_stem(&described.or_else(by_file).unwrap_or_default());
+        return Ok((0..disks.len()).map(|index| naming::disk_file(&stem, index, disks.len(), suffix)).collect());
+    }
+    let stem = |name: &&str| {
+        let name = Path::new(*name).file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        format!("{}.{suffix}", naming::file_stem(&name.unwrap_or_default()))
+    };
+    let names: Vec<String> = disks.iter().map(stem).collect();
+    let mut seen = BTreeSet::new();
+    match names.iter().find(|name| !seen.insert(*name)) {
+        None => Ok(names),
+        Some(name) => Err(Error::new(Kind::Usage, "convert.names", "two of the disks would get the same name")
+            .found(name)
+            .hint("convert them one by one, or into different directories")),
+    }
+}
