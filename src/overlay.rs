@@ -329,7 +329,7 @@ impl Disk for Overlay {
             let mut flow = ControlFlow::Continue(());
             match home {
                 Home::Base => self.base.extents(run, &mut |extent| {
-                    flow = visit(extent);
+                    flow = visit(Extent { depth: extent.depth.saturating_add(1), ..extent });
                     flow
                 })?,
                 Home::Blocks => flow = visit(Extent { range: run, kind: ExtentKind::Data, depth: 0, place: None }),

@@ -11,6 +11,7 @@ use crate::container::ovf::{Firmware, Ovf};
 use crate::error::Result;
 
 pub mod copies;
+pub mod device;
 pub mod export;
 pub mod files;
 pub mod guest;

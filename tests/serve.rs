@@ -7,6 +7,11 @@ use crate::support::run::Running;
 use crate::support::tools::Piece;
 use crate::support::{Lab, NOBODY, Run, Variant, tools};
 
+mod clients;
+mod exports;
+mod fixed;
+mod writable;
+
 /// A server on a Unix socket in `lab`, run by a plain user.
 struct Server {
     running: Running,
@@ -15,10 +20,16 @@ struct Server {
 
 impl Server {
     fn start(source: &Path, lab: &Lab) -> Self {
+        Self::start_with(source, &[], lab)
+    }
+
+    /// With more arguments.
+    fn start_with(source: &Path, args: &[&str], lab: &Lab) -> Self {
         let home = lab.folder_of(NOBODY, "run");
-        let source = lab.link(source, "source.ova");
+        let source = lab.link(source, "source.img");
         let socket = home.join("nbd.sock");
         let run = Run::new(["serve".as_ref(), source.as_os_str(), "--unix".as_ref(), socket.as_os_str()]);
+        let run = args.iter().fold(run, Run::arg).env("TMPDIR", &home);
         let mut running = run.user(NOBODY, lab).start();
         wait_for(|| socket.exists() || !running.is_alive());
         assert!(running.is_alive(), "the server ended: {}", running.wait());
@@ -26,8 +37,38 @@ impl Server {
     }
 
     fn uri(&self) -> String {
-        format!("nbd+unix:///?socket={}", self.socket.display())
+        self.uri_of("")
     }
+
+    fn uri_of(&self, export: &str) -> String {
+        format!("nbd+unix:///{export}?socket={}", self.socket.display())
+    }
+}
+
+/// A raw disk of 16 MiB in `lab`: an MBR with two partitions, and bytes of which no two sectors are the same, with gaps.
+fn small_disk(lab: &Lab) -> PathBuf {
+    let mut bytes = vec![0; 16 << 20];
+    for (index, sector) in bytes.chunks_mut(512).enumerate().filter(|(index, _)| index % 1024 < 512) {
+        sector.fill(u8::try_from(index % 251).expect("a byte"));
+        sector[..8].copy_from_slice(&(index as u64).to_le_bytes());
+    }
+    bytes[..512].fill(0);
+    for (entry, (start, count)) in [(2048_u32, 8192_u32), (10240, 16384)].into_iter().enumerate() {
+        let at = 446 + 16 * entry;
+        bytes[at + 4] = 0x83;
+        bytes[at + 8..at + 12].copy_from_slice(&start.to_le_bytes());
+        bytes[at + 12..at + 16].copy_from_slice(&count.to_le_bytes());
+    }
+    bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+    lab.file("small.raw", bytes)
+}
+
+/// A disk image of `format` with the bytes of `raw`.
+fn image_of(raw: &Path, format: &str, lab: &Lab) -> PathBuf {
+    let image = lab.path(&format!("small.{format}"));
+    let args = ["convert", "-f", "raw", "-O", format].map(Path::new).into_iter().chain([raw, image.as_path()]);
+    tools::ok("qemu-img", args);
+    image
 }
 
 fn wait_for(mut ready: impl FnMut() -> bool) {
@@ -99,5 +140,6 @@ fn the_socket_is_private_and_goes_away() {
 
 #[test]
 fn other_addresses_than_loopback_are_refused() {
-    Run::new(["serve", "--tcp", "0.0.0.0:0"]).arg(Variant::Plain.vmdk("sparse")).fails_with(5);
+    Run::new(["serve", "--tcp", "0.0.0.0:0"]).arg(Variant::Plain.vmdk("sparse")).fails_with(5).code("serve.open");
+    Run::new(["serve"]).arg(Variant::Plain.vmdk("sparse")).fails_with(2).code("serve.address");
 }

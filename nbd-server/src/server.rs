@@ -154,6 +154,12 @@ impl Builder {
         self
     }
 
+    /// Whether no export was added yet.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.exports.is_empty()
+    }
+
     /// Listens on a Unix socket that only this user can connect to (mode 0600). A socket that a dead server left there is
     /// replaced; anything else is not. The socket is removed at the end.
     pub fn unix(mut self, path: impl Into<PathBuf>) -> Self {

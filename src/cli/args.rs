@@ -70,7 +70,7 @@ pub enum Command {
     Mount(MountArgs),
     /// Print what migrate would change, and what it would leave.
     Plan(GuestArgs),
-    /// Serve the flattened disk over NBD, read-only.
+    /// Serve the flattened disks over NBD, with their partitions; writes go to an overlay.
     Serve(ServeArgs),
     /// Boot an image in QEMU and wait for a sign of life. The image is never written.
     Test(TestArgs),
@@ -402,30 +402,78 @@ pub enum Prealloc {
     Full,
 }
 
+/// The disks of one machine as devices, and what writes go to.
+#[derive(Args, Clone, Debug)]
+pub struct DeviceArgs {
+    /// The machine.
+    #[command(flatten)]
+    pub guest: GuestArgs,
+
+    /// Take writes, which stay beside the source and end with the command.
+    #[arg(long)]
+    pub writable: bool,
+
+    /// Make the guest ready for KVM first, as migrate does; the changes stay beside the source.
+    #[arg(long)]
+    pub fix: bool,
+
+    /// Where changes go that do not fit into memory [default: $TMPDIR, else /var/tmp].
+    #[arg(long, value_name = "DIR")]
+    pub spill_dir: Option<PathBuf>,
+}
+
 /// Serve options.
 #[derive(Args, Clone, Debug)]
-#[command(group = clap::ArgGroup::new("where").required(true))]
+#[command(after_help = SERVE_EXAMPLES)]
 pub struct ServeArgs {
-    /// The source.
+    /// The disks.
     #[command(flatten)]
-    pub source: SourceArgs,
+    pub device: DeviceArgs,
 
     /// Listen on a Unix socket, mode 0600.
-    #[arg(long, value_name = "PATH", group = "where")]
+    #[arg(long, value_name = "PATH")]
     pub unix: Option<PathBuf>,
 
-    /// Listen on a loopback address.
-    #[arg(long, value_name = "ADDR:PORT", group = "where")]
+    /// Listen on an address; beyond loopback only with --tls-certificates.
+    #[arg(long, value_name = "ADDR:PORT")]
     pub tcp: Option<std::net::SocketAddr>,
 
-    /// Name of the export.
+    /// Serve one client on standard input and output.
+    #[arg(long, conflicts_with_all = ["unix", "tcp", "run"])]
+    pub stdio: bool,
+
+    /// Run a shell command with the server's address in $uri, $unixsocket and $port, and end with it.
+    #[arg(long, value_name = "COMMAND")]
+    pub run: Option<String>,
+
+    /// Name of the default export, which is the first disk.
     #[arg(long, default_value = "")]
     pub export: String,
+
+    /// Encrypt, with server-cert.pem, server-key.pem and ca-cert.pem of a folder; clients need a certificate of that authority.
+    #[arg(long, value_name = "DIR")]
+    pub tls_certificates: Option<PathBuf>,
+
+    /// Let clients in without a certificate.
+    #[arg(long, requires = "tls_certificates")]
+    pub tls_any_client: bool,
 
     /// Serve beyond loopback although anyone there can read the disk.
     #[arg(long)]
     pub i_know_this_is_open: bool,
 }
+
+const SERVE_EXAMPLES: &str = "\
+Exports: the first disk without a name; every disk as disk1, disk2 …; its partitions as disk1/p1 …
+
+Examples:
+  hyper2kvm serve guest.ova --unix /tmp/g.sock                  until Ctrl-C; prints how to use it
+  hyper2kvm serve guest.ova --writable --run 'qemu-system-x86_64 -m 2G -drive file=$uri,format=raw,if=virtio'
+  hyper2kvm serve guest.ova --fix --unix /tmp/g.sock            ready to boot on virtio, before a byte is copied
+  hyper2kvm serve guest.vmdk --tcp 0.0.0.0:10809 --tls-certificates /etc/pki/nbd
+  nbdcopy -- [ hyper2kvm serve guest.vmdk --stdio ] disk.raw    one client, without a socket
+
+Started by systemd with a socket unit (Accept=no), it serves on that socket.";
 
 /// Mount options.
 #[derive(Args, Clone, Debug)]

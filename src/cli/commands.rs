@@ -11,6 +11,7 @@ use crate::session::{Budget, Policy, Session};
 
 mod check;
 mod convert;
+mod device;
 mod explain;
 mod info;
 mod inspect;
@@ -48,7 +49,7 @@ pub(super) fn run(command: &Command, global: &Global, output: Output) -> Result<
         Command::Migrate(args) => migrate::run(args, &context),
         Command::Mount(args) => mount::run(args, &context),
         Command::Plan(args) => plan::run(args, &context),
-        Command::Serve(args) => serve::run(args, &context),
+        Command::Serve(args) => return serve::run(args, &context),
         Command::Test(args) => test::run(args, &context),
     }
     .map(|()| ExitCode::SUCCESS)

@@ -426,10 +426,19 @@ pub const CODES: &[(&str, &str)] = &[
         "The journal of an unfinished run says that data lies where this program would not put it. Begin again with --restart.",
     ),
     (
-        "serve.open",
-        "The address can be reached by others, and NBD without TLS has no authentication. Serve on 127.0.0.1 or a Unix socket, or say --i-know-this-is-open.",
+        "serve.address",
+        "serve needs to know where: a Unix socket (--unix), a TCP address (--tcp), its own standard input and output (--stdio), a command that it runs (--run), or a socket that systemd listens on and passes (Accept=no).",
     ),
+    (
+        "serve.open",
+        "The address can be reached by others, and NBD without TLS has no authentication. Demand certificates with --tls-certificates, serve on 127.0.0.1 or a Unix socket, or say --i-know-this-is-open.",
+    ),
+    ("serve.run", "The command that --run was given could not be run or waited for. The cause says why."),
     ("serve.start", "The NBD server could not bind its address or start its threads. The cause says why."),
+    (
+        "serve.tls",
+        "--tls-certificates names a folder with server-cert.pem, server-key.pem and, unless --tls-any-client is given, ca-cert.pem with the authority that signs the clients' certificates. One is missing, malformed, or does not belong with the others.",
+    ),
     (
         "session.interrupted",
         "A signal or the caller asked the command to stop. Nothing appears under the final name; run the same command again.",

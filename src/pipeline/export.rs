@@ -1,27 +1,87 @@
-//! A disk as an NBD export.
+//! Disks as NBD exports and as files of a mount.
 
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-use hyper2kvm_nbd::{Allocation, Errno, Export};
+use hyper2kvm_nbd::{Allocation, Combine, Context, Errno, Export, Status, Zero};
 
-use crate::disk::{Disk, ExtentKind, Latency};
+use super::device::View;
+use crate::disk::{Disk, DiskMut, ExtentKind, Latency};
+use crate::error::{Error, Kind};
 
-/// The flattened disk behind NBD's own trait.
+/// A device behind NBD's own trait.
+///
+/// Meta contexts: `qemu:allocation-depth` with the layer that the bytes come from, counted from 1, or 0 where none has any; and
+/// `qemu:dirty-bitmap:NAME` for each bitmap that the image keeps, with bit 0 for what was written.
 #[derive(Clone, Debug)]
-pub struct DiskExport(pub Arc<dyn Disk>);
+pub struct DiskExport {
+    view: View,
+    description: String,
+    /// Names of the bitmaps that can be believed, with their numbers in the image.
+    bitmaps: Vec<(usize, String)>,
+}
+
+impl DiskExport {
+    /// An export of `view`; listings show `description`.
+    #[must_use]
+    pub fn new(view: View, description: String) -> Self {
+        let bitmaps = view.bitmaps().iter().enumerate().filter(|(_, bitmap)| !bitmap.in_use);
+        let bitmaps = bitmaps.map(|(index, bitmap)| (index, bitmap.name.clone())).take(MAX_BITMAPS).collect();
+        Self { view, description, bitmaps }
+    }
+
+    fn writer(&self) -> Result<&Arc<dyn DiskMut>, hyper2kvm_nbd::Error> {
+        self.view.writer.as_ref().ok_or_else(|| hyper2kvm_nbd::Error::new(Errno::Perm, "the export is read-only"))
+    }
+
+    fn depths(
+        &self,
+        range: Range<u64>,
+        visit: &mut hyper2kvm_nbd::VisitStatus<'_>,
+    ) -> Result<(), hyper2kvm_nbd::Error> {
+        let walked = self.view.disk.extents(range, &mut |extent| {
+            let flags = if extent.kind == ExtentKind::Hole { 0 } else { u64::from(extent.depth).saturating_add(1) };
+            visit(Status { length: extent.range.end.saturating_sub(extent.range.start), flags })
+        });
+        walked.map_err(|error| told(&error))
+    }
+
+    fn dirty(
+        &self,
+        bitmap: usize,
+        range: &Range<u64>,
+        visit: &mut hyper2kvm_nbd::VisitStatus<'_>,
+    ) -> Result<(), hyper2kvm_nbd::Error> {
+        let mut at = range.start;
+        let walked = self.view.dirty(bitmap, range, &mut |dirty| {
+            let clean = dirty.start.saturating_sub(at);
+            at = dirty.end;
+            if clean > 0 {
+                visit(Status { length: clean, flags: 0 })?;
+            }
+            visit(Status { length: dirty.end.saturating_sub(dirty.start), flags: DIRTY })
+        });
+        walked.map_err(|error| told(&error))
+    }
+}
+
+/// Bit 0 of `qemu:dirty-bitmap`.
+const DIRTY: u64 = 1;
+
+/// Bitmaps that an export shows: the protocol's own bound, less the context for the depth.
+const MAX_BITMAPS: usize = hyper2kvm_nbd::limits::MAX_CONTEXTS - 1;
 
 impl Export for DiskExport {
     fn size(&self) -> u64 {
-        self.0.len()
+        self.view.disk.len()
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), hyper2kvm_nbd::Error> {
-        self.0.read_at(buf, offset).map_err(|error| told(&error))
+        self.view.disk.read_at(buf, offset).map_err(|error| told(&error))
     }
 
     fn extents(&self, range: Range<u64>, visit: &mut hyper2kvm_nbd::Visit<'_>) -> Result<(), hyper2kvm_nbd::Error> {
-        let walked = self.0.extents(range, &mut |extent| {
+        let walked = self.view.disk.extents(range, &mut |extent| {
             let length = extent.range.end.saturating_sub(extent.range.start);
             let kind = match extent.kind {
                 ExtentKind::Data => Allocation::Data,
@@ -34,27 +94,80 @@ impl Export for DiskExport {
     }
 
     fn prefetch(&self, range: Range<u64>) {
-        self.0.prefetch(range);
+        self.view.disk.prefetch(range);
     }
 
     fn is_quick(&self, _range: Range<u64>) -> bool {
-        self.0.hints().latency < Latency::Remote
+        self.view.disk.hints().latency < Latency::Remote
     }
 
     fn preferred_block(&self) -> u32 {
-        self.0.hints().preferred
+        self.view.disk.hints().preferred
     }
 
     fn description(&self) -> String {
-        let (kind, label) = self.0.describe();
-        format!("{kind} {label}")
+        self.description.clone()
+    }
+
+    fn is_writable(&self) -> bool {
+        self.view.writer.is_some()
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<(), hyper2kvm_nbd::Error> {
+        self.writer()?.write_at(buf, offset).map_err(|error| told(&error))
+    }
+
+    fn zero(&self, range: Range<u64>, _how: Zero) -> Result<(), hyper2kvm_nbd::Error> {
+        self.writer()?.zero(range).map_err(|error| told(&error))
+    }
+
+    fn can_trim(&self) -> bool {
+        self.is_writable()
+    }
+
+    fn trim(&self, range: Range<u64>) -> Result<(), hyper2kvm_nbd::Error> {
+        self.writer()?.zero(range).map_err(|error| told(&error))
+    }
+
+    fn flush(&self) -> Result<(), hyper2kvm_nbd::Error> {
+        match &self.view.writer {
+            Some(writer) => writer.flush().map_err(|error| told(&error)),
+            None => Ok(()),
+        }
+    }
+
+    fn contexts(&self) -> Vec<Context> {
+        let depth = Context { name: "qemu:allocation-depth".to_owned(), combine: Combine::Largest };
+        let bitmaps = self
+            .bitmaps
+            .iter()
+            .map(|(_, name)| Context { name: format!("qemu:dirty-bitmap:{name}"), combine: Combine::Any });
+        [depth].into_iter().chain(bitmaps).collect()
+    }
+
+    fn status(
+        &self,
+        context: usize,
+        range: Range<u64>,
+        visit: &mut hyper2kvm_nbd::VisitStatus<'_>,
+    ) -> Result<(), hyper2kvm_nbd::Error> {
+        match context.checked_sub(1).and_then(|index| self.bitmaps.get(index)) {
+            Some((bitmap, _)) => self.dirty(*bitmap, &range, visit),
+            None => self.depths(range, visit),
+        }
     }
 }
 
 /// The client learns the code; the message, which may name paths of this host, goes to the log.
-fn told(error: &crate::error::Error) -> hyper2kvm_nbd::Error {
-    tracing::warn!(%error, code = error.code(), "a read for an NBD client failed");
-    hyper2kvm_nbd::Error::new(Errno::Io, error.code())
+fn told(error: &Error) -> hyper2kvm_nbd::Error {
+    tracing::warn!(%error, code = error.code(), "a request of an NBD client failed");
+    let errno = if is_full(error) { Errno::NoSpc } else { Errno::Io };
+    hyper2kvm_nbd::Error::new(errno, error.code())
+}
+
+/// Whether a write failed for want of room.
+fn is_full(error: &Error) -> bool {
+    error.kind() == Kind::NoSpace || error.code() == "overlay.full"
 }
 
 /// A disk as a file in a FUSE mount.

@@ -171,14 +171,20 @@ impl Guest {
         has(ESP) && !has(BIOS_BOOT)
     }
 
-    /// Leaves every file system clean and the overlays frozen, and gives each disk as it will be copied.
-    pub fn finish(&self, skip_free_space: bool) -> Result<Vec<Arc<dyn Disk>>> {
+    /// Leaves every file system clean: what was changed is in the overlays.
+    pub fn settle(&self) -> Result<()> {
         for fs in self.machine.volumes.iter().filter_map(|volume| volume.fs.as_ref()) {
             match fs.writer() {
                 Ok(writer) => writer.sync()?,
                 Err(error) => tracing::info!(%error, "a file system is left as it is"),
             }
         }
+        Ok(())
+    }
+
+    /// Leaves every file system clean and the overlays frozen, and gives each disk as it will be copied.
+    pub fn finish(&self, skip_free_space: bool) -> Result<Vec<Arc<dyn Disk>>> {
+        self.settle()?;
         self.overlays.iter().for_each(|overlay| overlay.inner().freeze());
         let disk = |index: usize| -> Result<Arc<dyn Disk>> {
             let overlay = self.overlays.get(index).map(|overlay| Arc::clone(overlay) as Arc<dyn Disk>);

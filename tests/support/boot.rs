@@ -32,7 +32,7 @@ pub(crate) enum Nic {
 
 /// A virtual machine to be.
 pub(crate) struct Machine<'a> {
-    /// The disk, which is never written.
+    /// The disk: a path or what QEMU takes for one.
     pub(crate) disk: &'a Path,
     /// Its format.
     pub(crate) format: &'a str,
@@ -45,8 +45,18 @@ pub(crate) struct Machine<'a> {
 impl Machine<'_> {
     /// Boots it until it is up, has given up, or nothing more can be expected.
     pub(crate) fn boot(&self) -> Boot {
+        self.boot_with("snapshot=on")
+    }
+
+    /// The same, but what the guest writes goes to the disk.
+    pub(crate) fn boot_in_place(&self) -> Boot {
+        self.boot_with("snapshot=off")
+    }
+
+    fn boot_with(&self, writes: &str) -> Boot {
         let start = Instant::now();
-        let mut qemu = self.command().spawn().expect("qemu-system-x86_64, which scripts/install-deps.sh installs");
+        let mut qemu =
+            self.command(writes).spawn().expect("qemu-system-x86_64, which scripts/install-deps.sh installs");
         let mut serial = qemu.stdout.take().expect("a serial port");
         let (sender, receiver) = mpsc::channel();
         let reader = std::thread::spawn(move || {
@@ -74,9 +84,9 @@ impl Machine<'_> {
         Boot { outcome, console: String::from_utf8_lossy(&console).into_owned() }
     }
 
-    fn command(&self) -> Command {
+    fn command(&self, writes: &str) -> Command {
         let drive =
-            format!("file={},format={},if=none,id=disk,snapshot=on,cache=unsafe", self.disk.display(), self.format);
+            format!("file={},format={},if=none,id=disk,{writes},cache=unsafe", self.disk.display(), self.format);
         let mut command = Command::new("qemu-system-x86_64");
         // Always emulation: it works everywhere and is the same everywhere. `-smp 1` is its fastest.
         command.args([

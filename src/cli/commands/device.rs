@@ -1,0 +1,32 @@
+//! What `serve` and `mount` share: the disks of a machine as devices.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::cli::args::DeviceArgs;
+use crate::error::Result;
+use crate::pipeline::device::{Devices, Request};
+
+/// Opens what the arguments name.
+pub(super) fn open(args: &DeviceArgs, context: &Context) -> Result<Devices> {
+    let request = Request {
+        sources: args.guest.src.clone(),
+        open: args.guest.disks.open_options(&context.global)?,
+        fix: args.fix,
+        writable: args.writable,
+        spill: args.spill_dir.clone().unwrap_or_else(spill_dir),
+    };
+    Devices::open(&request, &context.session)
+}
+
+/// Where temporary files go that may grow large: `/tmp` is often memory.
+fn spill_dir() -> PathBuf {
+    std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty()).map_or_else(|| "/var/tmp".into(), PathBuf::from)
+}
+
+/// Every disk and partition, as `docs/json.md` has it.
+pub(super) fn list(devices: &Devices) -> Value {
+    devices.views().map(|(name, view)| json!({ "name": name, "virtual_size": view.disk.len() })).collect()
+}
