@@ -31,6 +31,7 @@ mod output;
 mod plan;
 mod progress;
 mod seal;
+mod share;
 mod sink;
 mod space;
 mod stream;
@@ -52,6 +53,7 @@ use increment::Increment;
 use journal::{Header, Interval, Journal, Scribe};
 use output::{Output, Surface};
 use seal::Partial;
+use share::Sharing;
 use sink::{Make, Sink};
 use stream::Stream;
 
@@ -100,22 +102,26 @@ pub struct Outcome {
     /// Length of the output file in bytes, tables included.
     pub file_len: u64,
     /// Digest of the disk's content as it was read, in hexadecimal. It depends on the content only, not on formats, holes or
-    /// the order of reading; [`Verification::Passed`] says that the output has the same one.
-    pub digest: String,
+    /// the order of reading; [`Verification::Passed`] says that the output has the same one. Nothing when some of it was not
+    /// read but shared with the source's file, which happens only when verification is off.
+    pub digest: Option<String>,
     /// Whether the output was read back.
     pub verification: Verification,
     /// How long each phase took.
     pub times: Times,
 }
 
-/// Where the bytes of a disk went. `read` + `resumed` + `hole` is the whole disk. `read` is `written` + `zero`, or less where
-/// clusters are larger than 64 KiB and so are written with zeros that were never read.
+/// Where the bytes of a disk went. `read` + `resumed` + `hole` is the whole disk, but for what is shared without being read, when
+/// verification is off. What was read is `written`, `shared` or `zero`; where clusters are larger than 64 KiB, zeros that were
+/// never read are written with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bytes {
     /// Read from the source.
     pub read: u64,
     /// Written to the output, tables not counted.
     pub written: u64,
+    /// Shared with the source's file by the file system, instead of being written.
+    pub shared: u64,
     /// Read, found to be zeros, and left out.
     pub zero: u64,
     /// Known to be zeros and never read.
@@ -227,12 +233,17 @@ fn prepare_output(
             .hint("choose a larger device, or let this one grow"));
     }
     let fingerprint = source.fingerprint()?;
-    let journal = open_journal(&*output, (source.len(), fingerprint), options, session)?;
+    let sharing = match options.format.takes_plain() && options.base.is_none() {
+        true => Sharing::find(&*source, &*output, !options.verify),
+        false => Sharing::default(),
+    };
+    let identity = options.identity(&sharing);
+    let journal = open_journal(&*output, (source.len(), fingerprint), identity, session)?;
     let mut sink = options.format.sink(&Make::of(&*source, &*output)?)?;
     let free = output.free_space()?.map(|free| free.saturating_add(output.allocated()));
     // What an increment takes is known when both disks are read.
     let free = free.filter(|_| options.base.is_none());
-    let needs = space::needs(&*source, &*sink, free, session).map_err(|error| match error.kind() {
+    let needs = space::needs(&*source, &*sink, &sharing, free, session).map_err(|error| match error.kind() {
         Kind::NoSpace => error.at(output.name()),
         _ => error,
     })?;
@@ -247,16 +258,17 @@ fn prepare_output(
             times: Times { plan: start.elapsed(), ..Times::default() },
         },
         sink,
+        sharing,
         needs,
         journal: journal.map(|journal| (journal, interval)),
     })
 }
 
-/// The journal of `output`, begun or gone on with; `disk` is the source's length and fingerprint.
+/// The journal of `output`, begun or gone on with; `disk` is the source's length and fingerprint, `identity` that of the options.
 fn open_journal(
     output: &dyn Output,
     disk: (u64, Fingerprint),
-    options: &Options,
+    identity: String,
     session: &Session,
 ) -> Result<Option<Journal>> {
     let Some(log) = output.log() else { return Ok(None) };
@@ -264,7 +276,7 @@ fn open_journal(
         session.resume(moment);
         output.keep(true);
     }
-    let header = Header::new(options.identity(), disk.0, disk.1, session.moment());
+    let header = Header::new(identity, disk.0, disk.1, session.moment());
     let journal = Journal::open(log, &header).map_err(|error| error.at(output.name()))?;
     if journal.chunks.count == 0 {
         output.set_len(0)?;
@@ -302,9 +314,11 @@ pub fn is_unfinished(target: &Path) -> bool {
 
 impl Options {
     /// What decides about the bytes of the output, as text.
-    fn identity(&self) -> String {
+    fn identity(&self, sharing: &Sharing) -> String {
         let neutral = Self { base: None, verify: true, force: false, restart: false, rate_limit: None, ..self.clone() };
-        format!("{neutral:?}")
+        // What is not read is not searched for zeros, and has no digest.
+        let unread = if sharing.unread { ", shared unread" } else { "" };
+        format!("{neutral:?}{unread}")
     }
 }
 
@@ -351,6 +365,7 @@ struct Job {
 pub struct Prepared {
     job: Job,
     sink: Box<dyn Sink>,
+    sharing: Sharing,
     needs: space::Needs,
     journal: Option<(Journal, Interval)>,
 }
@@ -372,12 +387,12 @@ impl Prepared {
     }
 
     fn try_copy(self, progress: &dyn Progress) -> Result<Copied> {
-        let Self { mut job, mut sink, needs, journal } = self;
+        let Self { mut job, mut sink, sharing, needs, journal } = self;
         let start = Instant::now();
         job.session.begin_streaming();
         let (rate, total) = (job.options.rate_limit, needs.read);
         let (source, base, output) = (&*job.source, job.options.base.as_deref(), &job.output);
-        let copy = Copy { source, sink: &mut *sink, output, base, total, rate, journal };
+        let copy = Copy { source, sink: &mut *sink, output, base, sharing: &sharing, total, rate, journal };
         let (copied, scribe) = copy.run(&job.session, progress)?;
         if job.source.fingerprint()? != job.fingerprint {
             return Err(Error::new(Kind::Unreadable, "source.changed", "the source changed while it was copied")
@@ -437,14 +452,14 @@ impl Copied {
     }
 
     fn try_verify(mut self, progress: &dyn Progress) -> Result<Verified> {
-        if !self.job.options.verify {
+        let Some(content) = self.copied.content.as_ref().filter(|_| self.job.options.verify) else {
             return Ok(Verified { copied: self, verification: Verification::Off });
-        }
+        };
         let start = Instant::now();
         let job = &self.job;
         let file = job.output.reopen()?;
         let back = job.options.format.open(Arc::clone(&file), job.options.base.as_ref(), &job.session)?;
-        verify::content(&*job.source, &*back, &self.copied.content, self.copied.stored, &job.session, progress)?;
+        verify::content(&*job.source, &*back, content, self.copied.stored, &job.session, progress)?;
         verify::tables(&*self.sink, &*file)?;
         self.job.times.verify = start.elapsed();
         Ok(Verified { copied: self, verification: Verification::Passed })
@@ -480,9 +495,9 @@ impl Verified {
         }
         let path = job.output.publish(job.options.force)?;
         job.times.seal = start.elapsed();
-        let (content, bytes) = (&copied.content, copied.bytes);
-        let digest = blake3::Hash::from_bytes(content.total()).to_hex().to_string();
-        let outcome = Outcome { path, len: content.len(), bytes, file_len, digest, verification, times: job.times };
+        let (len, bytes) = (job.source.len(), copied.bytes);
+        let digest = copied.content.map(|content| blake3::Hash::from_bytes(content.total()).to_hex().to_string());
+        let outcome = Outcome { path, len, bytes, file_len, digest, verification, times: job.times };
         Ok(Named { outcome, output: job.output })
     }
 }

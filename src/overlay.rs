@@ -8,7 +8,7 @@ use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::disk::{Checked, Disk, DiskMut, Extent, ExtentKind, Fingerprint, Hints, SectorSize, Visit};
+use crate::disk::{Checked, Disk, DiskMut, Extent, ExtentKind, Fingerprint, Hints, HostRange, SectorSize, Visit};
 use crate::error::{Error, Result};
 use crate::limits::OVERLAY_ENTRY;
 use crate::session::Session;
@@ -340,6 +340,14 @@ impl Disk for Overlay {
             }
         }
         Ok(())
+    }
+
+    fn host(&self, range: Range<u64>) -> Result<Option<HostRange>> {
+        let (run, home) = self.next_run(&self.read(), range);
+        match home {
+            Home::Base => self.base.host(run),
+            Home::Blocks | Home::Zeros => Ok(None),
+        }
     }
 
     fn prefetch(&self, range: Range<u64>) {

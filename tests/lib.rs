@@ -32,6 +32,7 @@ mod migrate;
 mod mount;
 mod places;
 mod serve;
+mod sharing;
 mod strace;
 mod vmdk;
 mod volume;

@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn lines_say_how_far_and_how_fast() {
-        let bytes = Bytes { read: 1 << 20, written: 1 << 20, zero: 0, hole: 3 << 20, resumed: 0 };
+        let bytes = Bytes { read: 1 << 20, written: 1 << 20, hole: 3 << 20, ..Bytes::default() };
         let update = Update { phase: Phase::Copy, done: 1 << 20, total: 4 << 20, bytes };
         let second = Duration::from_secs(1);
         assert_eq!(plain_line(&update, second), "copy 25 %: 1 MiB of 4 MiB, 1 MiB/s, 0:03 left, skipped 3 MiB");
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn what_was_done_before_is_said_and_does_not_count_as_fast() {
-        let bytes = Bytes { read: 1 << 20, written: 1 << 20, zero: 0, hole: 0, resumed: 100 << 20 };
+        let bytes = Bytes { read: 1 << 20, written: 1 << 20, resumed: 100 << 20, ..Bytes::default() };
         let update = Update { phase: Phase::Copy, done: 101 << 20, total: 4000 << 20, bytes };
         let line = plain_line(&update, Duration::from_secs(1));
         assert_eq!(line, "copy 2 %: 101 MiB of 3.9 GiB, 1 MiB/s, 1:04:59 left, done before 100 MiB");

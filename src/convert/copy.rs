@@ -17,6 +17,7 @@ use super::ordered::{self, Steps};
 use super::output::Output;
 use super::plan::{BLOCK, Blocks, CHUNK, Planner, Task, WINDOW};
 use super::progress::{Phase, Progress, Update};
+use super::share::{self, Segment, Sharing};
 use super::sink::{Encoder, Form, Order, Piece, Shape, Sink, Zeros};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
@@ -28,7 +29,8 @@ const SPARE_THREADS: usize = 2;
 /// What a pass over a disk found.
 #[derive(Debug)]
 pub(super) struct Done {
-    pub(super) content: Content,
+    /// Nothing when some of it was not read.
+    pub(super) content: Option<Content>,
     pub(super) bytes: Bytes,
     /// Bytes of the disk that are in the output.
     pub(super) stored: u64,
@@ -41,6 +43,8 @@ pub(super) struct Copy<'a> {
     pub(super) output: &'a Arc<dyn Output>,
     /// What the output is written over, if it is an increment.
     pub(super) base: Option<&'a dyn Disk>,
+    /// What the output can share with the source.
+    pub(super) sharing: &'a Sharing,
     /// How many bytes the source's map says are to be read.
     pub(super) total: u64,
     pub(super) rate: Option<NonZeroU64>,
@@ -68,6 +72,7 @@ impl Copy<'_> {
             output: &**self.output,
             shape,
             base: self.base,
+            sharing: self.sharing,
             scribe: scribe.as_ref(),
         };
         let pace = Pace::new(self.rate);
@@ -122,6 +127,7 @@ struct Target<'a> {
     output: &'a dyn Output,
     shape: Shape,
     base: Option<&'a dyn Disk>,
+    sharing: &'a Sharing,
     scribe: Option<&'a Scribe>,
 }
 
@@ -130,27 +136,31 @@ struct Found {
     collector: Collector,
     update: Update,
     stored: u64,
+    /// Bytes that were shared and never read.
+    unread: u64,
 }
 
 impl Found {
     fn new(update: Update) -> Self {
-        Self { collector: Collector::default(), update, stored: 0 }
+        Self { collector: Collector::default(), update, stored: 0, unread: 0 }
     }
 
     /// Adds the plan's next chunk, read now or by an earlier run.
     fn add(&mut self, chunk: &Chunk, resumed: bool) {
         self.collector.add(chunk.chunk, chunk.digest);
-        let read = u64::from(chunk.read);
+        let [read, unread, shared] = [chunk.read, chunk.unread, chunk.shared].map(u64::from);
         let stored: u64 =
             chunk.pieces.iter().filter(|piece| piece.form != Form::Zero).map(|piece| piece.len as u64).sum();
         self.stored += stored;
-        self.update.done += read;
+        self.update.done += read + unread;
+        self.unread += unread;
         let bytes = &mut self.update.bytes;
+        bytes.shared += shared;
         if resumed {
             bytes.resumed += read;
         } else {
             bytes.read += read;
-            bytes.written += stored;
+            bytes.written += stored.saturating_sub(shared);
             bytes.zero += read.saturating_sub(stored);
         }
     }
@@ -165,6 +175,13 @@ struct Scratch {
     encoder: Option<Box<dyn Encoder>>,
     /// What stands for its encoded granules, one after the other.
     encoded: Vec<u8>,
+}
+
+/// A chunk that can be placed.
+struct Ready {
+    chunk: Chunk,
+    /// What of it can be shared.
+    segments: Vec<Segment>,
 }
 
 /// What an earlier run wrote to its journal, played back.
@@ -274,8 +291,10 @@ impl<'a> Pass<'a> {
         let mut next = || {
             let task = planner.next()?;
             let bytes = task.map_or(0, |task| task.bytes(self.disk.len()));
-            if let Some(scribe) = self.scribe() {
-                scribe.admit(bytes, session)?;
+            if let Some(scribe) = self.scribe()
+                && !scribe.admit(bytes, session)?
+            {
+                return Ok(None);
             }
             self.pace.wait(bytes, session)?;
             Ok(task)
@@ -284,8 +303,9 @@ impl<'a> Pass<'a> {
         let len = self.disk.len();
         let found = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
         let bytes = found.update.bytes;
-        let bytes = Bytes { hole: len.saturating_sub(bytes.read + bytes.resumed), ..bytes };
-        Ok(Done { content: found.collector.finish(len), bytes, stored: found.stored })
+        let bytes = Bytes { hole: len.saturating_sub(bytes.read + bytes.resumed + found.unread), ..bytes };
+        let content = (found.unread == 0).then(|| found.collector.finish(len));
+        Ok(Done { content, bytes, stored: found.stored })
     }
 
     fn scribe(&self) -> Option<&'a Scribe> {
@@ -300,9 +320,46 @@ impl<'a> Pass<'a> {
         result
     }
 
-    fn read(&self, scratch: &mut Scratch, task: &Task) -> Result<Chunk> {
+    /// Stores what `chunk` has, none of it encoded, by sharing where that can be; how many bytes that were.
+    fn share(
+        &self,
+        scratch: &mut Scratch,
+        start: u64,
+        chunk: &Chunk,
+        segments: &[Segment],
+        output: &dyn Output,
+    ) -> Result<usize> {
+        let mut shared = 0;
+        for piece in chunk.pieces.iter().filter(|piece| piece.form == Form::Plain) {
+            for part in share::parts(piece, segments) {
+                let len = part.range.len();
+                if let Some((file, offset)) = part.from
+                    && output.share(file, offset, part.host, len as u64)?
+                {
+                    shared += len;
+                    continue;
+                }
+                let bytes = &mut scratch.chunk[part.range.clone()];
+                if chunk.unread > 0 {
+                    self.disk.read_at(bytes, start + part.range.start as u64)?;
+                }
+                Pending { bytes, host: part.host }.flush(output)?;
+            }
+        }
+        Ok(shared)
+    }
+
+    fn read(&self, scratch: &mut Scratch, task: &Task) -> Result<Ready> {
         let range = task.range(self.disk.len());
         let len = usize::try_from(range.end - range.start).unwrap_or(0);
+        let mut segments = Vec::new();
+        if let Some(target) = &self.target {
+            let all;
+            (segments, all) = target.sharing.segments(self.disk, task, range.start, len)?;
+            if all && target.sharing.unread {
+                return Ok(Ready { chunk: unread(task, len), segments });
+            }
+        }
         if self.target.as_ref().is_some_and(|target| scratch.encoder.is_some() || target.needs_zeros()) {
             // Granules take in what is not read.
             scratch.chunk.fill(0);
@@ -327,13 +384,22 @@ impl<'a> Pass<'a> {
             stored = target.scribe.and_then(|_| scratch.digest(&pieces));
         }
         let read = u32::try_from(read).unwrap_or(u32::MAX);
-        Ok(Chunk { chunk: task.chunk, read, digest, stored, pieces })
+        let chunk = Chunk { chunk: task.chunk, read, unread: 0, shared: 0, digest, stored, pieces };
+        Ok(Ready { chunk, segments })
     }
 
-    fn write(&self, scratch: &Scratch, task: &Task, mut chunk: Chunk) -> Result<()> {
+    fn write(&self, scratch: &mut Scratch, task: &Task, ready: Ready) -> Result<()> {
+        let Ready { mut chunk, segments } = ready;
         if let Some(target) = &self.target {
-            lock(&target.sink).place(task.range(self.disk.len()).start, &mut chunk.pieces, target.output)?;
-            scratch.write(&chunk.pieces, target.output)?;
+            let start = task.range(self.disk.len()).start;
+            lock(&target.sink).place(start, &mut chunk.pieces, target.output)?;
+            if segments.is_empty() {
+                scratch.write(&chunk.pieces, target.output)?;
+            } else {
+                let shared = self.share(scratch, start, &chunk, &segments, target.output)?;
+                chunk.shared = u32::try_from(shared).unwrap_or(u32::MAX);
+                self.pace.give_back(u64::from(chunk.unread));
+            }
         }
         let mut found = lock(&self.found);
         found.add(&chunk, false);
@@ -343,10 +409,19 @@ impl<'a> Pass<'a> {
     }
 }
 
+/// A chunk of `len` bytes that is to be shared as it is.
+fn unread(task: &Task, len: usize) -> Chunk {
+    let mut pieces = Vec::new();
+    task.blocks.ranges(len).for_each(|run| join(&mut pieces, run));
+    let bytes: usize = pieces.iter().map(|piece| piece.len).sum();
+    let unread = u32::try_from(bytes).unwrap_or(u32::MAX);
+    Chunk { chunk: task.chunk, read: 0, unread, shared: 0, digest: None, stored: None, pieces }
+}
+
 impl Steps for Pass<'_> {
     type Task = Task;
     type Scratch = Scratch;
-    type Done = Chunk;
+    type Done = Ready;
 
     fn scratch(&self) -> Result<Scratch> {
         let chunk = vec![0; usize::try_from(CHUNK).unwrap_or(0)];
@@ -354,12 +429,12 @@ impl Steps for Pass<'_> {
         Ok(Scratch { chunk, base: Vec::new(), encoder: self.noticed(encoder)?, encoded: Vec::new() })
     }
 
-    fn work(&self, scratch: &mut Scratch, task: &Task) -> Result<Chunk> {
+    fn work(&self, scratch: &mut Scratch, task: &Task) -> Result<Ready> {
         self.noticed(self.read(scratch, task))
     }
 
-    fn in_turn(&self, scratch: &mut Scratch, task: &Task, chunk: Chunk) -> Result<()> {
-        self.noticed(self.write(scratch, task, chunk))
+    fn in_turn(&self, scratch: &mut Scratch, task: &Task, ready: Ready) -> Result<()> {
+        self.noticed(self.write(scratch, task, ready))
     }
 }
 
@@ -551,6 +626,13 @@ impl Pace {
     /// `rate` bytes in a second from now on, or no limit.
     pub(super) fn new(rate: Option<NonZeroU64>) -> Self {
         Self { rate, start: Instant::now(), spent: AtomicU64::new(0) }
+    }
+
+    /// Takes back bytes that were let through and not read.
+    fn give_back(&self, bytes: u64) {
+        if self.rate.is_some() {
+            self.spent.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 
     /// Waits until what was let through before is paid for, then lets `bytes` through.

@@ -33,7 +33,7 @@ pub(super) use scan::{Journal, Records, holder, moment, read_sealing};
 pub(super) use scribe::{Interval, Scribe};
 
 /// Version of the format, and of how sinks place what they are given.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What must be the same for a run to go on.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]

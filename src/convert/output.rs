@@ -1,6 +1,7 @@
 //! The output file as the sinks see it, so that tests can fail each call or write something wrong.
 
 use std::fmt::Debug;
+use std::fs::File;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,6 +41,17 @@ pub(super) trait Output: Debug + Send + Sync {
 
     /// Stores all of `data`.
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()>;
+
+    /// Whether it can share bytes with `from`: then the unit of which offsets and lengths must be multiples.
+    fn shares(&self, _from: &File) -> Option<u64> {
+        None
+    }
+
+    /// Has its `len` bytes at `offset` be those of `from` at `from_offset`, without moving any: whole units, not none of them.
+    /// `false` when that cannot be.
+    fn share(&self, _from: &File, _from_offset: u64, _offset: u64, _len: u64) -> Result<bool> {
+        Ok(false)
+    }
 
     /// A hint that `range` is complete: writing it to the medium may begin.
     fn written(&self, range: Range<u64>);

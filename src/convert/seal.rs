@@ -22,6 +22,7 @@ use crate::session::Moment;
 use crate::source::FileSource;
 
 mod claim;
+mod clone;
 
 use claim::{Place, check_name_is_free, exists, is_same};
 
@@ -148,6 +149,25 @@ impl Output for Partial {
             written.map_err(|error| self.failed("cannot write the output", error).offset(at))?;
         }
         Ok(())
+    }
+
+    fn shares(&self, from: &File) -> Option<u64> {
+        // Whether two files can share depends on much that cannot be asked for, so one block is shared with a file without a name.
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let probe = File::from(rustix::fs::openat(&self.place.dir, c".", flags, Mode::RUSR | Mode::WUSR).ok()?);
+        let stat = rustix::fs::fstatvfs(&probe).ok()?;
+        let unit = stat.f_bsize.max(stat.f_frsize).max(1);
+        clone::clone_range(&probe, 0, from, 0, unit).is_ok().then_some(unit)
+    }
+
+    fn share(&self, from: &File, from_offset: u64, offset: u64, len: u64) -> Result<bool> {
+        match clone::clone_range(&self.file, offset, from, from_offset, len) {
+            Ok(()) => Ok(true),
+            Err(errno @ (Errno::IO | Errno::NOSPC | Errno::DQUOT)) => {
+                Err(self.failed("cannot share the source's bytes", errno).offset(offset))
+            }
+            Err(_) => Ok(false),
+        }
     }
 
     fn written(&self, _range: Range<u64>) {}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Prepared;
 use super::plan::{BLOCK, CHUNK, Planner, WINDOW};
+use super::share::Sharing;
 use super::sink::{Order, Sink};
 use crate::disk::Disk;
 use crate::error::{Error, Kind, Result};
@@ -21,7 +22,13 @@ pub(super) struct Needs {
 
 /// Walks the map of `source`, and refuses as soon as the data alone does not fit into `free` bytes, those that the output has
 /// already included.
-pub(super) fn needs(source: &dyn Disk, sink: &dyn Sink, free: Option<u64>, session: &Session) -> Result<Needs> {
+pub(super) fn needs(
+    source: &dyn Disk,
+    sink: &dyn Sink,
+    sharing: &Sharing,
+    free: Option<u64>,
+    session: &Session,
+) -> Result<Needs> {
     let mut planner = Planner::new(source, Order::Disk);
     let granule = sink.shape().granule;
     let (mut read, mut data, mut windows, mut last) = (0_u64, 0_u64, 0_u64, None);
@@ -34,6 +41,9 @@ pub(super) fn needs(source: &dyn Disk, sink: &dyn Sink, free: Option<u64>, sessi
         }
         let bytes = task.bytes(source.len());
         read = read.saturating_add(bytes);
+        if sharing.takes_whole(source, &task)? {
+            continue;
+        }
         // A cluster is written whole when any block of it has data.
         data = data.saturating_add(if granule > BLOCK { CHUNK } else { bytes.next_multiple_of(granule) });
     }

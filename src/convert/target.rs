@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::output::Surface;
+use super::plan::BLOCK;
 use super::sink::qcow2::{Preallocation, Qcow2Fixed, Qcow2Options, Qcow2Sink};
-use super::sink::raw::{RawOptions, RawSink};
+use super::sink::raw::{RawOptions, RawPreallocation, RawSink};
 use super::sink::vdi::{VdiOptions, VdiSink};
 use super::sink::vhd::{VhdOptions, VhdSink, VhdSubformat};
 use super::sink::vhdx::{VhdxOptions, VhdxSink};
@@ -167,6 +168,20 @@ impl Format {
         Err(Error::new(Kind::Usage, "convert.stream", what)
             .expected(able.join(", "))
             .hint(format!("choose one with --to, for example --to {}", able.last().unwrap_or(&"raw"))))
+    }
+
+    /// Whether it takes plain bytes at places that suit a file system's blocks.
+    pub(super) fn takes_plain(&self) -> bool {
+        match self {
+            Self::Raw(options) => options.preallocation == RawPreallocation::Off,
+            Self::Qcow2(options) => {
+                options.compression.is_none()
+                    && options.backing.is_none()
+                    && options.cluster_size <= BLOCK
+                    && matches!(options.preallocation, Preallocation::Off | Preallocation::Metadata)
+            }
+            _ => false,
+        }
     }
 
     /// What writes a disk.

@@ -26,7 +26,7 @@ pub(super) fn content(
             .found(format!("{:#x}", back.len())));
     }
     let found = copy::digest(back, total, session, progress)?.content;
-    match content.first_difference(&found) {
+    match found.map_or(Some(0), |found| content.first_difference(&found)) {
         None => Ok(()),
         Some(window) => Err(explain(source, back, window * WINDOW..(window * WINDOW + WINDOW).min(back.len()))),
     }

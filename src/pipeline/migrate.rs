@@ -324,7 +324,7 @@ fn artifacts(names: &Names, outcomes: &[Outcome]) -> Vec<Artifact> {
         format: "qcow2",
         size_bytes: outcome.file_len,
         boot_order_hint: u32::try_from(index).unwrap_or(u32::MAX),
-        checksum: Some(format!("blake3:{}", outcome.digest)),
+        checksum: outcome.digest.as_ref().map(|digest| format!("blake3:{digest}")),
     };
     let xml = Artifact {
         kind: "libvirt-xml",

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-use crate::disk::{Disk, Extent, ExtentKind, Fingerprint, Hints, SectorSize, Visit};
+use crate::disk::{Disk, Extent, ExtentKind, Fingerprint, Hints, HostRange, SectorSize, Visit};
 use crate::error::Result;
 use crate::limits;
 
@@ -179,6 +179,17 @@ impl Disk for Trimmed {
             })?;
             Ok(flow)
         })
+    }
+
+    fn host(&self, range: Range<u64>) -> Result<Option<HostRange>> {
+        let mut found = None;
+        self.free.cut(range, |range, free| {
+            if !free {
+                found = self.disk.host(range)?;
+            }
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(found)
     }
 
     fn prefetch(&self, range: Range<u64>) {

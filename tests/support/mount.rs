@@ -31,6 +31,17 @@ impl Mounted {
         Self { point }
     }
 
+    /// A new file system of this type, of so many mebibytes, that every user can write to.
+    pub(crate) fn new(kind: &str, mebibytes: u64, lab: &Lab, name: &str) -> Self {
+        let image = lab.path(&format!("{name}.{kind}"));
+        tools::ok("truncate", [format!("--size={mebibytes}M").as_ref(), image.as_os_str()]);
+        tools::ok(&format!("mkfs.{kind}"), ["-q".as_ref(), image.as_os_str()]);
+        let point = lab.folder(name);
+        tools::ok("mount", ["-o", "loop"].map(Path::new).into_iter().chain([image.as_path(), &point]));
+        tools::ok("chmod", [Path::new("1777"), &point]);
+        Self { point }
+    }
+
     /// The file system on a whole device, writable.
     pub(crate) fn device(device: &Path, lab: &Lab, name: &str) -> Self {
         let point = lab.folder(name);

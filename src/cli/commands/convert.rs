@@ -134,11 +134,12 @@ pub(super) fn outcome_json(outcome: &Outcome) -> serde_json::Value {
         "bytes": {
             "read": outcome.bytes.read,
             "written": outcome.bytes.written,
+            "shared": outcome.bytes.shared,
             "zero": outcome.bytes.zero,
             "hole": outcome.bytes.hole,
             "resumed": outcome.bytes.resumed,
         },
-        "digest": format!("blake3:{}", outcome.digest),
+        "digest": outcome.digest.as_ref().map(|digest| format!("blake3:{digest}")),
         "verified": outcome.verification == Verification::Passed,
         "seconds": {
             "plan": times.plan.as_secs_f64(),
@@ -160,14 +161,21 @@ pub(super) fn outcome_text(outcome: &Outcome) -> String {
         0 => String::new(),
         resumed => format!(" {} done before,", Size(resumed)),
     };
+    let shared = match outcome.bytes.shared {
+        0 => String::new(),
+        shared => format!(" {} shared,", Size(shared)),
+    };
+    let digest = outcome.digest.as_deref().map_or_else(
+        || "not read, so without a digest".to_owned(),
+        |digest| format!("blake3 {}", digest.get(..16).unwrap_or(digest)),
+    );
     format!(
-        "{}: {} virtual, {} on disk;{resumed} {} copied, {} zero, {} skipped; {verified}, blake3 {}",
+        "{}: {} virtual, {} on disk;{resumed}{shared} {} copied, {} zero, {} skipped; {verified}, {digest}",
         crate::error::escape(&outcome.path.display().to_string()),
         Size(outcome.len),
         Size(outcome.file_len),
         Size(outcome.bytes.written),
         Size(outcome.bytes.zero),
-        Size(outcome.bytes.hole),
-        outcome.digest.get(..16).unwrap_or(&outcome.digest)
+        Size(outcome.bytes.hole)
     )
 }

@@ -27,7 +27,11 @@ pub(in crate::convert) struct Chunk {
     pub(in crate::convert) chunk: u64,
     /// Bytes of the source that were read for it.
     pub(in crate::convert) read: u32,
-    /// Its digest; none when all of it is zeros.
+    /// Bytes that were shared with the source's file without being read: there is no digest of them.
+    pub(in crate::convert) unread: u32,
+    /// Bytes that are shared with the source's file, those included.
+    pub(in crate::convert) shared: u32,
+    /// Its digest; none when all of it is zeros, or when some of it was not read.
     pub(in crate::convert) digest: Option<[u8; 32]>,
     /// Digest of what is in the file for it, if that is not its bytes as they are.
     pub(in crate::convert) stored: Option<[u8; 32]>,
@@ -115,7 +119,9 @@ impl Chunk {
     fn encode(&self, body: &mut Vec<u8>) {
         let short = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes();
         body.extend(self.chunk.to_le_bytes());
-        body.extend(self.read.to_le_bytes());
+        for bytes in [self.read, self.unread, self.shared] {
+            body.extend(bytes.to_le_bytes());
+        }
         for digest in [&self.digest, &self.stored] {
             body.push(u8::from(digest.is_some()));
             body.extend(digest.iter().flatten());
@@ -135,7 +141,8 @@ impl Chunk {
 
     fn decode(fields: &mut Fields<'_>) -> Option<Self> {
         let chunk = u64::from_le_bytes(fields.take()?);
-        let read = u32::from_le_bytes(fields.take()?);
+        let mut number = || fields.take().map(u32::from_le_bytes);
+        let (read, unread, shared) = (number()?, number()?, number()?);
         let (digest, stored) = (fields.digest()?, fields.digest()?);
         let mut pieces = Vec::new();
         let mut end = 0;
@@ -156,7 +163,7 @@ impl Chunk {
             pieces.push(Piece { start, len, form, host });
         }
         let chunk_len = usize::try_from(crate::convert::plan::CHUNK).ok()?;
-        (end <= chunk_len).then_some(Self { chunk, read, digest, stored, pieces })
+        (end <= chunk_len).then_some(Self { chunk, read, unread, shared, digest, stored, pieces })
     }
 }
 

@@ -61,8 +61,8 @@ impl Scribe {
         Self { output, interval, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Waits until `bytes` more may be read.
-    pub(in crate::convert) fn admit(&self, bytes: u64, session: &Session) -> Result<()> {
+    /// Waits until `bytes` more may be read; `false` when nothing more is to be.
+    pub(in crate::convert) fn admit(&self, bytes: u64, session: &Session) -> Result<bool> {
         let mut state = self.state();
         while state.lost.is_none()
             && !state.stopped
@@ -75,7 +75,7 @@ impl Scribe {
             state = self.changed.wait_timeout(state, NAP).unwrap_or_else(PoisonError::into_inner).0;
         }
         state.admitted += bytes;
-        state.lost.clone().map_or(Ok(()), Err)
+        state.lost.clone().map_or(Ok(!state.stopped), Err)
     }
 
     /// Notes that the plan's next chunk is in the file.
@@ -85,11 +85,13 @@ impl Scribe {
         if let Some(lost) = &state.lost {
             return Err(lost.clone());
         }
-        let read = u64::from(chunk.read);
+        let (read, unread) = (u64::from(chunk.read), u64::from(chunk.unread));
         state.journal.append(log, &Record::Chunk(chunk))?;
         let Journal { chunks, end, .. } = state.journal;
         state.journal.chunks = Mark { count: chunks.count + 1, end };
         state.noted += read;
+        // To share it again is nothing that takes time.
+        state.admitted = state.admitted.saturating_sub(unread);
         self.output.keep(true);
         drop(state);
         self.changed.notify_all();

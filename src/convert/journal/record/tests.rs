@@ -19,8 +19,10 @@ fn records() -> impl Strategy<Value = Record> {
         };
         steps.into_iter().map(&mut piece).collect()
     });
-    let chunk = (any::<u64>(), any::<u32>(), any::<[Option<[u8; 32]>; 2]>(), pieces).prop_map(
-        |(chunk, read, [digest, stored], pieces)| Record::Chunk(Chunk { chunk, read, digest, stored, pieces }),
+    let chunk = (any::<u64>(), any::<[u32; 3]>(), any::<[Option<[u8; 32]>; 2]>(), pieces).prop_map(
+        |(chunk, [read, unread, shared], [digest, stored], pieces)| {
+            Record::Chunk(Chunk { chunk, read, unread, shared, digest, stored, pieces })
+        },
     );
     let sealing = (any::<u64>(), any::<u64>(), any::<(i64, i64)>())
         .prop_map(|(inode, len, modified)| Record::Sealing(Sealing { inode, len, modified }));
@@ -76,7 +78,8 @@ fn chunks_that_no_run_wrote_are_refused() {
         (vec![piece(0, 8), piece(7, 8)], false),
         (vec![piece(8, 8), piece(0, 8)], false),
     ] {
-        let record = Record::Chunk(Chunk { chunk: 0, read: 1, digest: None, stored: None, pieces });
+        let record =
+            Record::Chunk(Chunk { chunk: 0, read: 1, unread: 0, shared: 0, digest: None, stored: None, pieces });
         assert_eq!(decode(&record.encode()).is_some(), good, "{record:?}");
     }
 }
@@ -92,7 +95,15 @@ fn lengths_are_bounded() {
         assert_eq!(Record::body_len(frame(len)).is_some(), good, "{len}");
     }
     let pieces = (0..2048).map(|n| Piece { start: n * 1024, len: 512, form: Form::Encoded(9), host: 0 }).collect();
-    let longest =
-        Record::Chunk(Chunk { chunk: 0, read: 0, digest: Some([0; 32]), stored: Some([0; 32]), pieces }).encode();
+    let longest = Record::Chunk(Chunk {
+        chunk: 0,
+        read: 0,
+        unread: 0,
+        shared: 0,
+        digest: Some([0; 32]),
+        stored: Some([0; 32]),
+        pieces,
+    })
+    .encode();
     assert!(longest.len() < MAX_JOURNAL_RECORD, "the longest that can be has {} bytes", longest.len());
 }
