@@ -44,6 +44,7 @@ pub use sink::raw::{RawOptions, RawPreallocation};
 pub use sink::vdi::VdiOptions;
 pub use sink::vhd::{VhdOptions, VhdSubformat};
 pub use sink::vhdx::VhdxOptions;
+pub use sink::vmdk::VmdkOptions;
 pub use space::check_space;
 pub use target::{Format, TARGETS, Target};
 

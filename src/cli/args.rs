@@ -348,7 +348,7 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "FORMAT", value_parser = formats())]
     pub to: Option<String>,
 
-    /// Variant of the format: fixed (Azure's) or dynamic for vhd [default: fixed].
+    /// Variant of the format: fixed (Azure's) or dynamic for vhd [default: fixed]; streamOptimized for vmdk.
     #[arg(long, value_name = "NAME")]
     pub subformat: Option<String>,
 
@@ -356,7 +356,7 @@ pub struct ConvertArgs {
     #[arg(long, value_name = "SIZE")]
     pub cluster_size: Option<Size>,
 
-    /// Compress qcow2 clusters: zlib (which every reader knows) or zstd, with a level if need be.
+    /// Compress qcow2 clusters: zlib (which every reader knows) or zstd, with a level if need be. VMDK is always zlib.
     #[arg(long, value_name = "zlib|zstd[:LEVEL]")]
     pub compress: Option<String>,
 

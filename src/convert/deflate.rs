@@ -38,6 +38,14 @@ pub enum Level {
     Best,
 }
 
+impl Level {
+    /// By the number that people give, from 1 to 9.
+    #[must_use]
+    pub const fn of(number: u8) -> Self {
+        if number < 8 { Self::Fast } else { Self::Best }
+    }
+}
+
 /// Encodes one input after the other in the same memory, about 400 KiB.
 #[derive(Debug)]
 pub struct Encoder {

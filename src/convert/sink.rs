@@ -27,6 +27,7 @@ mod table;
 pub(super) mod vdi;
 pub(super) mod vhd;
 pub(super) mod vhdx;
+pub(super) mod vmdk;
 
 use filler::Filler;
 

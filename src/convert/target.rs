@@ -10,12 +10,13 @@ use super::sink::raw::{RawOptions, RawPreallocation, RawSink};
 use super::sink::vdi::{VdiOptions, VdiSink};
 use super::sink::vhd::{VhdOptions, VhdSink, VhdSubformat};
 use super::sink::vhdx::{VhdxOptions, VhdxSink};
+use super::sink::vmdk::{VmdkOptions, VmdkSink};
 use super::sink::{Make, Sink};
 use crate::chain::Image;
 use crate::disk::{Checked, Disk};
 use crate::error::{Error, Kind, Result};
 use crate::format::qcow2::Qcow2;
-use crate::format::{Ask, Head, Layer, raw, vdi, vhd, vhdx};
+use crate::format::{Ask, Head, Layer, raw, vdi, vhd, vhdx, vmdk};
 use crate::session::Session;
 
 /// A format that can be written, as the static table [`TARGETS`] lists it.
@@ -63,6 +64,12 @@ pub static TARGETS: &[Target] = &[
         suffixes: &["vhdx"],
         format: || Format::Vhdx(VhdxOptions::default()),
     },
+    Target {
+        name: "vmdk",
+        about: "VMware's format, stream-optimized",
+        suffixes: &["vmdk"],
+        format: || Format::Vmdk(VmdkOptions::default()),
+    },
 ];
 
 /// What is written, with the options of its own.
@@ -78,6 +85,8 @@ pub enum Format {
     Vhd(VhdOptions),
     /// Hyper-V's format: blocks where there is data.
     Vhdx(VhdxOptions),
+    /// VMware's format, stream-optimized: compressed grains where there is data.
+    Vmdk(VmdkOptions),
 }
 
 impl Default for Format {
@@ -118,6 +127,7 @@ impl Format {
             Self::Vdi(_) => "vdi",
             Self::Vhd(_) => "vhd",
             Self::Vhdx(_) => "vhdx",
+            Self::Vmdk(_) => "vmdk",
         }
     }
 
@@ -129,9 +139,10 @@ impl Format {
         match (&self, name) {
             (Self::Vhd(_), "dynamic") => Ok(Self::Vhd(VhdOptions { subformat: VhdSubformat::Dynamic })),
             (Self::Vhd(_), "fixed") => Ok(Self::Vhd(VhdOptions { subformat: VhdSubformat::Fixed })),
+            (Self::Vmdk(_), "streamOptimized") => Ok(self),
             _ => Err(Error::new(Kind::Usage, "convert.format", format!("{} has no such variant", self.name()))
                 .found(name)
-                .expected("vhd: fixed or dynamic")),
+                .expected("vhd: fixed or dynamic; vmdk: streamOptimized")),
         }
     }
 
@@ -148,7 +159,7 @@ impl Format {
         match surface {
             Surface::Empty => true,
             Surface::Used => matches!(self, Self::Raw(_) | Self::Qcow2(_)),
-            Surface::Stream => matches!(self, Self::Raw(_)),
+            Surface::Stream => matches!(self, Self::Raw(_) | Self::Vmdk(_)),
         }
     }
 
@@ -195,6 +206,7 @@ impl Format {
             Self::Vdi(options) => Box::new(VdiSink::new(make, options)?),
             Self::Vhd(options) => Box::new(VhdSink::new(make, options)?),
             Self::Vhdx(options) => Box::new(VhdxSink::new(make, options)?),
+            Self::Vmdk(options) => Box::new(VmdkSink::new(make, options)?),
         })
     }
 
@@ -218,6 +230,7 @@ impl Format {
             Self::Vdi(_) => image(vdi::open, file, session),
             Self::Vhd(_) => image(vhd::open, file, session),
             Self::Vhdx(_) => image(vhdx::open, file, session),
+            Self::Vmdk(_) => image(vmdk::open, file, session),
         }
     }
 }

@@ -21,6 +21,8 @@ const WRITTEN: &[(&[&str], &str)] = &[
     (&["--to", "vhd", "--subformat", "dynamic"], "vpc"),
     (&["--to", "vhd", "--subformat", "fixed"], "vpc"),
     (&["--to", "vhdx"], "vhdx"),
+    (&["--to", "vmdk"], "vmdk"),
+    (&["--to", "vmdk", "--subformat", "streamOptimized", "--compress", "zlib:9"], "vmdk"),
 ];
 
 #[test]

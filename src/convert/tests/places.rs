@@ -140,7 +140,7 @@ fn a_pipe_gets_every_byte_in_order() {
         let outcome = outcome.unwrap();
         assert_eq!((outcome.verification, outcome.file_len), (Verification::Off, found.len() as u64));
         let dir = tempfile::tempdir().unwrap();
-        let file = run(checked(model), &dir.path().join("file"), &options, &session(2), &()).unwrap();
+        let file = run(checked(model), &dir.path().join("pipe"), &options, &session(2), &()).unwrap();
         assert_eq!(outcome.digest, file.digest);
         assert!(found == bytes_of(&file.path), "{options:?}");
     }

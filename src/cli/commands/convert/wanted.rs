@@ -6,7 +6,9 @@ use std::sync::Arc;
 use super::names::Destination;
 use crate::chain::OpenOptions;
 use crate::cli::args::{ConvertArgs, Prealloc};
-use crate::convert::{BackingName, Compression, Format, Preallocation, Qcow2Options, RawOptions, RawPreallocation};
+use crate::convert::{
+    BackingName, Compression, Format, Preallocation, Qcow2Options, RawOptions, RawPreallocation, VmdkOptions,
+};
 use crate::disk::Disk;
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::source;
@@ -38,7 +40,7 @@ pub(super) fn wanted(
         other => {
             let flags = [
                 ("--cluster-size", args.cluster_size.is_some()),
-                ("--compress", args.compress.is_some()),
+                ("--compress", args.compress.is_some() && !matches!(other, Format::Vmdk(_))),
                 ("--extended-l2", args.extended_l2),
                 ("--backing", args.backing.is_some()),
             ];
@@ -47,6 +49,7 @@ pub(super) fn wanted(
             }
             match other {
                 Format::Raw(options) => raw(args, options)?,
+                Format::Vmdk(options) => vmdk(args, options)?,
                 other if args.preallocation != Prealloc::Off => return Err(not_for("--preallocation", other.name())),
                 _ => {}
             }
@@ -71,6 +74,18 @@ fn qcow2(args: &ConvertArgs, options: &mut Qcow2Options) -> Result<()> {
         Prealloc::Falloc => Preallocation::Falloc,
         Prealloc::Full => Preallocation::Full,
     };
+    Ok(())
+}
+
+fn vmdk(args: &ConvertArgs, options: &mut VmdkOptions) -> Result<()> {
+    if args.preallocation != Prealloc::Off {
+        return Err(not_for("--preallocation", "vmdk"));
+    }
+    match args.compress.as_deref().map(Compression::parse).transpose()? {
+        Some(Compression::Zlib(level)) => options.level = level,
+        Some(Compression::Zstd(_)) => return Err(not_for("--compress zstd", "vmdk, which knows zlib only")),
+        None => {}
+    }
     Ok(())
 }
 

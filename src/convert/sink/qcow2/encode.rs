@@ -5,16 +5,10 @@ use crate::convert::deflate;
 use crate::convert::sink::Encoder;
 use crate::error::{Error, Result};
 
-/// Levels from here on look at every match.
-const BEST: u8 = 8;
-
 /// What encodes clusters by `compression`.
 pub(super) fn encoder(compression: Compression) -> Result<Box<dyn Encoder>> {
     Ok(match compression {
-        Compression::Zlib(level) => {
-            let level = if level < BEST { deflate::Level::Fast } else { deflate::Level::Best };
-            Box::new(Deflate(deflate::Encoder::new(level)))
-        }
+        Compression::Zlib(level) => Box::new(Deflate(deflate::Encoder::new(deflate::Level::of(level)))),
         Compression::Zstd(level) => Box::new(Zstd(
             zstd::bulk::Compressor::new(i32::from(level))
                 .map_err(|error| Error::failed("convert.encode", "cannot set up zstd").because(error))?,
