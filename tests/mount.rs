@@ -1,10 +1,10 @@
 //! `mount`: the flattened disk as a file, for root and for a plain user.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::support::run::Running;
-use crate::support::{Lab, Mounted, NOBODY, Run, Tree, Variant, tools};
+use crate::support::{Lab, Mounted, NOBODY, PARTITION, Run, Tree, Variant, tools};
 
 const FILE: &str = "disk.raw";
 
@@ -61,4 +61,89 @@ fn a_plain_user_sees_the_disk() {
     tools::ok_as(NOBODY, "cmp", &[&point.join(FILE), &raw]);
     tools::ok_as(NOBODY, "fusermount3", &[Path::new("-u"), &point]);
     running.wait().exits_with(0);
+}
+
+/// Mounts `sources` as root, in a folder of the lab.
+fn mounted(args: &[&Path], lab: &Lab) -> (Running, PathBuf) {
+    let point = lab.folder("mount");
+    let info = point.join("info.json");
+    let run = Run::new(["mount".as_ref()].into_iter().chain(args.iter().copied()).chain([point.as_path()]));
+    (start(run.env("TMPDIR", lab.path("")), || info.exists()), point)
+}
+
+#[test]
+fn partitions_and_what_they_are_lie_beside_the_disk() {
+    let lab = Lab::new();
+    let (running, point) = mounted(&[&Variant::Plain.vmdk("sparse")], &lab);
+    let info: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(point.join("info.json")).expect("info.json")).expect("JSON");
+    let disk = &info["disks"][0];
+    assert_eq!((disk["file"].as_str(), disk["virtual_size"].as_u64()), (Some("disk.raw"), Some(3 << 30)));
+    let part = &disk["partitions"][0];
+    assert_eq!((part["file"].as_str(), part["offset"].as_u64()), (Some("disk-p1.raw"), Some(PARTITION)));
+
+    // The kernel mounts the partition's file as it is.
+    let through = lab.folder("through");
+    tools::ok("mount", ["-o".as_ref(), "ro,loop".as_ref(), point.join("disk-p1.raw").as_os_str(), through.as_os_str()]);
+    let direct = Mounted::read_only(&Variant::Plain.raw(), &lab, "direct");
+    let (seen, expected) = (Tree::read(&through), Tree::read(direct.path()));
+    direct.close();
+    tools::ok("umount", [&through]);
+    assert!(expected.len() > 1000);
+    assert_eq!(expected.changes(&seen).len(), 0);
+    running.terminate().exits_with(0);
+    assert!(std::fs::read_dir(&point).expect("the folder").next().is_none(), "a signal did not unmount");
+}
+
+#[test]
+fn several_disks_have_numbers() {
+    let lab = Lab::new();
+    let sources = [Variant::Plain.vmdk("sparse"), Variant::Deleted.vmdk("stream")];
+    let (running, _) = mounted(&[&sources[0], &sources[1]], &lab);
+    assert_eq!(lab.names("mount"), ["disk1-p1.raw", "disk1.raw", "disk2-p1.raw", "disk2.raw", "info.json"]);
+    running.terminate().exits_with(0);
+}
+
+#[test]
+fn what_is_written_stays_beside_the_source() {
+    let lab = Lab::new();
+    let image = lab.link(&Variant::Plain.vmdk("sparse"), "guest.vmdk");
+    let (running, point) = mounted(&[Path::new("--writable"), &image], &lab);
+    let file = point.join(FILE);
+    // The kernel's own ext4 writes through a loop device, by the partition's file.
+    let through = lab.folder("through");
+    let part = point.join("disk-p1.raw");
+    tools::ok("mount", ["-o".as_ref(), "loop".as_ref(), part.as_os_str(), through.as_os_str()]);
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
+    std::fs::write(through.join("new"), &bytes).expect("writing through the mount");
+    std::fs::remove_dir_all(through.join("usr/share/doc")).expect("removing through the mount");
+    tools::ok("fstrim", [&through]);
+    tools::ok("umount", [&through]);
+    // The whole disk shows the same.
+    let again = Mounted::read_only(&file, &lab, "again");
+    assert!(std::fs::read(again.path().join("new")).expect("the new file") == bytes);
+    assert!(!again.path().join("usr/share/doc").exists());
+    again.close();
+    tools::assert_clean_ext4(&file, PARTITION);
+
+    // A file keeps its length.
+    let open = std::fs::OpenOptions::new().write(true).open(&file).expect("it can be written");
+    assert!(open.set_len(1 << 20).is_err() && open.set_len(4 << 30).is_err());
+    assert!(std::os::unix::fs::FileExt::write_at(&open, b"x", 3 << 30).is_err());
+    open.sync_all().expect("a flush");
+    drop(open);
+    running.terminate().exits_with(0);
+    tools::assert_same_content(("raw", &Variant::Plain.raw()), ("vmdk", &image));
+}
+
+#[test]
+fn a_dead_mount_says_how_to_clear_it() {
+    let lab = Lab::new();
+    let image = Variant::Plain.vmdk("sparse");
+    let (running, point) = mounted(&[&image], &lab);
+    running.kill();
+    let refused = mount(&image, &point).fails_with(1).code("fuse.dead-mount");
+    assert!(refused.stderr.contains(&format!("fusermount3 -u {}", point.display())), "{refused}");
+    tools::ok("fusermount3", ["-u".as_ref(), point.as_os_str()]);
+    start(mount(&image, &point), || point.join(FILE).exists()).terminate().exits_with(0);
 }

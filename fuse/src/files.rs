@@ -97,7 +97,7 @@ impl Tree for Files {
             kind: Kind::File,
             len: named.file.len(),
             allocated: named.allocated,
-            mode: 0o400,
+            mode: if named.file.is_writable() { 0o600 } else { 0o400 },
             links: 1,
             owner: None,
             modified: self.modified,

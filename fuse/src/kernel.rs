@@ -8,20 +8,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    IoctlFlags, KernelConfig, LockOwner, MountOption, OpenAccMode, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory,
-    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
-    Session as FuserSession, SessionUnmounter,
+    AccessFlags, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, MountOption, OpenAccMode, OpenFlags, ReplyAttr, ReplyData,
+    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, Session as FuserSession, SessionUnmounter, TimeOrNow, WriteFlags,
 };
 use rustix::mount::UnmountFlags;
 
 use crate::mount::Options;
 use crate::tree::{Attributes, Failure, File, Kind, Node, Tree};
 
-/// The tree never changes, so the kernel may remember names and attributes for long.
+/// Names and attributes never change, so the kernel may remember names and attributes for long.
 const REMEMBER: Duration = Duration::from_secs(3600);
 
 /// What `stat` gives as the preferred size of a read: the kernel's own largest request.
@@ -34,7 +34,7 @@ const BACKGROUND: u16 = 64;
 pub(crate) fn mount<T: Tree>(tree: T, dir: &Path, options: &Options) -> io::Result<Session<T>> {
     let mut config = Config::default();
     config.mount_options = vec![
-        MountOption::RO,
+        if options.writable { MountOption::RW } else { MountOption::RO },
         MountOption::NoSuid,
         MountOption::NoDev,
         MountOption::NoAtime,
@@ -45,6 +45,7 @@ pub(crate) fn mount<T: Tree>(tree: T, dir: &Path, options: &Options) -> io::Resu
     let adapter = Adapter {
         tree,
         page_cache: options.page_cache,
+        writable: options.writable,
         owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
         open: RwLock::default(),
         next_handle: AtomicU64::new(1),
@@ -94,6 +95,7 @@ impl Unmounter {
 struct Adapter<T> {
     tree: T,
     page_cache: bool,
+    writable: bool,
     owner: (u32, u32),
     open: RwLock<HashMap<u64, Arc<dyn File>>>,
     next_handle: AtomicU64,
@@ -114,6 +116,34 @@ impl<T: Tree> Adapter<T> {
         open.get(&handle.0).cloned().ok_or(Failure::Io)
     }
 
+    /// Writes what of `data` lies inside the file; a file does not grow.
+    fn write(&self, handle: FileHandle, data: &[u8], offset: u64) -> Result<u32, Errno> {
+        let file = self.file(handle)?;
+        let room = usize::try_from(file.len().saturating_sub(offset)).unwrap_or(usize::MAX);
+        let inside = data.get(..room).unwrap_or(data);
+        if inside.is_empty() && !data.is_empty() {
+            return Err(Errno::ENOSPC);
+        }
+        guarded(|| file.write_at(inside, offset))?;
+        u32::try_from(inside.len()).map_err(|_| Errno::EINVAL)
+    }
+
+    /// `fallocate`: holes and zeros can be made; all the rest would change the length or is there already.
+    fn allocate(&self, handle: FileHandle, offset: u64, length: u64, mode: i32) -> Result<(), Errno> {
+        let file = self.file(handle)?;
+        let end = offset.checked_add(length).ok_or(Errno::EINVAL)?;
+        match mode {
+            PUNCH_HOLE | ZERO_RANGE | ZERO_RANGE_KEEP_SIZE => {
+                if mode == ZERO_RANGE && end > file.len() {
+                    return Err(Errno::ENOSPC);
+                }
+                let range = offset..end.min(file.len());
+                if range.is_empty() { Ok(()) } else { Ok(guarded(|| file.zero(range))?) }
+            }
+            _ => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
     fn seek(&self, handle: FileHandle, offset: i64, whence: i32) -> Result<i64, Errno> {
         let file = self.file(handle)?;
         let len = file.len();
@@ -132,6 +162,13 @@ const SEEK_DATA: i32 = 3;
 /// `lseek` to the next hole.
 const SEEK_HOLE: i32 = 4;
 
+/// `FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE`, the only form of it.
+const PUNCH_HOLE: i32 = 0x02 | 0x01;
+/// `FALLOC_FL_ZERO_RANGE`.
+const ZERO_RANGE: i32 = 0x10;
+/// `FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE`.
+const ZERO_RANGE_KEEP_SIZE: i32 = 0x10 | 0x01;
+
 /// Runs a call of a tree; a panic in it becomes an I/O error, where it would end a thread that answers the kernel.
 fn guarded<R>(call: impl FnOnce() -> Result<R, Failure>) -> Result<R, Failure> {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
@@ -147,7 +184,9 @@ impl From<Failure> for Errno {
             Failure::Io => Self::EIO,
             Failure::IsDirectory => Self::EISDIR,
             Failure::NotDirectory => Self::ENOTDIR,
+            Failure::NoSpace => Self::ENOSPC,
             Failure::NotFound => Self::ENOENT,
+            Failure::ReadOnly => Self::EROFS,
         }
     }
 }
@@ -206,14 +245,16 @@ impl<T: Tree> Filesystem for Adapter<T> {
     }
 
     fn access(&self, _req: &Request, _ino: INodeNo, mask: AccessFlags, reply: ReplyEmpty) {
-        if mask.contains(AccessFlags::W_OK) { reply.error(Errno::EROFS) } else { reply.ok() }
+        if mask.contains(AccessFlags::W_OK) && !self.writable { reply.error(Errno::EROFS) } else { reply.ok() }
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        if flags.acc_mode() != OpenAccMode::O_RDONLY {
+        let writes = flags.acc_mode() != OpenAccMode::O_RDONLY;
+        if writes && !self.writable {
             return reply.error(Errno::EROFS);
         }
         match guarded(|| self.tree.open(Node(ino.0))) {
+            Ok(file) if writes && !file.is_writable() => reply.error(Errno::EACCES),
             Ok(file) => {
                 let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
                 self.open.write().unwrap_or_else(PoisonError::into_inner).insert(handle, file);
@@ -254,6 +295,76 @@ impl<T: Tree> Filesystem for Adapter<T> {
                 Err(failure) => reply.error(failure.into()),
             }
         });
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        match self.write(fh, data, offset) {
+            Ok(written) => reply.written(written),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn setattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        _atime: Option<TimeOrNow>,
+        _mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        match self.attributes(Node(ino.0)) {
+            // Times are what they are. A file keeps its length: a device does not shrink when it is opened to be overwritten,
+            // but programs that mean it are told.
+            Ok(attr) if mode.or(uid).or(gid).is_none() && size.is_none_or(|size| size == attr.size) => {
+                reply.attr(&REMEMBER, &attr);
+            }
+            Ok(_) => reply.error(Errno::EPERM),
+            Err(failure) => reply.error(failure.into()),
+        }
+    }
+
+    fn fsync(&self, _req: &Request, _ino: INodeNo, fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        match self.file(fh).and_then(|file| guarded(|| file.flush())) {
+            Ok(()) => reply.ok(),
+            Err(failure) => reply.error(failure.into()),
+        }
+    }
+
+    fn fallocate(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        match self.allocate(fh, offset, length, mode) {
+            Ok(()) => reply.ok(),
+            Err(errno) => reply.error(errno),
+        }
     }
 
     fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {

@@ -1,4 +1,4 @@
-//! Read-only files in a FUSE mount, for anything that implements one small trait.
+//! Files of a fixed length in a FUSE mount, for anything that implements one small trait.
 //!
 //! This package knows no image format. A [`Tree`] says what there is; [`Mount`] shows it, as root or, through the setuid
 //! helper `fusermount3`, as any user. Only the user who mounted can look inside.

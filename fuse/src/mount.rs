@@ -24,6 +24,8 @@ pub struct Options {
     /// stream through a large file is several times faster than the page cache's 128 KiB (`README.md` has numbers). Turn
     /// it on for many small files.
     pub page_cache: bool,
+    /// Whether files that are [`crate::File::is_writable`] can be written; otherwise the kernel lets nobody try.
+    pub writable: bool,
     /// What the mount table shows as the source.
     pub name: String,
 }
@@ -32,7 +34,7 @@ impl Default for Options {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let threads = NonZeroUsize::new(cores.saturating_mul(2).clamp(4, 16)).unwrap_or(NonZeroUsize::MIN);
-        Self { threads, page_cache: false, name: "hyper2kvm".to_owned() }
+        Self { threads, page_cache: false, writable: false, name: "hyper2kvm".to_owned() }
     }
 }
 
@@ -74,7 +76,7 @@ struct State {
 }
 
 impl Mount {
-    /// Shows `tree` in the empty directory `dir`, read-only, without devices and set-user-id programs, to this user alone.
+    /// Shows `tree` in the empty directory `dir`, read-only unless the options say otherwise, without devices and set-user-id programs, to this user alone.
     /// Returns once the mount answers.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! What a mount shows: the traits that its user implements.
 
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,7 +14,7 @@ impl Node {
     pub const ROOT: Self = Self(1);
 }
 
-/// Directories and files that never change while they are mounted. Many threads call it at once.
+/// Directories and files whose names and lengths never change while they are mounted. Many threads call it at once.
 pub trait Tree: Send + Sync + 'static {
     /// The entry `name` of the directory `dir`. Never asked for `.` and `..`.
     fn lookup(&self, dir: Node, name: &OsStr) -> Result<Node, Failure>;
@@ -34,7 +35,7 @@ pub trait Tree: Send + Sync + 'static {
     }
 }
 
-/// A fixed number of bytes that many threads may read at once.
+/// A fixed number of bytes that many threads may read, and write if it says so, at once.
 pub trait File: Send + Sync + 'static {
     /// Length in bytes; constant while the value lives.
     fn len(&self) -> u64;
@@ -56,6 +57,26 @@ pub trait File: Send + Sync + 'static {
     fn next_hole(&self, _offset: u64) -> Result<u64, Failure> {
         Ok(self.len())
     }
+
+    /// Whether it takes writes, on a mount that is [`crate::Options::writable`]. The methods below are called only if so.
+    fn is_writable(&self) -> bool {
+        false
+    }
+
+    /// Writes all of `buf` at `offset`, inside the file, or fails. It may lie in a cache until [`File::flush`].
+    fn write_at(&self, _buf: &[u8], _offset: u64) -> Result<(), Failure> {
+        Err(Failure::ReadOnly)
+    }
+
+    /// Makes `range`, which lies inside the file and is not empty, read as zeros, by whatever is cheapest.
+    fn zero(&self, _range: Range<u64>) -> Result<(), Failure> {
+        Err(Failure::ReadOnly)
+    }
+
+    /// Returns once everything whose writing has returned before is on stable storage.
+    fn flush(&self) -> Result<(), Failure> {
+        Ok(())
+    }
 }
 
 /// What `stat` shows.
@@ -67,7 +88,7 @@ pub struct Attributes {
     pub len: u64,
     /// Bytes that take up space; programs take a file where it is less than `len` for a sparse one.
     pub allocated: u64,
-    /// Permission bits. No one can write whatever they say.
+    /// Permission bits. On a read-only mount no one can write whatever they say.
     pub mode: u16,
     /// Links to it; at least 1.
     pub links: u32,
@@ -112,6 +133,10 @@ pub enum Failure {
     IsDirectory,
     /// `ENOTDIR`: it is no directory.
     NotDirectory,
+    /// `ENOSPC`: there is no room for what is written.
+    NoSpace,
     /// `ENOENT`: there is no such name or node.
     NotFound,
+    /// `EROFS`: it takes no writes.
+    ReadOnly,
 }

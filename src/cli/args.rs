@@ -66,7 +66,7 @@ pub enum Command {
     Map(SourceArgs),
     /// Inspect, plan, fix, convert and validate, in one pass; writes qcow2, domain XML and a report.
     Migrate(MigrateArgs),
-    /// Mount the flattened disk as a read-only file, by FUSE.
+    /// Mount the flattened disks and their partitions as files, by FUSE; writes go to an overlay.
     Mount(MountArgs),
     /// Print what migrate would change, and what it would leave.
     Plan(GuestArgs),
@@ -477,14 +477,24 @@ Started by systemd with a socket unit (Accept=no), it serves on that socket.";
 
 /// Mount options.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = MOUNT_EXAMPLES)]
 pub struct MountArgs {
-    /// The source.
+    /// The disks.
     #[command(flatten)]
-    pub source: SourceArgs,
+    pub device: DeviceArgs,
 
-    /// An empty directory; `disk.raw` appears in it.
+    /// An empty directory, the last of the arguments.
+    #[arg(required = true)]
     pub dir: PathBuf,
 }
+
+const MOUNT_EXAMPLES: &str = "\
+In the directory: disk.raw with partitions as disk-p1.raw …, or disk1.raw, disk2.raw … where there are several, and info.json.
+
+Examples:
+  hyper2kvm mount guest.ova /mnt/guest                 until fusermount3 -u /mnt/guest, or Ctrl-C
+  hyper2kvm mount --writable guest.vmdk /mnt/guest     the files take writes; the source does not
+  mount -o ro,loop /mnt/guest/disk-p1.raw /mnt/root    as root: a file system in it";
 
 /// Test options.
 #[derive(Args, Clone, Debug)]

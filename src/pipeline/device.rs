@@ -52,8 +52,19 @@ pub struct Device {
     pub label: String,
     /// The whole disk.
     pub whole: View,
-    /// Its partitions by number.
-    pub partitions: Vec<(u32, View)>,
+    /// Its partitions.
+    pub partitions: Vec<Partition>,
+}
+
+/// A partition of a disk.
+#[derive(Clone, Debug)]
+pub struct Partition {
+    /// Its number.
+    pub number: u32,
+    /// Where it begins on the disk, in bytes.
+    pub offset: u64,
+    /// Its bytes.
+    pub view: View,
 }
 
 /// A disk or a part of it, as others use it.
@@ -111,7 +122,8 @@ impl Devices {
     /// Every device and partition by name, such as `disk1` and `disk1/p2`.
     pub fn views(&self) -> impl Iterator<Item = (String, &View)> {
         self.disks.iter().flat_map(|device| {
-            let parts = device.partitions.iter().map(|(number, view)| (format!("{}/p{number}", device.name), view));
+            let part = |part: &Partition| format!("{}/p{}", device.name, part.number);
+            let parts = device.partitions.iter().map(|it| (part(it), &it.view)).collect::<Vec<_>>();
             [(device.name.clone(), &device.whole)].into_iter().chain(parts)
         })
     }
@@ -124,7 +136,8 @@ impl Device {
             let len = whole.disk.len();
             for part in table.partitions.iter().filter(|part| part.role != Role::Extended) {
                 if part.range.end <= len {
-                    partitions.push((part.number, whole.part(format!("partition {}", part.number), &part.range)?));
+                    let view = whole.part(format!("partition {}", part.number), &part.range)?;
+                    partitions.push(Partition { number: part.number, offset: part.range.start, view });
                 }
             }
         }

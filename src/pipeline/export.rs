@@ -3,6 +3,7 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
+use hyper2kvm_fuse::{Failure, File};
 use hyper2kvm_nbd::{Allocation, Combine, Context, Errno, Export, Status, Zero};
 
 use super::device::View;
@@ -170,33 +171,53 @@ fn is_full(error: &Error) -> bool {
     error.kind() == Kind::NoSpace || error.code() == "overlay.full"
 }
 
-/// A disk as a file in a FUSE mount.
+/// A device as a file in a FUSE mount.
 #[derive(Clone, Debug)]
-pub struct DiskFile(pub Arc<dyn Disk>);
+pub struct DiskFile(pub View);
 
-impl hyper2kvm_fuse::File for DiskFile {
+impl File for DiskFile {
     fn len(&self) -> u64 {
-        self.0.len()
+        self.0.disk.len()
     }
 
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), hyper2kvm_fuse::Failure> {
-        self.0.read_at(buf, offset).map_err(|error| failure(&error))
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), Failure> {
+        self.0.disk.read_at(buf, offset).map_err(|error| failure(&error))
     }
 
-    fn next_data(&self, offset: u64) -> Result<Option<u64>, hyper2kvm_fuse::Failure> {
+    fn next_data(&self, offset: u64) -> Result<Option<u64>, Failure> {
         self.next(offset, |kind| !kind.is_zero())
     }
 
-    fn next_hole(&self, offset: u64) -> Result<u64, hyper2kvm_fuse::Failure> {
-        Ok(self.next(offset, ExtentKind::is_zero)?.unwrap_or(self.0.len()))
+    fn next_hole(&self, offset: u64) -> Result<u64, Failure> {
+        Ok(self.next(offset, ExtentKind::is_zero)?.unwrap_or(self.0.disk.len()))
+    }
+
+    fn is_writable(&self) -> bool {
+        self.0.writer.is_some()
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<(), Failure> {
+        self.writer()?.write_at(buf, offset).map_err(|error| failure(&error))
+    }
+
+    fn zero(&self, range: Range<u64>) -> Result<(), Failure> {
+        self.writer()?.zero(range).map_err(|error| failure(&error))
+    }
+
+    fn flush(&self) -> Result<(), Failure> {
+        self.0.writer.as_ref().map_or(Ok(()), |writer| writer.flush().map_err(|error| failure(&error)))
     }
 }
 
 impl DiskFile {
+    fn writer(&self) -> Result<&Arc<dyn DiskMut>, Failure> {
+        self.0.writer.as_ref().ok_or(Failure::ReadOnly)
+    }
+
     /// The first offset at or behind `offset` whose extent is wanted.
-    fn next(&self, offset: u64, wanted: impl Fn(ExtentKind) -> bool) -> Result<Option<u64>, hyper2kvm_fuse::Failure> {
+    fn next(&self, offset: u64, wanted: impl Fn(ExtentKind) -> bool) -> Result<Option<u64>, Failure> {
         let mut found = None;
-        let walked = self.0.extents(offset..self.0.len(), &mut |extent| {
+        let walked = self.0.disk.extents(offset..self.0.disk.len(), &mut |extent| {
             if wanted(extent.kind) {
                 found = Some(extent.range.start);
                 return ControlFlow::Break(());
@@ -208,9 +229,26 @@ impl DiskFile {
     }
 }
 
-fn failure(error: &crate::error::Error) -> hyper2kvm_fuse::Failure {
-    tracing::warn!(%error, code = error.code(), "a read for a mount failed");
-    hyper2kvm_fuse::Failure::Io
+fn failure(error: &Error) -> Failure {
+    tracing::warn!(%error, code = error.code(), "a request of a mount failed");
+    if is_full(error) { Failure::NoSpace } else { Failure::Io }
+}
+
+/// Text as a file.
+#[derive(Clone, Debug)]
+pub struct TextFile(pub String);
+
+impl File for TextFile {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), Failure> {
+        let start = usize::try_from(offset).map_err(|_| Failure::Io)?;
+        let bytes = start.checked_add(buf.len()).and_then(|end| self.0.as_bytes().get(start..end));
+        buf.copy_from_slice(bytes.ok_or(Failure::Io)?);
+        Ok(())
+    }
 }
 
 /// Bytes of a disk that hold data, from its map.

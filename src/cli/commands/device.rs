@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::Context;
+use super::{Context, plan};
 use crate::cli::args::DeviceArgs;
-use crate::error::Result;
+use crate::cli::size::Size;
+use crate::error::{Result, escape};
 use crate::pipeline::device::{Devices, Request};
 
 /// Opens what the arguments name.
@@ -29,4 +30,21 @@ fn spill_dir() -> PathBuf {
 /// Every disk and partition, as `docs/json.md` has it.
 pub(super) fn list(devices: &Devices) -> Value {
     devices.views().map(|(name, view)| json!({ "name": name, "virtual_size": view.disk.len() })).collect()
+}
+
+/// What was fixed, and what there is.
+pub(super) fn text(devices: &Devices, context: &Context) -> String {
+    let mut text = plan_text(devices, context);
+    for device in &devices.disks {
+        text.push_str(&format!("{}: {}, {}\n", device.name, escape(&device.label), Size(device.whole.disk.len())));
+        for part in &device.partitions {
+            text.push_str(&format!("  {}/p{}: {}\n", device.name, part.number, Size(part.view.disk.len())));
+        }
+    }
+    text
+}
+
+/// What was fixed, if anything was to be.
+pub(super) fn plan_text(devices: &Devices, context: &Context) -> String {
+    devices.plan.as_ref().map(|plan| plan::text(plan, context)).unwrap_or_default()
 }

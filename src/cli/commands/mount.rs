@@ -1,46 +1,105 @@
-//! `mount`: the flattened disk as a read-only file, until it is unmounted or a signal comes.
+//! `mount`: the flattened disks and their partitions as files, until they are unmounted or a signal comes.
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
-use hyper2kvm_fuse::{Ended, Files, Mount, Options};
-use serde_json::json;
+use hyper2kvm_fuse::{Ended, Files, Mount, Options, Stopper};
+use serde_json::{Value, json};
 
-use super::Context;
+use super::{Context, device};
 use crate::cli::args::MountArgs;
 use crate::cli::signals;
 use crate::error::{Error, Result};
-use crate::pipeline::export::{DiskFile, data_bytes};
-use crate::pipeline::source;
-
-/// The name of the flattened disk in the mount.
-const FILE: &str = "disk.raw";
+use crate::pipeline::device::{Device, Devices, View};
+use crate::pipeline::export::{DiskFile, TextFile, data_bytes};
 
 pub(super) fn run(args: &MountArgs, context: &Context) -> Result<()> {
-    let from = &args.source;
-    let single = source::open_disk(&from.src, from.disk.as_deref(), &context.global.open_options(), &context.session)?;
-    let disk = single.disk.disk();
-    let len = disk.len();
+    let devices = device::open(&args.device, context)?;
+    let info = info(&devices, args);
     if context.global.dry_run {
-        return context.output.result(&json!({ "dry_run": true, "virtual_size": len }), "would mount the disk");
+        return context.output.result(&json!({ "dry_run": true, "disks": info["disks"] }), "would mount the disks");
     }
-    let files = Files::new().with_allocated(FILE, Arc::new(DiskFile(Arc::clone(&disk))), data_bytes(&*disk)?);
-    let options = Options { name: from.src.clone(), ..Options::default() };
+    let mut files = Files::new();
+    for (name, view) in named(&devices) {
+        files = files.with_allocated(name, Arc::new(DiskFile(view.clone())), data_bytes(&*view.disk)?);
+    }
+    let files = files.with("info.json", Arc::new(TextFile(format!("{info:#}\n"))));
+    let name = args.device.guest.src.first().cloned().unwrap_or_default();
+    let options = Options { name, writable: args.device.writable, ..Options::default() };
+
+    // Before the mount is there: whoever sees that may send a signal.
+    let stop: Arc<OnceLock<Stopper>> = Arc::default();
+    let stopper = Arc::clone(&stop);
+    signals::cancel_on_signal(&context.session, move || stopper.get().into_iter().for_each(Stopper::stop))?;
     let mount = Mount::new(files, &args.dir, &options).map_err(from_mount)?;
-    let stopper = mount.stopper();
-    signals::cancel_on_signal(&context.session, move || stopper.stop())?;
-    let file = args.dir.join(FILE);
-    let json =
-        json!({ "mounted": args.dir.display().to_string(), "file": file.display().to_string(), "virtual_size": len });
-    let text = format!("mounted {}\nunmount with: fusermount3 -u {}", file.display(), args.dir.display());
-    context.output.result(&json, &text)?;
+    let _ = stop.set(mount.stopper());
+    context.session.check()?;
+    announce(&args.dir, &devices, &info, context)?;
     match mount.wait().map_err(from_mount)? {
         Ended::Unmounted => Ok(()),
         Ended::Busy => context.output.text("unmounted while files were open; they fail from now on"),
     }
 }
 
+/// Every file with its name: `disk` with its partitions, or `disk1` … where there are several.
+fn named(devices: &Devices) -> Vec<(String, &View)> {
+    let mut files = Vec::new();
+    for device in &devices.disks {
+        let stem = stem(devices, device);
+        files.push((format!("{stem}.raw"), &device.whole));
+        files.extend(device.partitions.iter().map(|part| (format!("{stem}-p{}.raw", part.number), &part.view)));
+    }
+    files
+}
+
+fn stem<'a>(devices: &Devices, device: &'a Device) -> &'a str {
+    if devices.disks.len() == 1 { "disk" } else { &device.name }
+}
+
+/// What `info.json` says (`docs/json.md`).
+fn info(devices: &Devices, args: &MountArgs) -> Value {
+    let disk = |device: &Device| {
+        let stem = stem(devices, device);
+        let partitions = device.partitions.iter().map(|part| {
+            json!({
+                "file": format!("{stem}-p{}.raw", part.number),
+                "number": part.number,
+                "offset": part.offset,
+                "size": part.view.disk.len(),
+            })
+        });
+        json!({
+            "file": format!("{stem}.raw"),
+            "source": device.label,
+            "virtual_size": device.whole.disk.len(),
+            "sector_size": device.whole.disk.sector_size().bytes(),
+            "partitions": partitions.collect::<Vec<_>>(),
+        })
+    };
+    json!({
+        "sources": args.device.guest.src,
+        "read_only": !args.device.writable,
+        "disks": devices.disks.iter().map(disk).collect::<Vec<_>>(),
+        "plan": devices.plan,
+    })
+}
+
+fn announce(dir: &Path, devices: &Devices, info: &Value, context: &Context) -> Result<()> {
+    let place = dir.display();
+    let mut json = info.clone();
+    if let Value::Object(fields) = &mut json {
+        fields.insert("mounted".to_owned(), json!(place.to_string()));
+    }
+    let mut text = device::plan_text(devices, context);
+    for (name, _) in named(devices) {
+        text.push_str(&format!("mounted {place}/{name}\n"));
+    }
+    text.push_str(&format!("unmount with: fusermount3 -u {place}"));
+    context.output.result(&json, &text)
+}
+
 /// A mount's error, with its code, place and hint.
-fn from_mount(error: hyper2kvm_fuse::Error) -> Error {
+pub(super) fn from_mount(error: hyper2kvm_fuse::Error) -> Error {
     let mut told = Error::failed(error.code(), error.what()).path(error.dir());
     if let Some(hint) = error.hint() {
         told = told.hint(hint);

@@ -8,10 +8,9 @@ use hyper2kvm_nbd::{Builder, ClientCertificates, Server, TlsServer, is_loopback,
 use rustix::process::{Signal, pidfd_send_signal};
 use serde_json::json;
 
-use super::{Context, device, plan};
+use super::{Context, device};
 use crate::cli::args::ServeArgs;
 use crate::cli::signals;
-use crate::cli::size::Size;
 use crate::error::{Error, Kind, Result, escape};
 use crate::pipeline::device::{Device, Devices};
 use crate::pipeline::export::DiskExport;
@@ -31,7 +30,7 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<ExitCode> {
     if context.global.dry_run {
         let size = first(&devices)?.whole.disk.len();
         let json = json!({ "dry_run": true, "virtual_size": size, "exports": device::list(&devices) });
-        return context.output.result(&json, &text(&devices, context)).map(|()| ExitCode::SUCCESS);
+        return context.output.result(&json, &device::text(&devices, context)).map(|()| ExitCode::SUCCESS);
     }
     // Before the first address is there: whoever sees that may send a signal.
     let stop = Arc::new(Stop::default());
@@ -81,7 +80,7 @@ fn exports(mut builder: Builder, devices: &Devices, default: &str) -> Builder {
         if builder.is_empty() {
             builder = builder.export(default, Arc::new(DiskExport::new(device.whole.clone(), describe(device, None))));
         }
-        let parts = device.partitions.iter().map(|(number, view)| (Some(*number), view));
+        let parts = device.partitions.iter().map(|part| (Some(part.number), &part.view));
         for (number, view) in [(None, &device.whole)].into_iter().chain(parts) {
             let name = number.map_or_else(|| device.name.clone(), |number| format!("{}/p{number}", device.name));
             if name != default {
@@ -166,7 +165,7 @@ fn first(devices: &Devices) -> Result<&Device> {
 fn announce(server: &Server, args: &ServeArgs, devices: &Devices, context: &Context) -> Result<()> {
     let uris = server.uris(&args.export);
     let writable = args.device.writable;
-    let mut shown = text(devices, context);
+    let mut shown = device::text(devices, context);
     for uri in &uris {
         shown.push_str(&format!("serving {uri}\n"));
     }
@@ -181,16 +180,4 @@ fn announce(server: &Server, args: &ServeArgs, devices: &Devices, context: &Cont
         "plan": devices.plan,
     });
     context.output.result(&json, &shown)
-}
-
-/// What was fixed, and what is served.
-fn text(devices: &Devices, context: &Context) -> String {
-    let mut text = devices.plan.as_ref().map(|plan| plan::text(plan, context)).unwrap_or_default();
-    for device in &devices.disks {
-        text.push_str(&format!("{}: {}, {}\n", device.name, escape(&device.label), Size(device.whole.disk.len())));
-        for (number, view) in &device.partitions {
-            text.push_str(&format!("  {}/p{number}: {}\n", device.name, Size(view.disk.len())));
-        }
-    }
-    text
 }
