@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # soak.sh MINUTES: kills migrations and conversions at random moments, again and again, and checks what each left.
+# Then fio verifies what it writes to a served overlay for HYPER2KVM_STRESS_SECONDS (600), while other clients are killed.
 # A round is 200 SIGKILLs: HYPER2KVM_KILLS (50) for each of four kinds of run. It also cuts the power with more seeds.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -13,6 +14,8 @@ rounds=0
 while [ "$SECONDS" -lt "$end" ]; do
     cargo test --quiet --locked --release --test integration kill::
     cargo test --quiet --locked --release --lib convert::tests::crash
+    HYPER2KVM_STRESS_SECONDS=${HYPER2KVM_STRESS_SECONDS:-600} \
+        cargo test --quiet --locked --release --test integration clients_die_at_random_moments
     rounds=$((rounds + 1))
     echo "soak: $rounds rounds of $((4 * HYPER2KVM_KILLS)) kills, $(((end - SECONDS) / 60)) minutes left"
 done

@@ -10,6 +10,7 @@ use crate::support::{Lab, NOBODY, Run, Variant, tools};
 mod clients;
 mod exports;
 mod fixed;
+mod stress;
 mod writable;
 
 /// A server on a Unix socket in `lab`, run by a plain user.
