@@ -30,6 +30,8 @@ mod ordered;
 mod output;
 mod plan;
 mod progress;
+#[doc(hidden)]
+pub mod replay;
 mod seal;
 mod share;
 mod sink;

@@ -116,6 +116,14 @@ impl Record {
 }
 
 impl Chunk {
+    /// Whether a disk of `len` bytes has it.
+    pub(super) fn fits(&self, len: u64) -> bool {
+        let start = self.chunk.checked_mul(crate::convert::plan::CHUNK);
+        let left = start.and_then(|start| len.checked_sub(start)).unwrap_or(0);
+        let end = self.pieces.last().map_or(0, |last| last.start.saturating_add(last.len));
+        left > 0 && u64::try_from(end).is_ok_and(|end| end <= left)
+    }
+
     fn encode(&self, body: &mut Vec<u8>) {
         let short = |number: usize| u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes();
         body.extend(self.chunk.to_le_bytes());

@@ -44,7 +44,10 @@ impl Journal {
         while let Some(record) = records.next()? {
             match record {
                 Record::Header(header) if began.is_none() => began = Some(header),
-                Record::Chunk(chunk) if began.is_some() && chunk.chunk / (WINDOW / CHUNK) >= window => {
+                Record::Chunk(chunk)
+                    if chunk.chunk / (WINDOW / CHUNK) >= window
+                        && began.as_ref().is_some_and(|began| chunk.fits(began.len)) =>
+                {
                     window = chunk.chunk / (WINDOW / CHUNK);
                     found.chunks = Mark { count: found.chunks.count + 1, end: records.at };
                     ends.push_back(records.at);
