@@ -1,5 +1,5 @@
 //! `hyper2kvm` against `qemu-img` with its best flags, in alternating pairs on one machine: `migrate` of an OVA against `convert`
-//! of its VMDK, and `convert` of each format, plain and compressed.
+//! of its VMDK, and `convert` of each format, plain, compressed, and shared by the file system.
 //!
 //! Both are timed from start through `fsync` of the output file. After a warm-up of each, pairs alternate which goes first, so
 //! that slow drift of the machine falls on both; the page cache is in the same state before every run, and no dirty page of a
@@ -12,20 +12,30 @@
     reason = "a program for developers, which runs others and fails loudly"
 )]
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use rustix::fs::SeekFrom;
 use serde_json::{Value, json};
 
 fn main() {
     let options = Options::parse();
     fs::create_dir_all(&options.out).expect("the folder of the figures");
     make_sources(&options);
+    let mut mounts: Vec<Mount> = Vec::new();
     let mut results = Vec::new();
     for case in CASES.iter().filter(|case| options.only.as_ref().is_none_or(|only| case.name.contains(only.as_str()))) {
-        for verify in ["off", "on"] {
+        if let Some(kind) = case.on
+            && !mounts.iter().any(|mount| mount.kind == kind)
+        {
+            mounts.push(Mount::new(kind, &options));
+        }
+        for verify in case.verify {
             println!(
                 "{} --verify {verify} against qemu-img, {} pairs, {} cache",
                 case.name, options.pairs, options.cache
@@ -49,7 +59,17 @@ struct Case {
     ours: &'static [&'static str],
     /// Behind `qemu-img convert`, before source and target.
     peer: &'static [&'static str],
+    /// Format of both outputs.
+    to: &'static str,
+    /// The file system on which both work, made for that; none for the folder of the figures.
+    on: Option<&'static str>,
+    /// With verification off, on, or both.
+    verify: &'static [&'static str],
 }
+
+/// What most cases have in common.
+const PLAIN: Case =
+    Case { name: "", sources: [""; 2], ours: CONVERT, peer: &[], to: "qcow2", on: None, verify: &["off", "on"] };
 
 const MIGRATE: &[&str] = &["migrate", "--name", "bench", "-o"];
 const CONVERT: &[&str] = &["convert"];
@@ -58,50 +78,118 @@ const ZLIB: &[&str] = &["convert", "--compress", "zlib"];
 const ZSTD: &[&str] = &["convert", "--compress", "zstd"];
 
 /// `-W -m 16`: writes out of order, with as many requests as it can have.
+const QUICK_RAW: &[&str] = &["-f", "raw", "-W", "-m", "16"];
+
 const CASES: &[Case] = &[
     Case {
         name: "migrate OVA",
         sources: ["guest.ova", "guest-stream.vmdk"],
         ours: MIGRATE,
         peer: &["-f", "vmdk", "-W", "-m", "16"],
+        ..PLAIN
     },
     Case {
         name: "convert OVA",
         sources: ["guest.ova", "guest-stream.vmdk"],
         ours: CONVERT,
         peer: &["-f", "vmdk", "-W", "-m", "16"],
+        ..PLAIN
     },
     Case {
         name: "convert stream-optimized VMDK",
         sources: ["guest-stream.vmdk"; 2],
         ours: CONVERT,
         peer: &["-f", "vmdk", "-W", "-m", "16"],
+        ..PLAIN
     },
     Case {
         name: "convert sparse VMDK",
         sources: ["guest-sparse.vmdk"; 2],
         ours: CONVERT,
         peer: &["-f", "vmdk", "-W", "-m", "16"],
+        ..PLAIN
     },
-    Case { name: "convert VHD", sources: ["guest.vhd"; 2], ours: CONVERT, peer: &["-f", "vpc", "-W", "-m", "16"] },
-    Case { name: "convert VHDX", sources: ["guest.vhdx"; 2], ours: CONVERT, peer: &["-f", "vhdx", "-W", "-m", "16"] },
-    Case { name: "convert raw", sources: ["guest.raw"; 2], ours: RAW, peer: &["-f", "raw", "-W", "-m", "16"] },
+    Case {
+        name: "convert VHD",
+        sources: ["guest.vhd"; 2],
+        ours: CONVERT,
+        peer: &["-f", "vpc", "-W", "-m", "16"],
+        ..PLAIN
+    },
+    Case {
+        name: "convert VHDX",
+        sources: ["guest.vhdx"; 2],
+        ours: CONVERT,
+        peer: &["-f", "vhdx", "-W", "-m", "16"],
+        ..PLAIN
+    },
+    Case { name: "convert raw", sources: ["guest.raw"; 2], ours: RAW, peer: &["-f", "raw", "-W", "-m", "16"], ..PLAIN },
     Case {
         name: "convert to zlib",
         sources: ["guest-sparse.vmdk"; 2],
         ours: ZLIB,
         peer: &["-f", "vmdk", "-W", "-m", "16", "-c"],
+        ..PLAIN
     },
     Case {
         name: "convert to zstd",
         sources: ["guest-sparse.vmdk"; 2],
         ours: ZSTD,
         peer: &["-f", "vmdk", "-W", "-m", "16", "-c", "-o", "compression_type=zstd"],
+        ..PLAIN
     },
+    Case {
+        name: "share flat to raw on XFS",
+        sources: ["flat.raw"; 2],
+        ours: RAW,
+        peer: QUICK_RAW,
+        to: "raw",
+        on: Some("xfs"),
+        ..PLAIN
+    },
+    Case {
+        name: "share flat to qcow2 on XFS",
+        sources: ["flat.raw"; 2],
+        ours: RAW,
+        peer: QUICK_RAW,
+        on: Some("xfs"),
+        ..PLAIN
+    },
+    Case {
+        name: "share flat to raw on btrfs",
+        sources: ["flat.raw"; 2],
+        ours: RAW,
+        peer: QUICK_RAW,
+        to: "raw",
+        on: Some("btrfs"),
+        ..PLAIN
+    },
+    Case {
+        name: "share flat to qcow2 on btrfs",
+        sources: ["flat.raw"; 2],
+        ours: RAW,
+        peer: QUICK_RAW,
+        on: Some("btrfs"),
+        ..PLAIN
+    },
+    Case { name: "convert 1 TiB with 1 GiB of data", sources: ["huge.raw"; 2], ours: RAW, peer: QUICK_RAW, ..PLAIN },
 ];
 
 /// Makes the sources that the fixture has not.
 fn make_sources(options: &Options) {
+    let huge = options.out.join("huge.raw");
+    if !huge.exists() {
+        let file = File::create(&huge).expect("a disk");
+        file.set_len(1 << 40).expect("a length");
+        let guest = File::open(options.fixture.join("guest.raw")).expect("the guest");
+        let mut part = vec![0; 1 << 20];
+        for number in 0..1024 {
+            // From where the guest has data, and no two of them alike.
+            guest.read_exact_at(&mut part, (number % 512) << 20).expect("reading the guest");
+            part.chunks_mut(4096).for_each(|page| page[..8].copy_from_slice(&(number + 1).to_le_bytes()));
+            file.write_all_at(&part, number << 30).expect("writing");
+        }
+    }
     for (name, format) in [("guest.vhd", "vpc"), ("guest.vhdx", "vhdx")] {
         let made = options.out.join(name);
         if !made.exists() {
@@ -110,6 +198,39 @@ fn make_sources(options: &Options) {
             assert!(command.status().expect("running qemu-img").success(), "{command:?} failed");
         }
     }
+}
+
+/// A new file system of one kind in a file, with a copy of the guest's disk that has no hole, as flat disks come from elsewhere.
+struct Mount {
+    kind: &'static str,
+    point: PathBuf,
+}
+
+impl Mount {
+    fn new(kind: &'static str, options: &Options) -> Self {
+        let (image, point) = (options.out.join(format!("{kind}.img")), options.out.join(kind));
+        fs::create_dir_all(&point).expect("a mount point");
+        let _ = fs::remove_file(&image);
+        File::create(&image).and_then(|file| file.set_len(24 << 30)).expect("a file for the file system");
+        run("mkfs.".to_owned() + kind, &["-q".as_ref(), &image]);
+        run("mount", &["-o".as_ref(), "loop".as_ref(), &image, &point]);
+        let mount = Self { kind, point };
+        let flat = mount.point.join("flat.raw");
+        run("cp", &["--sparse=never".as_ref(), "--reflink=never".as_ref(), &options.fixture.join("guest.raw"), &flat]);
+        mount
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        run("umount", &[&self.point]);
+        let _ = fs::remove_file(self.point.with_extension("img"));
+    }
+}
+
+fn run(program: impl AsRef<OsStr>, args: &[&Path]) {
+    let mut command = Command::new(program);
+    assert!(command.args(args).status().expect("running").success(), "{command:?} failed");
 }
 
 impl Options {
@@ -164,8 +285,13 @@ struct Pairs {
 }
 
 fn compare(options: &Options, case: &Case, verify: &str) -> Pairs {
-    let folder = options.out.join("work");
-    let [our_source, peer_source] = case.sources.map(|name| options.source(name));
+    let place = case.on.map_or_else(|| options.out.clone(), |kind| options.out.join(kind));
+    let folder = place.join("work");
+    let [our_source, peer_source] = case.sources.map(|name| {
+        let here = place.join(name);
+        if here.exists() { here } else { options.source(name) }
+    });
+    let [ours_name, peers_name] = ["bench", "peer"].map(|name| format!("{name}.{}", case.to));
     let ours = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hyper2kvm"));
         let (subcommand, flags) = case.ours.split_first().expect("a subcommand");
@@ -173,14 +299,14 @@ fn compare(options: &Options, case: &Case, verify: &str) -> Pairs {
         if case.ours == MIGRATE {
             command.arg(&folder).arg(&our_source);
         } else {
-            command.arg(&our_source).arg(folder.join("bench.qcow2"));
+            command.arg(&our_source).arg(folder.join(&ours_name));
         }
-        timed(options, &our_source, command, &folder, "bench.qcow2")
+        timed(options, &our_source, command, &folder, &ours_name)
     };
     let peer = || {
         let mut command = Command::new("qemu-img");
-        command.args(["convert", "-O", "qcow2"]).args(case.peer).arg(&peer_source).arg(folder.join("peer.qcow2"));
-        timed(options, &peer_source, command, &folder, "peer.qcow2")
+        command.args(["convert", "-O", case.to]).args(case.peer).arg(&peer_source).arg(folder.join(&peers_name));
+        timed(options, &peer_source, command, &folder, &peers_name)
     };
     let (_, our_bytes) = ours();
     let (_, peer_bytes) = peer();
@@ -204,6 +330,17 @@ fn compare(options: &Options, case: &Case, verify: &str) -> Pairs {
     pairs
 }
 
+/// Reads what a file has, so that the page cache holds it.
+fn warm(source: &Path) {
+    let file = File::open(source).expect("the source");
+    let mut at = 0;
+    while let Ok(data) = rustix::fs::seek(&file, SeekFrom::Data(at)) {
+        at = rustix::fs::seek(&file, SeekFrom::Hole(data)).expect("where the data ends");
+        rustix::fs::seek(&file, SeekFrom::Start(data)).expect("going there");
+        std::io::copy(&mut (&file).take(at - data), &mut std::io::sink()).expect("reading the source");
+    }
+}
+
 /// Runs a command on a source; gives the seconds until its output is on the disk, and the output's size.
 fn timed(options: &Options, source: &Path, mut command: Command, folder: &Path, output: &str) -> (f64, u64) {
     let _ = fs::remove_dir_all(folder);
@@ -212,7 +349,7 @@ fn timed(options: &Options, source: &Path, mut command: Command, folder: &Path, 
     if options.cache == "cold" {
         fs::write("/proc/sys/vm/drop_caches", "3").expect("dropping the page cache, which needs root");
     } else {
-        std::io::copy(&mut File::open(source).expect("the source"), &mut std::io::sink()).expect("reading the source");
+        warm(source);
     }
     let start = Instant::now();
     let status = command.stdout(Stdio::null()).status().expect("running");
@@ -248,7 +385,7 @@ impl Pairs {
             "name": case.name,
             "verify": verify,
             "ours": { "command": format!("hyper2kvm {} {}", case.ours.join(" "), case.sources[0]), "seconds": self.ours, "summary": summary(&self.ours), "output_bytes": self.our_bytes },
-            "peer": { "command": format!("qemu-img convert -O qcow2 {} {}", case.peer.join(" "), case.sources[1]), "seconds": self.peer, "summary": summary(&self.peer), "output_bytes": self.peer_bytes },
+            "peer": { "command": format!("qemu-img convert -O {} {} {}", case.to, case.peer.join(" "), case.sources[1]), "seconds": self.peer, "summary": summary(&self.peer), "output_bytes": self.peer_bytes },
             "ratio": { "pairs": self.ratios(), "summary": summary(&self.ratios()) },
         })
     }
