@@ -41,6 +41,7 @@ mod target;
 mod verify;
 
 pub use progress::{Phase, Progress, Update};
+pub use sink::ova::{OvaDisk, OvaOptions};
 pub use sink::qcow2::{BackingName, Compression, Preallocation, Qcow2Options};
 pub use sink::raw::{RawOptions, RawPreallocation};
 pub use sink::vdi::VdiOptions;
@@ -48,7 +49,7 @@ pub use sink::vhd::{VhdOptions, VhdSubformat};
 pub use sink::vhdx::VhdxOptions;
 pub use sink::vmdk::VmdkOptions;
 pub use space::check_space;
-pub use target::{Format, TARGETS, Target};
+pub use target::{Format, TARGETS, Target, side_by_side};
 
 use copy::Copy;
 use device::Device;

@@ -30,6 +30,7 @@ mod matrix;
 mod memory;
 mod migrate;
 mod mount;
+mod package;
 mod places;
 mod serve;
 mod sharing;

@@ -10,8 +10,11 @@ use crate::error::{Error, Result};
 use crate::limits;
 
 mod units;
+#[allow(clippy::arithmetic_side_effects, reason = "counts what the program itself made")]
+mod write;
 
 pub use units::bytes_per_unit;
+pub use write::{Written, write};
 
 /// The machine that a descriptor describes. What it does not say is `None` or empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -20,6 +20,37 @@ pub fn probe(head: &[u8]) -> bool {
     head.first_chunk().is_some_and(|block| !is_zero(block) && checksum_fits(block))
 }
 
+/// The header (`ustar`) of a regular file of `size` bytes. The name has at most 100 bytes; what is longer is cut.
+#[must_use]
+pub fn header(name: &str, size: u64) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
+    let mut put = |at: usize, bytes: &[u8]| {
+        for (to, from) in block.iter_mut().skip(at).zip(bytes) {
+            *to = *from;
+        }
+    };
+    put(0, name.as_bytes().get(..100).unwrap_or(name.as_bytes()));
+    put(100, b"0000644\0");
+    put(108, b"0000000\0");
+    put(116, b"0000000\0");
+    if size < 1 << 33 {
+        put(124, format!("{size:011o}").as_bytes());
+    } else {
+        // GNU tar's notation for what octal digits cannot hold.
+        put(124, &[0x80, 0, 0, 0]);
+        put(128, &size.to_be_bytes());
+    }
+    put(136, b"00000000000\0");
+    put(156, b"0");
+    put(257, b"ustar\x0000");
+    put(148, b"        ");
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).fold(0, u32::wrapping_add);
+    for (to, from) in block.iter_mut().skip(148).zip(format!("{sum:06o}\0").as_bytes()) {
+        *to = *from;
+    }
+    block
+}
+
 /// An archive's members, in its order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Archive {

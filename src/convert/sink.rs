@@ -21,6 +21,7 @@ use crate::disk::{Disk, Fingerprint, SectorSize};
 use crate::error::Result;
 
 mod filler;
+pub(super) mod ova;
 pub(super) mod qcow2;
 pub(super) mod raw;
 mod table;

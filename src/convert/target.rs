@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::output::Surface;
-use super::plan::BLOCK;
+use super::plan::{BLOCK, CHUNK};
+use super::sink::ova::{OvaOptions, OvaSink};
 use super::sink::qcow2::{Preallocation, Qcow2Fixed, Qcow2Options, Qcow2Sink};
 use super::sink::raw::{RawOptions, RawPreallocation, RawSink};
 use super::sink::vdi::{VdiOptions, VdiSink};
@@ -12,8 +13,10 @@ use super::sink::vhd::{VhdOptions, VhdSink, VhdSubformat};
 use super::sink::vhdx::{VhdxOptions, VhdxSink};
 use super::sink::vmdk::{VmdkOptions, VmdkSink};
 use super::sink::{Make, Sink};
+use crate::cache::BlockCache;
 use crate::chain::Image;
-use crate::disk::{Checked, Disk};
+use crate::container::Ova;
+use crate::disk::{Checked, Concat, Disk, Zero};
 use crate::error::{Error, Kind, Result};
 use crate::format::qcow2::Qcow2;
 use crate::format::{Ask, Head, Layer, raw, vdi, vhd, vhdx, vmdk};
@@ -34,6 +37,12 @@ pub struct Target {
 
 /// Every format that can be written, by name.
 pub static TARGETS: &[Target] = &[
+    Target {
+        name: "ova",
+        about: "a package for VMware, VirtualBox and others: the machine's description and its disks",
+        suffixes: &["ova"],
+        format: || Format::Ova(OvaOptions::default()),
+    },
     Target {
         name: "qcow2",
         about: "QEMU's copy-on-write format, version 3",
@@ -75,6 +84,8 @@ pub static TARGETS: &[Target] = &[
 /// What is written, with the options of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
+    /// A package of a machine's description and its disks, as stream-optimized VMDK.
+    Ova(OvaOptions),
     /// QEMU's copy-on-write format, version 3: nothing but clusters that are not zero.
     Qcow2(Qcow2Options),
     /// The bytes as they are, with holes for zeros.
@@ -122,6 +133,7 @@ impl Format {
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
+            Self::Ova(_) => "ova",
             Self::Qcow2(_) => "qcow2",
             Self::Raw(_) => "raw",
             Self::Vdi(_) => "vdi",
@@ -198,6 +210,7 @@ impl Format {
     /// What writes a disk.
     pub(super) fn sink(&self, make: &Make) -> Result<Box<dyn Sink>> {
         Ok(match self {
+            Self::Ova(options) => Box::new(OvaSink::new(make, options)?),
             Self::Qcow2(options) if options.preallocation == Preallocation::Off => {
                 Box::new(Qcow2Sink::new(make.len, options)?)
             }
@@ -219,6 +232,7 @@ impl Format {
     ) -> Result<Arc<dyn Disk>> {
         match self {
             Self::Raw(_) => Ok(file),
+            Self::Ova(options) => package(options, file, session),
             Self::Qcow2(_) => {
                 let mut layers: Vec<Arc<dyn Layer>> = vec![Qcow2::open(file, session)?];
                 if let Some(base) = base {
@@ -243,6 +257,36 @@ fn image(
 ) -> Result<Arc<dyn Disk>> {
     let layer = (open(file, &Ask::current(session))?.build)(Vec::new())?;
     Ok(Checked::wrap(Image::new(vec![layer], session)?))
+}
+
+/// The disks of a package, side by side as they were written.
+fn package(options: &OvaOptions, file: Arc<dyn Disk>, session: &Arc<Session>) -> Result<Arc<dyn Disk>> {
+    let label = file.name();
+    let ova = Ova::open(&BlockCache::wrap(file, session))?;
+    let disks = options.disks.len().max(1);
+    let disks: Vec<Arc<dyn Disk>> = (0..disks)
+        .map(|index| image(vmdk::open, ova.file(&options.disk_name(index))?, session))
+        .collect::<Result<_>>()?;
+    Ok(side_by_side(&label, disks))
+}
+
+/// Disks one after the other on one, each at the start of a chunk, as [`OvaOptions::disks`] wants them.
+#[must_use]
+pub fn side_by_side(label: &str, disks: Vec<Arc<dyn Disk>>) -> Arc<dyn Disk> {
+    let mut parts: Vec<Arc<dyn Disk>> = Vec::new();
+    let mut next = 0_u64;
+    for disk in disks {
+        let gap = next.next_multiple_of(CHUNK) - next;
+        if gap > 0 {
+            parts.push(Checked::wrap(Zero { len: gap }));
+        }
+        next += gap + disk.len();
+        parts.push(disk);
+    }
+    match (parts.pop(), parts.is_empty()) {
+        (Some(only), true) => only,
+        (last, _) => Checked::wrap(Concat::new(label.to_owned(), parts.into_iter().chain(last).collect())),
+    }
 }
 
 #[cfg(test)]

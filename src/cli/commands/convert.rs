@@ -20,6 +20,7 @@ use crate::pipeline::copies::convert_all;
 use crate::pipeline::{self, guest, source};
 
 mod names;
+mod package;
 mod wanted;
 
 use names::Destination;
@@ -31,14 +32,21 @@ pub(super) fn run(args: &ConvertArgs, context: &Context) -> Result<()> {
     if let Destination::Directory(_) = destination {
         one_disk_only(args)?;
     }
-    let (format, base) = wanted(args, &destination, &context.session)?;
+    let (mut format, base) = wanted(args, &destination, &context.session)?;
     let open = args.disks.open_options(&context.global)?;
     let (opened, disks) = source::open_all(&sources, &open, &context.session)?;
-    let paths = destination.paths(&opened, &disks, &format)?;
+    let packaged = matches!(format, Format::Ova(_));
+    let paths = match packaged {
+        true => vec![destination.package(&opened, &disks)?],
+        false => destination.paths(&opened, &disks, &format)?,
+    };
     if !args.restart && !args.is_stdout() {
         convert::resume(&paths, &context.session);
     }
-    let flat = flat_disks(&disks, args, context)?;
+    let mut flat = flat_disks(&disks, args, context)?;
+    if let (Format::Ova(ova), [path]) = (&mut format, paths.as_slice()) {
+        flat = vec![package::fill(ova, path, &opened, &disks, flat, args.size.map(|size| size.0))?];
+    }
     let copies: Vec<(Arc<dyn Disk>, PathBuf)> = flat.into_iter().zip(paths).collect();
     if context.global.dry_run {
         return dry_run(&copies, context);

@@ -21,6 +21,9 @@ mod tests;
 
 const SECTOR: u64 = 512;
 
+/// The page of a file system.
+const PAGE: u64 = 4096;
+
 /// Bytes of a grain.
 const GRAIN: u64 = 64 << 10;
 
@@ -74,6 +77,8 @@ impl Default for VmdkOptions {
 pub(in crate::convert) struct VmdkSink {
     len: u64,
     level: u8,
+    /// Where the VMDK begins in the file: it may be a member of an archive.
+    base: u64,
     descriptor: String,
     /// The end of what is in use.
     next: u64,
@@ -86,11 +91,22 @@ pub(in crate::convert) struct VmdkSink {
 }
 
 impl VmdkSink {
+    /// What the format wants.
+    pub(super) const SHAPE: Shape = Shape { granule: GRAIN, order: Order::Disk, zeros: Zeros::Skip };
+
     /// A disk of `make.len` bytes.
     ///
     /// # Errors
     /// `convert.size` when the format cannot hold it.
     pub(in crate::convert) fn new(make: &Make, options: &VmdkOptions) -> Result<Self> {
+        Self::at(0, make, options)
+    }
+
+    /// As [`VmdkSink::new`], for a VMDK that begins at `base` of the file.
+    ///
+    /// # Errors
+    /// `convert.size` when the format cannot hold it.
+    pub(super) fn at(base: u64, make: &Make, options: &VmdkOptions) -> Result<Self> {
         let most = MAX_VMDK_TABLES * SPAN;
         if make.sector_size.bytes() != SECTOR || make.len > most {
             return Err(Error::new(Kind::Usage, "convert.size", "a VMDK cannot hold such a disk")
@@ -100,8 +116,9 @@ impl VmdkSink {
         Ok(Self {
             len: make.len,
             level: options.level,
+            base,
             descriptor: descriptor::text(make),
-            next: DATA,
+            next: base + DATA,
             directory: Vec::new(),
             table: Box::new([0; TABLE]),
             digest: blake3::Hasher::new(),
@@ -158,7 +175,7 @@ impl VmdkSink {
     /// What is behind the last table: the directory, footer and end, for a directory whose marker is at `at`.
     fn back(&self, at: u64) -> [Vec<u8>; 3] {
         let directory = [&marker(self.directory_len(), GRAIN_DIRECTORY)[..], &self.directory()].concat();
-        let footer = [marker(SECTOR, FOOTER), self.header((at + SECTOR) / SECTOR)].concat();
+        let footer = [marker(SECTOR, FOOTER), self.header((at + SECTOR - self.base) / SECTOR)].concat();
         [directory, footer, vec![0; SECTOR as usize]]
     }
 
@@ -169,9 +186,9 @@ impl VmdkSink {
         Ok(())
     }
 
-    /// The sector at `at` of the file.
+    /// The sector of the VMDK at `at` of the file.
     fn sector(&self, at: u64) -> Result<u32> {
-        u32::try_from(at / SECTOR).map_err(|_| {
+        u32::try_from((at - self.base) / SECTOR).map_err(|_| {
             Error::new(Kind::Usage, "convert.size", "the VMDK becomes larger than its tables can say")
                 .expected("at most 2 TiB of compressed data")
                 .hint("write it in another format, such as qcow2")
@@ -194,6 +211,32 @@ impl VmdkSink {
         Ok(())
     }
 
+    /// Writes what follows the last grain; gives where the VMDK ends.
+    pub(super) fn end(&mut self, output: &dyn Output) -> Result<u64> {
+        self.close(self.tables(), output)?;
+        for part in self.back(self.next) {
+            self.append(&part, output)?;
+        }
+        Ok(self.next)
+    }
+
+    /// Whether `file` has all of the VMDK where it was written, as far as it is not data.
+    pub(super) fn is_intact(&self, file: &dyn Disk) -> Result<bool> {
+        if file.len() < self.next || read_vec(file, self.base, DATA as usize)? != self.front() {
+            return Ok(false);
+        }
+        let (mut at, mut digest) = (self.base + DATA, blake3::Hasher::new());
+        for (number, sector) in (0..).zip(&self.directory).filter(|(_, sector)| **sector != 0) {
+            match self.walk(at, number, *sector, &mut digest, file)? {
+                Some(end) => at = end,
+                None => return Ok(false),
+            }
+        }
+        let back = self.back(at).concat();
+        let ends = at + back.len() as u64 == self.next && read_vec(file, at, back.len())? == back;
+        Ok(ends && digest.finalize() == self.digest.finalize())
+    }
+
     /// Whether the grains and the table that ends at `sector` follow each other from `at` on in `file`, without anything in
     /// between. Gives where the table ends.
     fn walk(
@@ -204,7 +247,7 @@ impl VmdkSink {
         digest: &mut blake3::Hasher,
         file: &dyn Disk,
     ) -> Result<Option<u64>> {
-        let start = u64::from(sector) * SECTOR;
+        let start = self.base + u64::from(sector) * SECTOR;
         let end = start + TABLE as u64;
         if start < at + SECTOR || end > file.len() {
             return Ok(None);
@@ -217,7 +260,9 @@ impl VmdkSink {
             if sector == 0 {
                 continue;
             }
-            let Some(len) = grain_len(file, at, start)?.filter(|_| sector * SECTOR == at) else { return Ok(None) };
+            let Some(len) = grain_len(file, at, start)?.filter(|_| self.base + sector * SECTOR == at) else {
+                return Ok(None);
+            };
             if read_vec(file, at, 8)? != (index * GRAIN / SECTOR).to_le_bytes() {
                 return Ok(None);
             }
@@ -251,22 +296,22 @@ fn marker(len: u64, kind: u32) -> [u8; 512] {
 
 impl Sink for VmdkSink {
     fn shape(&self) -> Shape {
-        Shape { granule: GRAIN, order: Order::Disk, zeros: Zeros::Skip }
+        Self::SHAPE
     }
 
     fn encoder(&self) -> Result<Option<Box<dyn Encoder>>> {
-        let level = (self.level > 0).then(|| deflate::Level::of(self.level));
-        Ok(Some(Box::new(Grains(level.map(deflate::Encoder::new)))))
+        Ok(Some(Box::new(Grains::new(self.level))))
     }
 
     fn overhead(&self, data: u64, _windows: u64) -> u64 {
         let grains = data / GRAIN;
         let tables = self.tables().min(grains) * (SECTOR + TABLE as u64);
-        DATA + grains * GRAIN_EXTRA + tables + self.directory_len() + 4 * SECTOR
+        // The directory's marker, the footer with its own, the end; and a file ends with a whole page.
+        DATA + grains * GRAIN_EXTRA + tables + self.directory_len() + 4 * SECTOR + PAGE
     }
 
     fn begin(&mut self, output: &dyn Output) -> Result<()> {
-        output.write_at(&self.front(), 0)
+        output.write_at(&self.front(), self.base)
     }
 
     fn place(&mut self, start: u64, pieces: &mut [Piece], output: &dyn Output) -> Result<()> {
@@ -286,33 +331,24 @@ impl Sink for VmdkSink {
     }
 
     fn finish(&mut self, output: &dyn Output) -> Result<u64> {
-        self.close(self.tables(), output)?;
-        for part in self.back(self.next) {
-            self.append(&part, output)?;
-        }
-        output.set_len(self.next)?;
-        Ok(self.next)
+        let end = self.end(output)?;
+        output.set_len(end)?;
+        Ok(end)
     }
 
     fn tables_are_intact(&self, file: &dyn Disk) -> Result<bool> {
-        if file.len() != self.next || read_vec(file, 0, DATA as usize)? != self.front() {
-            return Ok(false);
-        }
-        let (mut at, mut digest) = (DATA, blake3::Hasher::new());
-        for (number, sector) in (0..).zip(&self.directory).filter(|(_, sector)| **sector != 0) {
-            match self.walk(at, number, *sector, &mut digest, file)? {
-                Some(end) => at = end,
-                None => return Ok(false),
-            }
-        }
-        let back = self.back(at).concat();
-        let ends = at + back.len() as u64 == self.next && read_vec(file, at, back.len())? == back;
-        Ok(ends && digest.finalize() == self.digest.finalize())
+        Ok(file.len() == self.next && self.is_intact(file)?)
     }
 }
-
 /// Compresses grains, in the order of the format: marker, zlib data (RFC 1950), zeros to the end of the sector.
-struct Grains(Option<deflate::Encoder>);
+pub(super) struct Grains(Option<deflate::Encoder>);
+
+impl Grains {
+    /// By [`VmdkOptions::level`].
+    pub(super) fn new(level: u8) -> Self {
+        Self((level > 0).then(|| deflate::Encoder::new(deflate::Level::of(level))))
+    }
+}
 
 impl Encoder for Grains {
     fn encode(&mut self, offset: u64, granule: &[u8], out: &mut Vec<u8>) -> Result<bool> {

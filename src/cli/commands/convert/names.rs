@@ -55,6 +55,16 @@ impl<'a> Destination<'a> {
         }
     }
 
+    /// The path of a package of all `disks`, which came from `sources`.
+    pub(super) fn package(&self, sources: &[Opened], disks: &[OpenedDisk]) -> Result<PathBuf> {
+        match (self, disks) {
+            (_, []) => Err(Error::unsupported("source.no-disk", "the source has no disk")),
+            (Self::File(path), _) => Ok(path.to_path_buf()),
+            (Self::Stdout, _) => Ok(PathBuf::from("-")),
+            (Self::Directory(path), _) => Ok(path.join(format!("{}.ova", machine_stem(sources)))),
+        }
+    }
+
     /// The field of the JSON that tells what was written.
     pub(super) const fn key(&self) -> &'static str {
         match self {
@@ -72,14 +82,19 @@ impl<'a> Destination<'a> {
     }
 }
 
+/// What the machine is called, or its first file, as a file name.
+fn machine_stem(sources: &[Opened]) -> String {
+    let described = sources.first().and_then(|source| source.machine.as_ref()).map(|machine| machine.name.clone());
+    let by_file = || sources.first()?.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    naming::file_stem(&described.filter(|name| !name.is_empty()).or_else(by_file).unwrap_or_default())
+}
+
 /// Disks of one source are named like their machine and numbered, those of several each like its own file.
 fn file_names(sources: &[Opened], disks: &[&str], format: &Format) -> Result<Vec<String>> {
     let target = TARGETS.iter().find(|target| target.name == format.name());
     let suffix = target.and_then(|target| target.suffixes.first()).unwrap_or(&"img");
-    if let [source] = sources {
-        let described = source.machine.as_ref().map(|machine| machine.name.clone()).filter(|name| !name.is_empty());
-        let by_file = || source.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-        let stem = naming::file_stem(&described.or_else(by_file).unwrap_or_default());
+    if let [_] = sources {
+        let stem = machine_stem(sources);
         return Ok((0..disks.len()).map(|index| naming::disk_file(&stem, index, disks.len(), suffix)).collect());
     }
     let stem = |name: &&str| {

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use super::names::Destination;
 use crate::chain::OpenOptions;
 use crate::cli::args::{ConvertArgs, Prealloc};
-use crate::convert::{
-    BackingName, Compression, Format, Preallocation, Qcow2Options, RawOptions, RawPreallocation, VmdkOptions,
-};
+use crate::convert::{BackingName, Compression, Format, Preallocation, Qcow2Options, RawOptions, RawPreallocation};
 use crate::disk::Disk;
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::source;
@@ -40,7 +38,7 @@ pub(super) fn wanted(
         other => {
             let flags = [
                 ("--cluster-size", args.cluster_size.is_some()),
-                ("--compress", args.compress.is_some() && !matches!(other, Format::Vmdk(_))),
+                ("--compress", args.compress.is_some() && !matches!(other, Format::Ova(_) | Format::Vmdk(_))),
                 ("--extended-l2", args.extended_l2),
                 ("--backing", args.backing.is_some()),
             ];
@@ -49,7 +47,8 @@ pub(super) fn wanted(
             }
             match other {
                 Format::Raw(options) => raw(args, options)?,
-                Format::Vmdk(options) => vmdk(args, options)?,
+                Format::Ova(options) => options.level = grains(args, "ova")?.unwrap_or(options.level),
+                Format::Vmdk(options) => options.level = grains(args, "vmdk")?.unwrap_or(options.level),
                 other if args.preallocation != Prealloc::Off => return Err(not_for("--preallocation", other.name())),
                 _ => {}
             }
@@ -77,16 +76,16 @@ fn qcow2(args: &ConvertArgs, options: &mut Qcow2Options) -> Result<()> {
     Ok(())
 }
 
-fn vmdk(args: &ConvertArgs, options: &mut VmdkOptions) -> Result<()> {
+/// How hard to compress grains, if that was said.
+fn grains(args: &ConvertArgs, format: &str) -> Result<Option<u8>> {
     if args.preallocation != Prealloc::Off {
-        return Err(not_for("--preallocation", "vmdk"));
+        return Err(not_for("--preallocation", format));
     }
     match args.compress.as_deref().map(Compression::parse).transpose()? {
-        Some(Compression::Zlib(level)) => options.level = level,
-        Some(Compression::Zstd(_)) => return Err(not_for("--compress zstd", "vmdk, which knows zlib only")),
-        None => {}
+        Some(Compression::Zlib(level)) => Ok(Some(level)),
+        Some(Compression::Zstd(_)) => Err(not_for("--compress zstd", &format!("{format}, which knows zlib only"))),
+        None => Ok(None),
     }
-    Ok(())
 }
 
 fn raw(args: &ConvertArgs, options: &mut RawOptions) -> Result<()> {
