@@ -3,6 +3,7 @@
 mod image;
 mod open;
 mod resolver;
+mod running;
 mod selection;
 #[cfg(test)]
 mod tests;

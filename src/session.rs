@@ -185,6 +185,8 @@ pub struct Policy {
     pub map_path: Vec<(String, PathBuf)>,
     /// Whether a parent is used though its identity is not the one that its child keeps (`--ignore-parent-id`).
     pub any_parent: bool,
+    /// Whether a disk is read though its machine runs (`--allow-running`).
+    pub allow_running: bool,
     /// What gives a VHD its size (`--vhd-size`).
     pub vhd_size: VhdSize,
 }

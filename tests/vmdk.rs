@@ -132,3 +132,34 @@ fn raw_device_mappings_are_refused_with_a_way_out() {
     let image = lab.file("rdm.vmdk", text);
     Run::new(["info"]).arg(&image).fails_with(4).code("vmdk.device").stderr_contains("vmkfstools");
 }
+
+#[test]
+fn a_disk_whose_machine_runs_is_refused() {
+    let lab = Lab::new();
+    let disk = lab.path("disk.vmdk");
+    qemu_img(&["create", "-q", "-f", "vmdk"], &[&disk, Path::new("3M")]);
+    let vmx = lab.file(
+        "m.vmx",
+        "config.version = \"8\"\nscsi0.present = \"TRUE\"\nscsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"disk.vmdk\"\n",
+    );
+    let raw = lab.path("out.raw");
+    let convert = |source: &Path| Run::new(["convert", "--force"]).arg(source).arg(&raw);
+    convert(&vmx).success();
+    let lock = lab.folder("disk.vmdk.lck");
+    for source in [&disk, &vmx] {
+        convert(source)
+            .fails_with(5)
+            .code("source.running")
+            .stderr_contains("disk.vmdk.lck")
+            .stderr_contains("--allow-running");
+        let info = Run::new(["info", "--json"]).arg(source).success().stdout;
+        assert!(info.contains("the machine is running, or died"), "{info}");
+        convert(source).arg("--allow-running").success();
+    }
+    // Read-only commands that give out bytes refuse it too.
+    Run::new(["map"]).arg(&disk).fails_with(5).code("source.running");
+    fs::remove_dir(lock).expect("removing");
+    lab.folder("m.vmx.lck");
+    convert(&vmx).fails_with(5).code("source.running").stderr_contains("m.vmx.lck");
+    convert(&disk).success();
+}

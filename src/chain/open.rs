@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::image::Image;
 use super::resolver::{Resolved, Resolver};
+use super::running;
 use super::selection::Selection;
 use crate::cache::BlockCache;
 use crate::container::manifest::Manifest;
@@ -138,7 +139,13 @@ impl Opener<'_> {
     }
 
     fn content(&self, path: &Path, name: &str, source: &Cached, options: &OpenOptions) -> Result<Opened> {
-        match self.container(source, options)? {
+        let container = self.container(source, options)?;
+        if matches!(container, Container::Vmx) || matches!(container, Container::None(driver) if driver.name == "vmdk")
+        {
+            let lock = path.file_name().and_then(|name| self.resolver.lock(name));
+            self.running(lock)?;
+        }
+        match container {
             Container::None(driver) => {
                 options.disks.pick(&[vec![name]])?;
                 self.disk(path, name.to_owned(), source, driver)
@@ -308,6 +315,7 @@ impl Opener<'_> {
 
     /// The layers from a machine's disk on, which may lie in a directory of its own.
     fn top_in(&self, resolved: Resolved) -> Result<Vec<Arc<dyn Layer>>> {
+        self.running(resolved.lock)?;
         let file = BlockCache::wrap(resolved.source, self.session);
         self.files.lock().unwrap_or_else(PoisonError::into_inner).push((None, Arc::clone(&file)));
         self.layers(file, None, &self.top(), &Names::Beside(&resolved.resolver))
@@ -389,6 +397,12 @@ impl Opener<'_> {
                 .hint("decompress the package first"));
         }
         Ok(BlockCache::wrap(Packed::open(file, Compression::Gzip, self.session)?, self.session))
+    }
+
+    /// Refuses a disk that a machine uses, or notes it.
+    fn running(&self, lock: Option<String>) -> Result<()> {
+        running::check(lock, self.session)?.into_iter().for_each(|note| self.note(note));
+        Ok(())
     }
 
     fn note(&self, note: String) {

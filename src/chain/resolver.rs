@@ -12,14 +12,15 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::running;
 use crate::disk::Checked;
 use crate::error::{Error, Kind, Result};
 use crate::limits;
 use crate::session::Session;
-use crate::source::{FileSource, Reference, has_scheme};
+use crate::source::{FileSource, Reference, Role, has_scheme};
 
 /// Opens the references of one image.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub struct Resolved {
     pub source: Arc<Checked<FileSource>>,
     /// What opens the references that it makes itself.
     pub resolver: Resolver,
+    /// The sign that a machine uses it, if it is a disk of one.
+    pub lock: Option<String>,
 }
 
 impl Resolver {
@@ -72,13 +75,15 @@ impl Resolver {
         let allowed = self.allow(reference)?;
         let Some(dir) = &allowed.dir else {
             let fd = open_beneath(self.home.as_fd(), &allowed.name, FILE, reference)?;
+            let lock = lock_of(self.home.as_fd(), &allowed.name, &fd, reference);
             let source = FileSource::from_regular(fd, reference.to_string())?;
             let session = Arc::clone(&self.session);
             let (home, home_path) = (Arc::clone(&self.home), self.home_path.clone());
-            return Ok(Resolved { source, resolver: Self { session, home, home_path, depth } });
+            return Ok(Resolved { source, resolver: Self { session, home, home_path, depth }, lock });
         };
         let base = rustix::fs::openat(CWD, dir, DIRECTORY, Mode::empty()).map_err(|_| missing(reference))?;
         let fd = open_beneath(base.as_fd(), &allowed.name, FILE, reference)?;
+        let lock = lock_of(base.as_fd(), &allowed.name, &fd, reference);
         let source = FileSource::from_regular(fd, reference.to_string())?;
         let parent = allowed.name.parent().filter(|parent| !parent.as_os_str().is_empty());
         let home = match parent {
@@ -89,7 +94,15 @@ impl Resolver {
         Ok(Resolved {
             source,
             resolver: Self { session: Arc::clone(&self.session), home: Arc::new(home), home_path, depth },
+            lock,
         })
+    }
+
+    /// The sign that a machine uses the image called `name`, which the user named, in the resolver's directory.
+    #[must_use]
+    pub fn lock(&self, name: &OsStr) -> Option<String> {
+        let stat = rustix::fs::statat(&self.home, name, AtFlags::empty()).ok()?;
+        running::lock(self.home.as_fd(), Path::new(name), stat.st_ino)
     }
 
     /// Decides by the name alone.
@@ -189,6 +202,14 @@ fn normalize(path: &Path) -> Option<PathBuf> {
     Some(out)
 }
 
+/// The sign that a machine uses a disk of its own. Parents are only read by it, and extents belong to a descriptor.
+fn lock_of(dir: BorrowedFd<'_>, name: &Path, file: &OwnedFd, reference: &Reference) -> Option<String> {
+    if reference.role != Role::Member {
+        return None;
+    }
+    running::lock(dir, name, rustix::fs::fstat(file).ok()?.st_ino)
+}
+
 fn open_beneath(dir: BorrowedFd<'_>, name: &Path, flags: OFlags, reference: &Reference) -> Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     rustix::fs::openat2(dir, name, flags, Mode::empty(), resolve).map_err(|errno| match errno {
@@ -217,7 +238,6 @@ mod tests {
     use super::*;
     use crate::disk::Disk;
     use crate::session::{Budget, Policy};
-    use crate::source::Role;
 
     struct Place {
         dir: tempfile::TempDir,

@@ -152,6 +152,10 @@ pub struct Global {
     #[arg(long, global = true)]
     pub ignore_parent_id: bool,
 
+    /// Read a VMware disk though its machine runs, or died: what is written meanwhile is read partly.
+    #[arg(long, global = true)]
+    pub allow_running: bool,
+
     /// What gives a VHD its size, where its two fields differ.
     #[arg(long, global = true, value_enum, default_value_t = VhdSizeBy::Creator, value_name = "RULE")]
     pub vhd_size: VhdSizeBy,

@@ -32,7 +32,8 @@ pub(super) struct Context {
 
 /// Runs the command and gives the exit code, which is not 0 when the command did what it was asked and its verdict is bad.
 pub(super) fn run(command: &Command, global: &Global, output: Output) -> Result<ExitCode> {
-    let context = Context { global: global.clone(), output, session: session(global) };
+    let context =
+        Context { global: global.clone(), output, session: session(global, matches!(command, Command::Info(_))) };
     match command {
         Command::Check(args) => return check::run(args, &context),
         Command::Completions { shell } => {
@@ -55,13 +56,14 @@ pub(super) fn run(command: &Command, global: &Global, output: Output) -> Result<
     .map(|()| ExitCode::SUCCESS)
 }
 
-/// What the flags mean for the run.
-fn session(global: &Global) -> Arc<Session> {
+/// What the flags mean for the run. `looks_only` says that the command reads nothing of the content.
+fn session(global: &Global, looks_only: bool) -> Arc<Session> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let policy = Policy {
         allow_dirs: global.allow_dir.clone(),
         map_path: global.map_path.clone(),
         any_parent: global.ignore_parent_id,
+        allow_running: global.allow_running || looks_only,
         vhd_size: global.vhd_size.into(),
     };
     Session::new(Budget::new(global.memory.0), policy, global.jobs.map_or(cores, usize::from))

@@ -456,6 +456,11 @@ pub const CODES: &[(&str, &str)] = &[
     ("source.no-disk", "The source opens, and holds no disk at all: an OVA or OVF without one."),
     ("source.read", "The operating system could not read the source. The cause says why."),
     (
+        "source.running",
+        "VMware's lock lies beside the disk or the .vmx: the machine is running, is open in VMware, or died. A disk that is \
+         written while it is read comes out torn. Shut the machine down, or convert a clone. --allow-running reads it all the same.",
+    ),
+    (
         "source.sector-size",
         "The block device has a logical sector size that no guest disk has. Copy it to a file first.",
     ),
