@@ -153,7 +153,7 @@ fn several_images_are_each_named_like_their_own_file() {
     }
     run().arg(lab.path("out")).fails_with(5).code("output.exists");
     run()
-        .arg(lab.path("root.raw"))
+        .arg(lab.path("root.vmdk"))
         .arg(lab.path("out"))
         .fails_with(2)
         .code("convert.names")
