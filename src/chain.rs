@@ -1,5 +1,6 @@
 //! From names to one flat disk: the resolver that opens what images refer to, and the one loop that reads their layers.
 
+mod forward;
 mod image;
 mod open;
 mod resolver;
@@ -8,6 +9,7 @@ mod selection;
 #[cfg(test)]
 mod tests;
 
+pub use forward::open_feed;
 pub use image::Image;
 pub use open::{OpenOptions, Opened, OpenedDisk, open};
 pub use resolver::{Resolved, Resolver};

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::disk::{Checked, Concat, Disk, Fingerprint, Zero};
+use crate::disk::{Checked, Concat, Disk, Feed, Fingerprint, Zero};
 use crate::error::{Error, Kind, Result};
 use crate::limits::MAX_DISK_LEN;
 use crate::session::Session;
@@ -24,6 +24,7 @@ mod copy;
 pub mod deflate;
 mod device;
 mod digest;
+mod gather;
 mod increment;
 mod journal;
 mod ordered;
@@ -53,6 +54,7 @@ pub use target::{Format, TARGETS, Target, side_by_side};
 
 use copy::Copy;
 use device::Device;
+use gather::{Gather, Passing};
 use increment::Increment;
 use journal::{Header, Interval, Journal, Scribe};
 use output::{Output, Surface};
@@ -174,48 +176,111 @@ pub fn run(
     prepare(source, target, options, session, progress)?.copy(progress)?.verify(progress)?.seal(progress)
 }
 
-/// Claims `target`, a file or block device, walks the source's map and checks that there is room, before the first byte is
-/// written.
-///
-/// # Errors
-/// `output.exists`, `output.locked`, `output.in-use`, `convert.stream`, `output.stale`, `output.space`, `convert.size`, those of the format's options and those of
-/// reading the map.
-pub fn prepare(
-    source: Arc<dyn Disk>,
-    target: &Path,
-    options: &Options,
-    session: &Arc<Session>,
-    progress: &dyn Progress,
-) -> Result<Prepared> {
-    let output: Arc<dyn Output> = if device::is_device(target) {
-        options.format.check(Surface::Used)?;
-        Arc::new(Device::claim(target, options.force, &*source, session)?)
-    } else {
-        Arc::new(Partial::create(target, options.force, options.restart)?)
-    };
-    let ends = (source, Arc::clone(&output));
-    prepare_output(ends, options, Interval::default(), session, progress).inspect_err(|error| give_up(&*output, error))
+/// Where an output goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// A file or block device.
+    Path(&'a Path),
+    /// Standard output, which cannot be read back: [`Options::verify`] says nothing then.
+    Stdout,
 }
 
-/// [`prepare`] for standard output, which cannot be read back: [`Options::verify`] says nothing then.
+impl<'a, P: AsRef<Path> + ?Sized> From<&'a P> for Place<'a> {
+    fn from(path: &'a P) -> Self {
+        Self::Path(path.as_ref())
+    }
+}
+
+/// Claims `target`, walks the source's map and checks that there is room, before the first byte is written.
 ///
 /// # Errors
-/// `convert.stream` when the format needs a way back, `output.terminal`, and those of [`prepare`].
-pub fn prepare_stdout(
+/// `output.exists`, `output.locked`, `output.in-use`, `output.stale`, `output.space`, `output.terminal`, `convert.stream` when the
+/// format needs a way back and there is none, `convert.size`, those of the format's options and those of reading the map.
+pub fn prepare<'a>(
     source: Arc<dyn Disk>,
+    target: impl Into<Place<'a>>,
     options: &Options,
     session: &Arc<Session>,
     progress: &dyn Progress,
 ) -> Result<Prepared> {
-    options.format.check(Surface::Stream)?;
-    let options = Options { verify: false, ..options.clone() };
-    let output: Arc<dyn Output> = Arc::new(Stream::stdout(session)?);
-    prepare_output((source, output), &options, Interval::default(), session, progress)
+    let (output, options) = claim(target.into(), &*source, options, session)?;
+    let ends = Ends::new(source, Arc::clone(&output));
+    prepare_output(ends, &options, Interval::default(), session, progress).inspect_err(|error| give_up(&*output, error))
+}
+
+/// [`prepare`] for a disk that comes forward only. A later run cannot go on with it. Its length is what it says itself, else
+/// [`Options::size`] exactly.
+///
+/// # Errors
+/// `feed.length` when neither is known, `convert.options` for an increment, and those of [`prepare`].
+pub fn prepare_feed<'a>(
+    feed: Box<dyn Feed>,
+    target: impl Into<Place<'a>>,
+    options: &Options,
+    session: &Arc<Session>,
+    progress: &dyn Progress,
+) -> Result<Prepared> {
+    let len = feed.disk_len().or(options.size).ok_or_else(|| {
+        Error::new(Kind::Usage, "feed.length", "nothing says how long the disk is before it ended")
+            .at(feed.name())
+            .hint("give its length with --size, or save it to a file and name that as the source")
+    })?;
+    if options.base.is_some() {
+        return Err(Error::new(
+            Kind::Usage,
+            "convert.options",
+            "an increment needs a source that can be asked what it holds",
+        )
+        .at(feed.name()));
+    }
+    let source: Arc<dyn Disk> = Checked::wrap(Passing { len, name: feed.name() });
+    let size = options.size.filter(|_| feed.disk_len().is_some());
+    let options = Options { restart: true, size, ..options.clone() };
+    let (output, options) = claim(target.into(), &*source, &options, session)?;
+    let ends = Ends { source, feed: Some(Gather::new(feed, len)), output };
+    prepare_output(ends, &options, Interval::default(), session, progress)
+}
+
+/// The output for a copy of `source`, and the options as far as they can be had there.
+fn claim(
+    target: Place<'_>,
+    source: &dyn Disk,
+    options: &Options,
+    session: &Arc<Session>,
+) -> Result<(Arc<dyn Output>, Options)> {
+    let mut options = options.clone();
+    let output: Arc<dyn Output> = match target {
+        Place::Stdout => {
+            options.format.check(Surface::Stream)?;
+            options.verify = false;
+            Arc::new(Stream::stdout(session)?)
+        }
+        Place::Path(path) if device::is_device(path) => {
+            options.format.check(Surface::Used)?;
+            Arc::new(Device::claim(path, options.force, source, session)?)
+        }
+        Place::Path(path) => Arc::new(Partial::create(path, options.force, options.restart)?),
+    };
+    Ok((output, options))
+}
+
+/// What is copied, and where to.
+struct Ends {
+    source: Arc<dyn Disk>,
+    /// What gives the source's bytes, if it cannot be read itself.
+    feed: Option<Gather>,
+    output: Arc<dyn Output>,
+}
+
+impl Ends {
+    fn new(source: Arc<dyn Disk>, output: Arc<dyn Output>) -> Self {
+        Self { source, feed: None, output }
+    }
 }
 
 /// [`prepare`] for an output that is claimed already.
 fn prepare_output(
-    (source, output): (Arc<dyn Disk>, Arc<dyn Output>),
+    Ends { source, feed, output }: Ends,
     options: &Options,
     interval: Interval,
     session: &Arc<Session>,
@@ -237,16 +302,21 @@ fn prepare_output(
             .hint("choose a larger device, or let this one grow"));
     }
     let fingerprint = source.fingerprint()?;
-    let sharing = match options.format.takes_plain() && options.base.is_none() {
+    let sharing = match options.format.takes_plain() && options.base.is_none() && feed.is_none() {
         true => Sharing::find(&*source, &*output, !options.verify),
         false => Sharing::default(),
     };
-    let identity = options.identity(&sharing);
-    let journal = open_journal(&*output, (source.len(), fingerprint), identity, session)?;
+    let journal = match feed {
+        Some(_) => None,
+        None => {
+            let identity = options.identity(&sharing);
+            open_journal(&*output, (source.len(), fingerprint), identity, session)?
+        }
+    };
     let mut sink = options.format.sink(&Make::of(&*source, &*output)?)?;
     let free = output.free_space()?.map(|free| free.saturating_add(output.allocated()));
-    // What an increment takes is known when both disks are read.
-    let free = free.filter(|_| options.base.is_none());
+    // What an increment or a feed takes is known when all is read.
+    let free = free.filter(|_| options.base.is_none() && feed.is_none());
     let needs = space::needs(&*source, &*sink, &sharing, free, session).map_err(|error| match error.kind() {
         Kind::NoSpace => error.at(output.name()),
         _ => error,
@@ -265,6 +335,7 @@ fn prepare_output(
         sharing,
         needs,
         journal: journal.map(|journal| (journal, interval)),
+        feed,
     })
 }
 
@@ -372,6 +443,7 @@ pub struct Prepared {
     sharing: Sharing,
     needs: space::Needs,
     journal: Option<(Journal, Interval)>,
+    feed: Option<Gather>,
 }
 
 impl Prepared {
@@ -391,12 +463,12 @@ impl Prepared {
     }
 
     fn try_copy(self, progress: &dyn Progress) -> Result<Copied> {
-        let Self { mut job, mut sink, sharing, needs, journal } = self;
+        let Self { mut job, mut sink, sharing, needs, journal, feed } = self;
         let start = Instant::now();
         job.session.begin_streaming();
         let (rate, total) = (job.options.rate_limit, needs.read);
         let (source, base, output) = (&*job.source, job.options.base.as_deref(), &job.output);
-        let copy = Copy { source, sink: &mut *sink, output, base, sharing: &sharing, total, rate, journal };
+        let copy = Copy { source, sink: &mut *sink, output, base, sharing: &sharing, total, rate, journal, feed };
         let (copied, scribe) = copy.run(&job.session, progress)?;
         if job.source.fingerprint()? != job.fingerprint {
             return Err(Error::new(Kind::Unreadable, "source.changed", "the source changed while it was copied")

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-use crate::disk::{Disk, SectorSize};
+use crate::disk::{Disk, Feed, SectorSize, Stream};
 use crate::error::{Error, Result};
 use crate::session::Session;
 use crate::source::Reference;
@@ -39,7 +39,12 @@ pub struct Driver {
     pub probe: fn(&Sample) -> bool,
     /// Reads the file's own header and says which other files the layer needs.
     pub open: fn(Arc<dyn Disk>, &Ask<'_>) -> Result<Head>,
+    /// Reads a file that comes forward only, where the format allows that.
+    pub feed: Option<OpenFeed>,
 }
+
+/// Reads the front of a stream, and gives the disk in it.
+pub type OpenFeed = fn(Box<dyn Stream>, &Session) -> Result<Box<dyn Feed>>;
 
 /// What a driver is asked for along with a file.
 #[derive(Clone, Copy, Debug)]

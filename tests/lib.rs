@@ -31,6 +31,7 @@ mod memory;
 mod migrate;
 mod mount;
 mod package;
+mod pipes;
 mod places;
 mod serve;
 mod sharing;

@@ -36,6 +36,24 @@ fn disk(lab: &Lab) -> (PathBuf, PathBuf) {
     (raw, vmdk)
 }
 
+#[test]
+fn block_devices_volumes_and_discs_are_read() {
+    let lab = Lab::new();
+    let tree = lab.folder("tree");
+    fs::write(tree.join("file"), [7; 5000]).expect("writing");
+    let disc = lab.path("disc.iso");
+    let words = ["-quiet", "-o"].map(Path::new);
+    tools::ok("genisoimage", words.into_iter().chain([disc.as_path(), &tree]));
+    let volume = lab.file("volume.raw", vec![0; 24 * MIB]);
+    tools::ok("mke2fs", ["-q", "-t", "ext4", "-F"].map(Path::new).into_iter().chain([volume.as_path()]));
+    let device = Loop::over(&volume);
+    for (source, raw) in [(disc.as_path(), &disc), (device.path(), &volume)] {
+        let target = lab.path("out.qcow2");
+        Run::new(["convert", "--force"]).arg(source).arg(&target).success();
+        tools::assert_same_content(("raw", raw), ("qcow2", &target));
+    }
+}
+
 fn onto(source: &Path, device: &Loop) -> Run {
     Run::new(["convert", "--force", "--to", "raw"]).arg(source).arg(device.path())
 }

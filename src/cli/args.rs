@@ -339,8 +339,8 @@ pub struct MigrateArgs {
 #[derive(Args, Clone, Debug)]
 #[command(override_usage = "hyper2kvm convert [OPTIONS] <SRC>... <DST>")]
 pub struct ConvertArgs {
-    /// The sources, and last the destination; a file, a directory (DIR/), which gets a file for each disk, a block device or logical volume (with --force),
-    /// or - for standard output.
+    /// The sources (or - for standard input), and last the destination: a file, a directory (DIR/), which gets a file for
+    /// each disk, a block device or logical volume (with --force), or - for standard output.
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<OsString>,
 

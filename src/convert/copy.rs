@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::Bytes;
 use super::digest::{self, Collector, Content};
+use super::gather::Gather;
 use super::journal::{Chunk, Interval, Journal, Records, Scribe};
 use super::ordered::{self, Steps};
 use super::output::Output;
@@ -50,6 +51,8 @@ pub(super) struct Copy<'a> {
     pub(super) rate: Option<NonZeroU64>,
     /// What an earlier run did, and how much may have to be done again.
     pub(super) journal: Option<(Journal, Interval)>,
+    /// Where the bytes come from, if not from the source itself.
+    pub(super) feed: Option<Gather>,
 }
 
 impl Copy<'_> {
@@ -75,17 +78,23 @@ impl Copy<'_> {
             sharing: self.sharing,
             scribe: scribe.as_ref(),
         };
+        let len = self.source.len();
+        let mut feed = self.feed;
+        let mut next = || match &mut feed {
+            Some(feed) => Ok(feed.next(len)?.map(|(task, bytes)| Work { task, loaded: Some(bytes) })),
+            None => Ok(planner.next()?.map(Work::read)),
+        };
         let pace = Pace::new(self.rate);
         let pass = Pass { disk: self.source, target: Some(target), pace: &pace, progress, found: Mutex::new(found) };
         let done = match &scribe {
-            None => pass.run(planner, session)?,
+            None => pass.run(&mut next, session)?,
             Some(scribe) => std::thread::scope(|scope| {
                 let durable = std::thread::Builder::new().name("sync".to_owned());
                 let spawned = durable.spawn_scoped(scope, || scribe.keep_durable());
                 let durable =
                     spawned.map_err(|error| Error::failed("convert.thread", "cannot start a thread").because(error))?;
                 let stop = StopOnDrop(scribe);
-                let done = pass.run(planner, session);
+                let done = pass.run(&mut next, session);
                 drop(stop);
                 let durable = durable.join().unwrap_or(Ok(()));
                 done.and_then(|done| durable.map(|()| done))
@@ -109,8 +118,25 @@ pub(super) fn digest(disk: &dyn Disk, total: u64, session: &Session, progress: &
     let found = Found::new(Update::start(Phase::Verify, total));
     progress.update(&found.update);
     let pass = Pass { disk, target: None, pace: &Pace::new(None), progress, found: Mutex::new(found) };
-    pass.run(Planner::new(disk, Order::Source), session)
+    let mut planner = Planner::new(disk, Order::Source);
+    pass.run(&mut || Ok(planner.next()?.map(Work::read)), session)
 }
+
+/// A chunk to copy.
+struct Work {
+    task: Task,
+    /// Its bytes, whole, where they did not wait to be read.
+    loaded: Option<Vec<u8>>,
+}
+
+impl Work {
+    const fn read(task: Task) -> Self {
+        Self { task, loaded: None }
+    }
+}
+
+/// Gives the next chunk to copy, in the order in which they go out.
+type Next<'a> = dyn FnMut() -> Result<Option<Work>> + Send + 'a;
 
 /// One pass over a disk.
 struct Pass<'a> {
@@ -285,19 +311,19 @@ fn is_in_file(chunk: &Chunk, len: u64, back: &mut Option<Arc<dyn Disk>>, output:
 }
 
 impl<'a> Pass<'a> {
-    fn run(self, mut planner: Planner<'_>, session: &Session) -> Result<Done> {
+    fn run(self, next: &mut Next<'_>, session: &Session) -> Result<Done> {
         // What is encoded takes as much again, and a little more where it does not become smaller.
         let fit = usize::try_from(session.budget.in_flight() / (2 * CHUNK + CHUNK / 8)).unwrap_or(usize::MAX);
         let mut next = || {
-            let task = planner.next()?;
-            let bytes = task.map_or(0, |task| task.bytes(self.disk.len()));
+            let work = next()?;
+            let bytes = work.as_ref().map_or(0, |work| work.task.bytes(self.disk.len()));
             if let Some(scribe) = self.scribe()
                 && !scribe.admit(bytes, session)?
             {
                 return Ok(None);
             }
             self.pace.wait(bytes, session)?;
-            Ok(task)
+            Ok(work)
         };
         ordered::run(fit.min(session.jobs + SPARE_THREADS), session, &mut next, &self)?;
         let len = self.disk.len();
@@ -349,7 +375,8 @@ impl<'a> Pass<'a> {
         Ok(shared)
     }
 
-    fn read(&self, scratch: &mut Scratch, task: &Task) -> Result<Ready> {
+    fn read(&self, scratch: &mut Scratch, work: &Work) -> Result<Ready> {
+        let task = &work.task;
         let range = task.range(self.disk.len());
         let len = usize::try_from(range.end - range.start).unwrap_or(0);
         let mut segments = Vec::new();
@@ -368,7 +395,10 @@ impl<'a> Pass<'a> {
         let mut read = 0;
         for run in task.blocks.ranges(len) {
             read += run.len() as u64;
-            self.disk.read_at(&mut chunk[run.clone()], range.start + run.start as u64)?;
+            match &work.loaded {
+                Some(bytes) => chunk[run.clone()].copy_from_slice(&bytes[run]),
+                None => self.disk.read_at(&mut chunk[run.clone()], range.start + run.start as u64)?,
+            }
         }
         let (blocks, digest) = digest::chunk(chunk, task.blocks);
         let (mut pieces, mut stored) = (Vec::new(), None);
@@ -419,7 +449,7 @@ fn unread(task: &Task, len: usize) -> Chunk {
 }
 
 impl Steps for Pass<'_> {
-    type Task = Task;
+    type Task = Work;
     type Scratch = Scratch;
     type Done = Ready;
 
@@ -429,12 +459,12 @@ impl Steps for Pass<'_> {
         Ok(Scratch { chunk, base: Vec::new(), encoder: self.noticed(encoder)?, encoded: Vec::new() })
     }
 
-    fn work(&self, scratch: &mut Scratch, task: &Task) -> Result<Ready> {
-        self.noticed(self.read(scratch, task))
+    fn work(&self, scratch: &mut Scratch, work: &Work) -> Result<Ready> {
+        self.noticed(self.read(scratch, work))
     }
 
-    fn in_turn(&self, scratch: &mut Scratch, task: &Task, ready: Ready) -> Result<()> {
-        self.noticed(self.write(scratch, task, ready))
+    fn in_turn(&self, scratch: &mut Scratch, work: &Work, ready: Ready) -> Result<()> {
+        self.noticed(self.write(scratch, &work.task, ready))
     }
 }
 

@@ -622,7 +622,8 @@ fn with_mischief(
     let partial = Partial::create(path, false, false)?;
     let output = Mischievous { partial, mischief, calls: Arc::clone(calls), last: Mutex::default() };
     let session = Session::new(Budget::new(0), Policy::default(), 1);
-    let prepared = prepare_output((checked(model), Arc::new(output)), options, Interval::default(), &session, &())?;
+    let prepared =
+        prepare_output(Ends::new(checked(model), Arc::new(output)), options, Interval::default(), &session, &())?;
     prepared.copy(&())?.verify(&())?.seal(&())
 }
 
@@ -722,8 +723,9 @@ fn a_map_without_end_does_not_hold_up_the_space_check() {
     let output =
         Mischievous { partial, mischief: Mischief::Room(1 << 30), calls: Arc::default(), last: Mutex::default() };
     let disk: Arc<dyn Disk> = Checked::wrap(Dots { len: 1 << 50, every: 1 << 20 });
-    let error = prepare_output((disk, Arc::new(output)), &Options::default(), Interval::default(), &session(1), &())
-        .unwrap_err();
+    let error =
+        prepare_output(Ends::new(disk, Arc::new(output)), &Options::default(), Interval::default(), &session(1), &())
+            .unwrap_err();
     assert_eq!(error.code(), "output.space");
 }
 
@@ -756,8 +758,14 @@ fn several_outputs_must_fit_together() {
             let mischief = Mischief::Room(15 << 20);
             let output = Mischievous { partial, mischief, calls: Arc::default(), last: Mutex::default() };
             let source = checked(&Model::noise(9 << 20));
-            prepare_output((source, Arc::new(output)), &Options::default(), Interval::default(), &session(1), &())
-                .unwrap()
+            prepare_output(
+                Ends::new(source, Arc::new(output)),
+                &Options::default(),
+                Interval::default(),
+                &session(1),
+                &(),
+            )
+            .unwrap()
         })
         .collect();
     assert!(check_space(&prepared[..1]).is_ok());

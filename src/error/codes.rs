@@ -115,6 +115,32 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("fault.injected", "A failure injected on purpose by a test layer. It never occurs in normal use."),
     (
+        "feed.again",
+        "Something tried to read a second time what comes forward only. That is a bug in hyper2kvm, please report it.",
+    ),
+    (
+        "feed.choice",
+        "A stream brings one disk in one state: neither --disk nor --snapshot can choose. Save it to a file first.",
+    ),
+    (
+        "feed.format",
+        "Only raw disks and stream-optimized VMDKs can be read from a pipe. Save it to a file, and name that as the source.",
+    ),
+    ("feed.length", "A raw disk that comes through a pipe does not say how long it is. Give its length with --size."),
+    ("feed.long", "More came through a pipe than the disk should have. Give its length with --size."),
+    (
+        "feed.order",
+        "What comes through a pipe must come in the order of the disk. Save it to a file, and name that as the source.",
+    ),
+    (
+        "feed.parent",
+        "The disk in the pipe needs a parent image. Save the chain to files, and name the last one as the source.",
+    ),
+    (
+        "feed.short",
+        "What came through a pipe ended before the length that was expected: what wrote it failed, or --size is wrong.",
+    ),
+    (
         "fix.changed",
         "A file of the guest is no longer as it was when the fix was planned, so the planned content is not written over it. Plan again.",
     ),
@@ -468,6 +494,11 @@ pub const CODES: &[(&str, &str)] = &[
         "source.short",
         "The source file became shorter while it was read. What is missing is never taken as zeros; get the file again.",
     ),
+    (
+        "source.stdin",
+        "Standard input comes forward only, so it can be converted and nothing else. Save it to a file first.",
+    ),
+    ("source.terminal", "A disk is not read from a terminal. Pipe it in, or name a file."),
     ("source.type", "The source is a directory, fifo, socket or character device. Name the image file itself."),
     (
         "tar.duplicate",
@@ -584,9 +615,14 @@ pub const CODES: &[(&str, &str)] = &[
         "vmdk.journal",
         "A seSparse snapshot has a journal that was not replayed: its machine was not shut down properly, and the tables lack what it wrote last. Start and stop the machine, or let vmkfstools check the disk.",
     ),
+    ("vmdk.marker", "A marker in a stream-optimized VMDK is impossible. The file is damaged: get it again."),
     (
         "vmdk.parent",
         "A VMDK snapshot or linked clone needs the parent that it was made for, and what was found has another content id, or the snapshot does not name one. Point at the right file with --map-path OLD=NEW.",
+    ),
+    (
+        "vmdk.stream",
+        "A stream-optimized VMDK ended before its end. What wrote it failed, or was stopped: get it again.",
     ),
     ("vmdk.version", "The VMDK has a version, compression or layout that this version does not read."),
     (

@@ -1,4 +1,5 @@
-//! What format a file has: decided once, by magic numbers, and never guessed. Raw is recognised by a partition table only.
+//! What format a file has: decided once, by magic numbers, and never guessed. Raw is recognised by a partition table, or by
+//! a file system that fills the disk.
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
@@ -9,31 +10,52 @@ use super::{Driver, qcow2, raw, vdi, vhd, vhdx, vmdk};
 
 /// Every format that can be read, in the order in which `--help` lists them.
 pub static FORMATS: &[Driver] = &[
-    Driver { name: "qcow2", about: "QEMU's format, versions 2 and 3", probe: qcow2::probe, open: qcow2::open },
-    Driver { name: "raw", about: "the bytes of the disk as they are", probe: raw::probe, open: raw::open },
-    Driver { name: "vdi", about: "VirtualBox: static, dynamic, differencing", probe: vdi::probe, open: vdi::open },
+    Driver {
+        name: "qcow2",
+        about: "QEMU's format, versions 2 and 3",
+        probe: qcow2::probe,
+        open: qcow2::open,
+        feed: None,
+    },
+    Driver {
+        name: "raw",
+        about: "the bytes of the disk as they are",
+        probe: raw::probe,
+        open: raw::open,
+        feed: Some(raw::feed),
+    },
+    Driver {
+        name: "vdi",
+        about: "VirtualBox: static, dynamic, differencing",
+        probe: vdi::probe,
+        open: vdi::open,
+        feed: None,
+    },
     Driver {
         name: "vhd",
         about: "Virtual PC, Hyper-V and Azure: fixed, dynamic, differencing",
         probe: vhd::probe,
         open: vhd::open,
+        feed: None,
     },
     Driver {
         name: "vhdx",
         about: "Hyper-V since 2012: fixed, dynamic, differencing; a log is replayed in memory",
         probe: vhdx::probe,
         open: vhdx::open,
+        feed: None,
     },
     Driver {
         name: "vmdk",
         about: "VMware: sparse, flat, split, stream-optimized, snapshots (COWD, seSparse)",
         probe: vmdk::probe,
         open: vmdk::open,
+        feed: Some(vmdk::feed),
     },
 ];
 
-/// Bytes from the front that magic numbers are looked for in.
-const HEAD: usize = 64 << 10;
+/// Bytes from the front that magic numbers are looked for in: btrfs has its own behind the first 64 KiB.
+const HEAD: usize = 68 << 10;
 
 /// Bytes from the end.
 const TAIL: usize = 1536;
@@ -43,7 +65,7 @@ const TAIL: usize = 1536;
 pub struct Sample {
     /// Length of the file in bytes.
     pub len: u64,
-    /// Its first bytes, up to 64 KiB.
+    /// Its first bytes, up to 68 KiB.
     pub head: Vec<u8>,
     /// Its last bytes, up to 1,536.
     pub tail: Vec<u8>,

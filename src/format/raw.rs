@@ -5,8 +5,10 @@
 use std::sync::Arc;
 
 use super::{Ask, Head, Layer, Place, Run, Sample};
-use crate::disk::{Disk, SectorSize};
+use crate::disk::feed::RawFeed;
+use crate::disk::{Disk, Feed, SectorSize, Stream};
 use crate::error::Result;
+use crate::session::Session;
 
 /// The whole file is the disk.
 #[derive(Debug)]
@@ -25,13 +27,46 @@ pub fn open(file: Arc<dyn Disk>, ask: &Ask<'_>) -> Result<Head> {
     Ok(Head::complete(Arc::new(Raw { files: [file], len })))
 }
 
+/// The bytes of the stream are those of the disk.
+///
+/// # Errors
+/// None.
+pub fn feed(stream: Box<dyn Stream>, _session: &Session) -> Result<Box<dyn Feed>> {
+    Ok(Box::new(RawFeed::new(stream)))
+}
+
 /// Whether there is a partition table: a plausible MBR (UEFI specification, section 5.2.1) or a GPT header (5.3.2) for
-/// sectors of 512 or 4096 bytes. Nothing else makes a file raw.
+/// sectors of 512 or 4096 bytes; or a file system or physical volume that fills the disk. Nothing else makes a file raw.
 #[must_use]
 pub fn probe(sample: &Sample) -> bool {
     let table = sample.has(512, b"EFI PART") || sample.has(4096, b"EFI PART") || has_mbr(sample);
     // The first bytes of a fixed VHD are those of the raw disk in it.
-    table && !super::vhd::is_fixed(sample)
+    (table || has_ext(sample) || is_volume(sample)) && !super::vhd::is_fixed(sample)
+}
+
+/// What stands at which place of a volume without a partition table, as on a logical volume or an ISO image.
+const VOLUMES: &[(usize, &[u8])] = &[
+    (0, b"XFSB"),
+    (0, b"LUKS\xba\xbe"),
+    // NTFS and FAT32: the name that their boot sectors have, which is followed by spaces.
+    (3, b"NTFS    "),
+    (82, b"FAT32   "),
+    // A physical volume's label is in one of the first four sectors; all tools write the second.
+    (512, b"LABELONE"),
+    (0x8001, b"CD001"),
+    (0x1_0040, b"_BHRfS_M"),
+];
+
+fn is_volume(sample: &Sample) -> bool {
+    VOLUMES.iter().any(|(offset, magic)| sample.has(*offset, magic))
+}
+
+/// A superblock of ext2, ext3 or ext4 at 1,024: `s_magic`, and plausible `s_log_block_size` and `s_rev_level`.
+fn has_ext(sample: &Sample) -> bool {
+    let small = |offset: usize, most: u8| {
+        sample.head.get(offset..).is_some_and(|bytes| matches!(bytes, [low, 0, 0, 0, ..] if *low <= most))
+    };
+    sample.has(0x438, &[0x53, 0xef]) && small(0x418, 6) && small(0x44c, 1)
 }
 
 impl Layer for Raw {
@@ -95,6 +130,23 @@ fn has_mbr(sample: &Sample) -> bool {
 pub(super) mod tests {
     use super::*;
     use crate::disk::Memory;
+
+    #[test]
+    fn volumes_without_a_partition_table_are_raw() {
+        let with = |parts: &[(usize, &[u8])]| {
+            let mut bytes = vec![0; 68 << 10];
+            parts.iter().for_each(|(at, part)| bytes[*at..at + part.len()].copy_from_slice(part));
+            probe(&Sample::take(&*crate::disk::Checked::wrap(Memory::new(bytes))).unwrap())
+        };
+        for volume in VOLUMES {
+            assert!(with(&[*volume]), "{volume:?}");
+            assert!(!with(&[(volume.0, &volume.1[1..])]), "{volume:?}");
+        }
+        assert!(with(&[(0x438, &[0x53, 0xef]), (0x418, &[2]), (0x44c, &[1])]));
+        assert!(!with(&[(0x438, &[0x53, 0xef]), (0x418, &[7])]));
+        assert!(!with(&[(0x438, &[0x53, 0xef]), (0x44c, &[1, 1])]));
+        assert!(!with(&[]));
+    }
 
     /// A boot sector with one Linux partition at sector 1.
     pub(in crate::format) fn mbr() -> [u8; 512] {

@@ -7,6 +7,7 @@
 
 mod cowd;
 mod descriptor;
+mod forward;
 mod grain;
 mod header;
 mod layer;
@@ -21,13 +22,14 @@ use std::sync::Arc;
 
 use self::cowd::CowdHeader;
 use self::descriptor::{Descriptor, ExtentLine, Storage};
+use self::forward::Markers;
 use self::header::{Header, SECTOR};
 use self::layer::{Extent, Kind, Opened, Vmdk};
 use self::layout::Layout;
 use self::sesparse::SeSparseHeader;
 use self::tables::Grains;
 use super::{Ask, Head, Layer, Sample};
-use crate::disk::{Disk, read_vec};
+use crate::disk::{Disk, Feed, Stream, read_vec};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::session::{Policy, Session};
@@ -76,6 +78,14 @@ pub fn open(file: Arc<dyn Disk>, ask: &Ask<'_>) -> Result<Head> {
     let len = grains.layout().capacity;
     let extents = vec![Extent { start: 0, len, storage: Opened::Sparse { file: 0, kind, grains: Box::new(grains) } }];
     Ok(Head { parent, ..Head::complete(Arc::new(Vmdk { len, extents, files: vec![file], descriptor })) })
+}
+
+/// Reads a stream-optimized disk forward.
+///
+/// # Errors
+/// `feed.format` for other kinds, and `vmdk.*` codes.
+pub fn feed(stream: Box<dyn Stream>, session: &Session) -> Result<Box<dyn Feed>> {
+    Ok(Box::new(Markers::open(stream, &session.policy)?))
 }
 
 /// A sparse file without a descriptor, or with room for one that is not used.

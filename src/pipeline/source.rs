@@ -7,6 +7,9 @@ use crate::chain::{OpenOptions, Opened, OpenedDisk, Selection, Selector, open};
 use crate::error::{Error, Kind, Result};
 use crate::session::Session;
 
+/// The name of standard input.
+pub const STDIN: &str = "-";
+
 /// How the user named a source: its path, and which disk of it, if that was said with `#`.
 #[must_use]
 pub fn split(source: &str) -> (PathBuf, Option<Selector>) {
@@ -21,6 +24,14 @@ pub fn split(source: &str) -> (PathBuf, Option<Selector>) {
 
 /// Opens one source; `disk` is what `--disk` said, and like `SRC#N` it goes before the selection of `options`.
 pub fn open_one(source: &str, disk: Option<&str>, options: &OpenOptions, session: &Arc<Session>) -> Result<Opened> {
+    if source == STDIN {
+        return Err(Error::new(
+            Kind::Usage,
+            "source.stdin",
+            "standard input comes forward only, so it can only be converted",
+        )
+        .hint("save it to a file, and name that as the source"));
+    }
     let (path, named) = split(source);
     let selector = match (named, disk) {
         (Some(_), Some(_)) => {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::disk::Stream;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::session::Session;
 
 /// How long a read waits before it looks whether the session was cancelled.
@@ -27,8 +27,13 @@ impl Pipe {
     /// Standard input.
     ///
     /// # Errors
-    /// `source.read` when it is closed.
+    /// `source.terminal` when it is one, and `source.read` when it is closed.
     pub fn stdin(session: &Arc<Session>) -> Result<Self> {
+        if rustix::termios::isatty(io::stdin()) {
+            return Err(Error::new(Kind::Usage, "source.terminal", "a disk is not read from a terminal")
+                .at("standard input")
+                .hint("pipe it in, or name a file"));
+        }
         let fd = io::stdin().as_fd().try_clone_to_owned();
         let fd = fd.map_err(|error| Error::unreadable("cannot read standard input", error).at("standard input"))?;
         Ok(Self::new(fd, "standard input", session))

@@ -1,7 +1,9 @@
 //! The program under test: a builder that reads like a sentence, and what came out.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -18,6 +20,7 @@ pub(crate) struct Run {
     wrappers: Vec<OsString>,
     folder: Option<PathBuf>,
     program: PathBuf,
+    stdin: Option<File>,
     patience: Duration,
 }
 
@@ -34,6 +37,7 @@ impl Run {
             wrappers: Vec::new(),
             folder: None,
             program: PathBuf::from(env!("CARGO_BIN_EXE_hyper2kvm")),
+            stdin: None,
             patience: PATIENCE,
         }
     }
@@ -52,6 +56,12 @@ impl Run {
     /// With a variable in the environment.
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// With that on standard input.
+    pub(crate) fn stdin(mut self, file: impl Into<OwnedFd>) -> Self {
+        self.stdin = Some(File::from(file.into()));
         self
     }
 
@@ -112,7 +122,7 @@ impl Run {
         command.args(&words[1..]).envs(self.env).env_remove("HYPER2KVM_LOG");
         // Cargo's, for build products; the program as installed runs without.
         command.env_remove("LD_LIBRARY_PATH");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(self.stdin.map_or_else(Stdio::null, Stdio::from)).stdout(Stdio::piped()).stderr(Stdio::piped());
         if let Some(folder) = self.folder {
             command.current_dir(folder);
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::Context;
-use crate::chain::OpenedDisk;
+use crate::chain::{OpenOptions, OpenedDisk, open_feed};
 use crate::cli::args::{ConvertArgs, Switch};
 use crate::cli::progress::Shown;
 use crate::cli::signals;
@@ -18,6 +18,7 @@ use crate::disk::Disk;
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::copies::convert_all;
 use crate::pipeline::{self, guest, source};
+use crate::source::Pipe;
 
 mod names;
 mod package;
@@ -30,10 +31,21 @@ pub(super) fn run(args: &ConvertArgs, context: &Context) -> Result<()> {
     let (sources, destination) = ends(&args.paths)?;
     signals::cancel_on_signal(&context.session, || ())?;
     if let Destination::Directory(_) = destination {
-        one_disk_only(args)?;
+        let flags = [("--size", args.size.is_some()), ("--backing", args.backing.is_some())];
+        without(&flags, "for one disk, not for all of a directory", "give the destination as a file")?;
     }
     let (mut format, base) = wanted(args, &destination, &context.session)?;
     let open = args.disks.open_options(&context.global)?;
+    if sources == [source::STDIN] {
+        let packaged = matches!(format, Format::Ova(_));
+        let flags = [
+            ("--backing", args.backing.is_some()),
+            ("--skip-free-space", args.skip_free_space),
+            ("--to ova", packaged),
+        ];
+        without(&flags, "not for a disk that comes forward only", "save it to a file, and name that as the source")?;
+        return forward(&destination, &open, options(args, format, base, context), context);
+    }
     let (opened, disks) = source::open_all(&sources, &open, &context.session)?;
     let packaged = matches!(format, Format::Ova(_));
     let paths = match packaged {
@@ -55,9 +67,8 @@ pub(super) fn run(args: &ConvertArgs, context: &Context) -> Result<()> {
     context.session.begin_streaming();
     let options = options(args, format, base, context);
     let shown = Shown::new(&context.global);
-    let prepare = |(disk, path): (Arc<dyn Disk>, PathBuf)| match destination {
-        Destination::Stdout => convert::prepare_stdout(disk, &options, &context.session, &shown),
-        _ => convert::prepare(disk, &path, &options, &context.session, &shown),
+    let prepare = |(disk, path): (Arc<dyn Disk>, PathBuf)| {
+        convert::prepare(disk, destination.place(&path), &options, &context.session, &shown)
     };
     let prepared = copies.into_iter().map(prepare).collect::<Result<_>>()?;
     let (verified, digests) = convert_all(prepared, &opened, &shown)?;
@@ -68,6 +79,19 @@ pub(super) fn run(args: &ConvertArgs, context: &Context) -> Result<()> {
     json[destination.key()] = destination.shown(outcomes.iter().map(outcome_json).collect());
     let lines: Vec<String> = outcomes.iter().map(outcome_text).collect();
     context.output.result(&json, &lines.join("\n"))
+}
+
+/// Converts what comes on standard input.
+fn forward(destination: &Destination<'_>, open: &OpenOptions, options: Options, context: &Context) -> Result<()> {
+    let path = destination.file()?;
+    let feed = open_feed(Box::new(Pipe::stdin(&context.session)?), open, &context.session)?;
+    context.session.begin_streaming();
+    let shown = Shown::new(&context.global);
+    let prepared = convert::prepare_feed(feed, destination.place(path), &options, &context.session, &shown)?;
+    let outcome = prepared.copy(&shown)?.verify(&shown)?.seal(&shown)?;
+    drop(shown);
+    let json = json!({ "source": source::STDIN, "digests": [], "output": outcome_json(&outcome) });
+    context.output.result(&json, &outcome_text(&outcome))
 }
 
 /// The sources and the destination.
@@ -104,17 +128,11 @@ fn options(args: &ConvertArgs, format: Format, base: Option<Arc<dyn Disk>>, cont
     }
 }
 
-/// Refuses what can be meant for one disk only.
-fn one_disk_only(args: &ConvertArgs) -> Result<()> {
-    let flags = [("--size", args.size.is_some()), ("--backing", args.backing.is_some())];
+/// Refuses flags that were given and do not go with the rest.
+fn without(flags: &[(&str, bool)], why: &str, hint: &'static str) -> Result<()> {
     match flags.iter().find(|(_, given)| *given) {
         None => Ok(()),
-        Some((flag, _)) => Err(Error::new(
-            Kind::Usage,
-            "convert.options",
-            format!("{flag} is for one disk, not for all of a directory"),
-        )
-        .hint("give the destination as a file")),
+        Some((flag, _)) => Err(Error::new(Kind::Usage, "convert.options", format!("{flag} is {why}")).hint(hint)),
     }
 }
 

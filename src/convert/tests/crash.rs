@@ -239,7 +239,7 @@ const INTERVAL: Interval = Interval { sync: 2 << 20, most: 6 << 20 };
 /// A run, and how many bytes its copy read of the source. Verification reads that only to explain a difference.
 fn attempt(model: &Arc<Model>, machine: &Arc<Machine>, options: &Options) -> (Result<Outcome>, u64) {
     let source = checked(model);
-    let ends = (Arc::clone(&source), Arc::clone(machine) as Arc<dyn Output>);
+    let ends = Ends::new(Arc::clone(&source), Arc::clone(machine) as Arc<dyn Output>);
     let copied = prepare_output(ends, options, INTERVAL, &session(2), &()).and_then(|prepared| prepared.copy(&()));
     let read = source.stats().map_or(0, |stats| stats.bytes);
     (copied.and_then(|copied| copied.verify(&())?.seal(&())), read)

@@ -35,7 +35,7 @@ fn used(dir: &Path, len: usize) -> PathBuf {
 }
 
 fn onto(model: &Arc<Model>, device: Device, options: &Options, session: &Arc<Session>) -> Result<Prepared> {
-    prepare_output((checked(model), Arc::new(device)), options, Interval::default(), session, &())
+    prepare_output(Ends::new(checked(model), Arc::new(device)), options, Interval::default(), session, &())
 }
 
 fn suiting(surface: Surface) -> impl Iterator<Item = Options> {
@@ -126,7 +126,7 @@ fn piped(model: &Arc<Model>, options: &Options) -> (Result<Outcome>, Vec<u8>) {
     });
     let output = Arc::new(Stream::new(writer.into(), "pipe", &session));
     let options = Options { verify: false, ..options.clone() };
-    let prepared = prepare_output((checked(model), output), &options, Interval::default(), &session, &());
+    let prepared = prepare_output(Ends::new(checked(model), output), &options, Interval::default(), &session, &());
     let outcome = prepared.and_then(|prepared| prepared.copy(&())?.verify(&())?.seal(&()));
     (outcome, thread.join().unwrap())
 }
@@ -166,7 +166,8 @@ fn a_reader_that_goes_away_is_told_as_such() {
     drop(reader);
     let session = session(2);
     let output = Arc::new(Stream::new(writer.into(), "pipe", &session));
-    let prepared = prepare_output((checked(&varied()), output), &raw(), Interval::default(), &session, &()).unwrap();
+    let prepared =
+        prepare_output(Ends::new(checked(&varied()), output), &raw(), Interval::default(), &session, &()).unwrap();
     assert_eq!(prepared.copy(&()).unwrap_err().code(), "output.closed");
 }
 
@@ -175,7 +176,8 @@ fn a_reader_that_sleeps_does_not_hold_up_an_interruption() {
     let (_reader, writer) = std::io::pipe().unwrap();
     let session = session(2);
     let output = Arc::new(Stream::new(writer.into(), "pipe", &session));
-    let prepared = prepare_output((checked(&varied()), output), &raw(), Interval::default(), &session, &()).unwrap();
+    let prepared =
+        prepare_output(Ends::new(checked(&varied()), output), &raw(), Interval::default(), &session, &()).unwrap();
     let canceller = Arc::clone(&session);
     let thread = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(50));

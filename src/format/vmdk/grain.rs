@@ -8,7 +8,7 @@ use crate::disk::Disk;
 use crate::error::{Error, Result};
 
 /// Length of a grain marker: `lba` (u64, sectors) and `size` (u32, bytes of data that follow).
-const MARKER: usize = 12;
+pub(super) const MARKER: usize = 12;
 
 /// The largest number of bytes that a grain of `grain` bytes may take in the file. Incompressible data grows a little; qemu
 /// reads two grains at most.
@@ -49,6 +49,16 @@ pub(super) fn read(file: &dyn Disk, offset: u64, lba: u64, out: &mut [u8], neede
 pub(super) fn read_bare(file: &dyn Disk, offset: u64, stored: u32, out: &mut [u8], needed: usize) -> Result<()> {
     let most = u64::from(stored).min(file.len().saturating_sub(offset));
     unpack(file, offset, usize::try_from(most).unwrap_or(0), out, needed)
+}
+
+/// Inflates `stored` into `out`, which has the length of a grain. At least `needed` bytes must come out; the rest becomes zeros.
+///
+/// # Errors
+/// `vmdk.grain`.
+pub(super) fn decode(stored: &[u8], out: &mut [u8], needed: usize) -> Result<()> {
+    let inflated = SCRATCH.with_borrow_mut(|scratch| inflate_into(stored, out, needed, &mut scratch.decompressor))?;
+    out.get_mut(inflated..).unwrap_or_default().fill(0);
+    Ok(())
 }
 
 /// Inflates the `len` bytes at `offset` of `file`.
@@ -106,7 +116,7 @@ pub(super) mod tests {
 
     /// A grain as a writer stores it, padded to a sector.
     pub(in crate::format::vmdk) fn stored(lba: u64, data: &[u8], zlib: bool) -> Vec<u8> {
-        let mut compressor = Compressor::new(CompressionLvl::fastest());
+        let mut compressor = Compressor::new(CompressionLvl::default());
         let mut packed = vec![0; data.len() + 1024];
         let len = match zlib {
             true => compressor.zlib_compress(data, &mut packed),

@@ -133,6 +133,14 @@ impl Header {
     }
 }
 
+/// `overHead` in bytes: where the grains begin.
+///
+/// # Errors
+/// `vmdk.header` when it is impossible.
+pub(super) fn overhead(bytes: &[u8; LEN]) -> Result<u64> {
+    sectors(bytes, 64)
+}
+
 fn check_geometry(capacity: u64, grain: u64, gtes: u64) -> Result<()> {
     let largest = u64::try_from(limits::MAX_UNIT).unwrap_or(u64::MAX);
     if !grain.is_power_of_two() || grain > largest {

@@ -1,6 +1,7 @@
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions, reason = "tests build their input")]
 
 mod esx;
+mod forward;
 
 use super::header::tests::{good, poke};
 use super::*;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::chain::{Opened, OpenedDisk};
-use crate::convert::{Format, TARGETS};
+use crate::convert::{Format, Place, TARGETS};
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::naming;
 
@@ -62,6 +62,26 @@ impl<'a> Destination<'a> {
             (Self::File(path), _) => Ok(path.to_path_buf()),
             (Self::Stdout, _) => Ok(PathBuf::from("-")),
             (Self::Directory(path), _) => Ok(path.join(format!("{}.ova", machine_stem(sources)))),
+        }
+    }
+
+    /// The file, which is the only one.
+    pub(super) fn file(&self) -> Result<&'a Path> {
+        match self {
+            Self::File(path) => Ok(path),
+            Self::Stdout => Ok(Path::new("-")),
+            Self::Directory(_) => {
+                Err(Error::new(Kind::Usage, "convert.names", "standard input has no name to give to a file")
+                    .hint("name the file to write, not its directory"))
+            }
+        }
+    }
+
+    /// Where one output goes, by its path.
+    pub(super) const fn place<'p>(&self, path: &'p Path) -> Place<'p> {
+        match self {
+            Self::Stdout => Place::Stdout,
+            _ => Place::Path(path),
         }
     }
 
