@@ -13,9 +13,11 @@ use crate::error::{Error, Result};
 use crate::limits::OVERLAY_ENTRY;
 use crate::session::Session;
 
+mod kept;
 mod spill;
 
 use crate::disk::ranges::RangeSet;
+pub use kept::{Backing, Kept};
 use spill::Spill;
 
 /// Bytes of one block, the unit in which the base is copied.

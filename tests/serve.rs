@@ -10,6 +10,7 @@ use crate::support::{Lab, NOBODY, Run, Variant, tools};
 mod clients;
 mod exports;
 mod fixed;
+mod kept;
 mod stress;
 mod writable;
 

@@ -288,6 +288,14 @@ pub struct DiskArgs {
     pub exclude_disk: Vec<String>,
 }
 
+impl DeviceArgs {
+    /// Whether writes are taken.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.writable || !self.overlay.is_empty()
+    }
+}
+
 impl DiskArgs {
     /// How the sources are opened, and which of their disks.
     ///
@@ -417,6 +425,10 @@ pub struct DeviceArgs {
     #[arg(long)]
     pub writable: bool,
 
+    /// Take writes and keep them in a qcow2 file over the source, which is made or gone on with; one for each disk.
+    #[arg(long, value_name = "FILE.qcow2")]
+    pub overlay: Vec<PathBuf>,
+
     /// Make the guest ready for KVM first, as migrate does; the changes stay beside the source.
     #[arg(long)]
     pub fix: bool,
@@ -474,6 +486,7 @@ Examples:
   hyper2kvm serve guest.ova --unix /tmp/g.sock                  until Ctrl-C; prints how to use it
   hyper2kvm serve guest.ova --writable --run 'qemu-system-x86_64 -m 2G -drive file=$uri,format=raw,if=virtio'
   hyper2kvm serve guest.ova --fix --unix /tmp/g.sock            ready to boot on virtio, before a byte is copied
+  hyper2kvm serve guest.ova --overlay day1.qcow2 --unix /tmp/g.sock   what is written is kept, beside the source
   hyper2kvm serve guest.vmdk --tcp 0.0.0.0:10809 --tls-certificates /etc/pki/nbd
   nbdcopy -- [ hyper2kvm serve guest.vmdk --stdio ] disk.raw    one client, without a socket
 

@@ -334,12 +334,37 @@ pub const CODES: &[(&str, &str)] = &[
         "The descriptor or manifest lists a file that the package does not hold. Only the package's own files are used; nothing else is looked for.",
     ),
     (
+        "overlay.backing",
+        "An overlay that is kept names what lies below it, so that QEMU can open it too. That works for an image in a file of its own and for one in an OVA, in a format that QEMU knows, but not for compressed packages, OVF folders and internal snapshots. Unpack the source, or let the overlay end with the command: --writable.",
+    ),
+    (
+        "overlay.broken",
+        "Writing the overlay's tables failed earlier, so what the file holds is not known any more. Stop the command, make room if the disk was full, and start again: what was flushed before the failure is there.",
+    ),
+    (
+        "overlay.count",
+        "--overlay is given once for each disk, in the machine's order. Choose fewer disks with --disk, or name more files.",
+    ),
+    (
+        "overlay.exists",
+        "With --fix the overlay must be a new file: fixing the same guest twice is not what anyone wants. Leave --fix out to go on with the overlay, in which the fixes are.",
+    ),
+    (
         "overlay.frozen",
         "Something tried to change a disk whose fixes were already complete. This is a bug in hyper2kvm, please report it.",
     ),
     (
         "overlay.full",
         "The changes to the disk do not fit into the overlay's share of the memory budget. Give a larger --memory.",
+    ),
+    ("overlay.locked", "Another program, such as QEMU or another hyper2kvm, has the overlay open."),
+    (
+        "overlay.other",
+        "The file that --overlay names exists and cannot be gone on with: it is no qcow2 image of the sort that this program makes, it belongs to another source, or it has internal snapshots. Name another file.",
+    ),
+    (
+        "overlay.size",
+        "A disk whose size is no multiple of 512 bytes, or more than a petabyte, cannot have an overlay in a qcow2 file.",
     ),
     ("overlay.spill", "The overlay lost its spill file. This is a bug in hyper2kvm, please report it."),
     (

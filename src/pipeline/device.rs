@@ -2,18 +2,20 @@
 
 use std::fmt::{self, Display};
 use std::ops::{ControlFlow, Range};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use serde_json::json;
 
 use super::guest::Guest;
 use super::migrate::{Machine, Planned};
 use crate::chain::{Image, OpenOptions, Opened, OpenedDisk};
 use crate::disk::{Checked, Disk, DiskMut, Slice};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::fix::{self, Plan};
 use crate::format::Bitmap;
 use crate::fs::Timestamp;
-use crate::overlay::Overlay;
+use crate::overlay::{Backing, Kept, Overlay};
 use crate::session::Session;
 use crate::volume::{self, Role};
 
@@ -28,6 +30,8 @@ pub struct Request {
     pub fix: bool,
     /// Take writes.
     pub writable: bool,
+    /// The files that keep what is written, one for each disk; empty to forget it at the end.
+    pub overlays: Vec<PathBuf>,
     /// The directory for changes that do not fit into memory.
     pub spill: PathBuf,
 }
@@ -85,11 +89,14 @@ impl Devices {
     /// Those of opening the sources; with `fix`, those of inspecting and fixing the guest.
     pub fn open(request: &Request, session: &Arc<Session>) -> Result<Self> {
         let machine = Machine::open(&request.sources, &request.open, session)?;
+        let mut keepers = keepers(&machine, request)?.into_iter();
         if request.fix {
-            return Self::fixed(machine, request, session);
+            return Self::fixed(machine, request, keepers, session);
         }
         let devices = machine.disks.iter().enumerate().map(|(index, disk)| {
-            let whole = if request.writable {
+            let whole = if let Some(keeper) = keepers.next() {
+                View::writable(keeper.open(disk.disk(), session)?)
+            } else if request.writable {
                 View::writable(Overlay::new(disk.disk(), session, Some(&request.spill)))
             } else {
                 View { disk: disk.disk(), writer: None, image: Some((Arc::clone(&disk.image), 0)) }
@@ -99,7 +106,12 @@ impl Devices {
         Ok(Self { disks: devices.collect::<Result<_>>()?, sources: machine.sources, plan: None })
     }
 
-    fn fixed(machine: Machine, request: &Request, session: &Arc<Session>) -> Result<Self> {
+    fn fixed(
+        machine: Machine,
+        request: &Request,
+        mut keepers: impl Iterator<Item = Keeper>,
+        session: &Arc<Session>,
+    ) -> Result<Self> {
         let planned = machine.plan(session, Some(&request.spill))?;
         let now = Timestamp { seconds: session.now(), nanoseconds: 0 };
         fix::apply(&planned.plan, &planned.guest.system()?.root.tree, now)?;
@@ -108,7 +120,11 @@ impl Devices {
         // With the guest go its file systems, whose caches know nothing of what others write from now on.
         let Guest { overlays, .. } = guest;
         let devices = disks.iter().zip(overlays).enumerate().map(|(index, (disk, overlay))| {
-            let whole = if request.writable {
+            let whole = if let Some(keeper) = keepers.next() {
+                let kept = keeper.open(disk.disk(), session)?;
+                copy_changes(&overlay, &kept, session)?;
+                View::writable(kept)
+            } else if request.writable {
                 View::writable(overlay)
             } else {
                 overlay.inner().freeze();
@@ -193,6 +209,112 @@ impl View {
             }
         })
     }
+}
+
+/// A file that will keep what is written to a disk.
+struct Keeper {
+    path: PathBuf,
+    backing: Backing,
+}
+
+impl Keeper {
+    fn open(self, disk: Arc<dyn Disk>, session: &Session) -> Result<Arc<Checked<Kept>>> {
+        Kept::open(disk, &self.path, &self.backing, session)
+    }
+}
+
+/// The files that keep what is written, one for each disk of the machine, or none.
+fn keepers(machine: &Machine, request: &Request) -> Result<Vec<Keeper>> {
+    if request.overlays.is_empty() {
+        return Ok(Vec::new());
+    }
+    if request.overlays.len() != machine.disks.len() {
+        return Err(Error::new(Kind::Usage, "overlay.count", "every disk needs an overlay of its own")
+            .expected(format!("--overlay {} times", machine.disks.len()))
+            .found(request.overlays.len()));
+    }
+    if request.open.snapshot.is_some() {
+        return Err(Error::unsupported(
+            "overlay.backing",
+            "an overlay that is kept cannot lie on an internal snapshot",
+        ));
+    }
+    if request.fix
+        && let Some(there) = request.overlays.iter().find(|path| path.exists())
+    {
+        return Err(Error::new(Kind::Exists, "overlay.exists", "the overlay exists already")
+            .path(there)
+            .hint("leave --fix out to go on with it: what was fixed is in it; or name a new file"));
+    }
+    let pairs = machine.disks.iter().zip(&request.overlays);
+    pairs.map(|(disk, path)| Ok(Keeper { path: path.clone(), backing: backing(disk, &machine.sources)? })).collect()
+}
+
+/// How QEMU opens what lies below an overlay.
+fn backing(disk: &OpenedDisk, sources: &[Opened]) -> Result<Backing> {
+    let refused = |what: &str| {
+        Error::unsupported(
+            "overlay.backing",
+            format!("a kept overlay needs a source that QEMU opens too, and it does not open {what}"),
+        )
+        .hint("use --writable without --overlay, or unpack the source first")
+    };
+    let layer = disk.image.inner().layers().next().ok_or_else(|| refused("a disk without layers"))?;
+    let format = match layer.format() {
+        "vhd" => "vpc",
+        known @ ("raw" | "qcow2" | "vmdk" | "vhdx" | "vdi") => known,
+        _ => return Err(refused("this format")),
+    };
+    let file = layer.files().first().ok_or_else(|| refused("a disk without a file"))?;
+    // The one that the user named: as it is, or as the archive in which the disk's file lies as it is.
+    let is_named = |file: &Arc<dyn Disk>, source: &Opened| {
+        source.sources.first().is_some_and(|own| std::ptr::addr_eq(Arc::as_ptr(file), Arc::as_ptr(own)))
+    };
+    if let Some(source) = sources.iter().find(|source| is_named(file, source)) {
+        return Ok(Backing { name: absolute(&source.path)?, format });
+    }
+    let below = file.below();
+    let archive = sources.iter().find(|source| below.len() == 1 && below.iter().all(|below| is_named(below, source)));
+    let archive = archive.ok_or_else(|| refused("a compressed source or this sort of package"))?;
+    let mut place = None;
+    file.extents(0..1.min(file.len()), &mut |extent| {
+        place = extent.place;
+        ControlFlow::Break(())
+    })?;
+    let start = place.ok_or_else(|| refused("this sort of package"))?;
+    let whole = json!({ "driver": "file", "filename": absolute(&archive.path)? });
+    let member = json!({ "driver": "raw", "offset": start, "size": file.len(), "file": whole });
+    Ok(Backing { name: format!("json:{}", json!({ "driver": format, "file": member })), format })
+}
+
+/// A path as QEMU finds it from anywhere.
+fn absolute(path: &Path) -> Result<String> {
+    let refused =
+        || Error::unsupported("overlay.backing", "the source's path cannot stand in a qcow2 image").path(path);
+    let path = std::path::absolute(path).map_err(|e| refused().because(e))?;
+    path.to_str().map(str::to_owned).ok_or_else(refused)
+}
+
+/// Copies what an overlay changed into another one over the same base.
+fn copy_changes(from: &Checked<Overlay>, to: &Checked<Kept>, session: &Session) -> Result<()> {
+    const CHUNK: u64 = 64 << 10;
+    let mut buf = Vec::new();
+    for range in from.inner().changes() {
+        let mut at = range.start;
+        while at < range.end {
+            session.check()?;
+            let end = range.end.min(at.saturating_add(CHUNK));
+            buf.resize(usize::try_from(end.saturating_sub(at)).unwrap_or(0), 0);
+            from.read_at(&mut buf, at)?;
+            if buf.iter().all(|&byte| byte == 0) {
+                to.zero(at..end)?
+            } else {
+                to.write_at(&buf, at)?
+            }
+            at = end;
+        }
+    }
+    to.flush()
 }
 
 impl Display for Device {

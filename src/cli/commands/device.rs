@@ -16,7 +16,8 @@ pub(super) fn open(args: &DeviceArgs, context: &Context) -> Result<Devices> {
         sources: args.guest.src.clone(),
         open: args.guest.disks.open_options(&context.global)?,
         fix: args.fix,
-        writable: args.writable,
+        writable: args.is_writable(),
+        overlays: args.overlay.clone(),
         spill: args.spill_dir.clone().unwrap_or_else(spill_dir),
     };
     Devices::open(&request, &context.session)

@@ -25,7 +25,7 @@ pub(super) fn run(args: &MountArgs, context: &Context) -> Result<()> {
     }
     let files = files.with("info.json", Arc::new(TextFile(format!("{info:#}\n"))));
     let name = args.device.guest.src.first().cloned().unwrap_or_default();
-    let options = Options { name, writable: args.device.writable, ..Options::default() };
+    let options = Options { name, writable: args.device.is_writable(), ..Options::default() };
 
     // Before the mount is there: whoever sees that may send a signal.
     let stop: Arc<OnceLock<Stopper>> = Arc::default();
@@ -78,7 +78,7 @@ fn info(devices: &Devices, args: &MountArgs) -> Value {
     };
     json!({
         "sources": args.device.guest.src,
-        "read_only": !args.device.writable,
+        "read_only": !args.device.is_writable(),
         "disks": devices.disks.iter().map(disk).collect::<Vec<_>>(),
         "plan": devices.plan,
     })

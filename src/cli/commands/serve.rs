@@ -164,7 +164,7 @@ fn first(devices: &Devices) -> Result<&Device> {
 
 fn announce(server: &Server, args: &ServeArgs, devices: &Devices, context: &Context) -> Result<()> {
     let uris = server.uris(&args.export);
-    let writable = args.device.writable;
+    let writable = args.device.is_writable();
     let mut shown = device::text(devices, context);
     for uri in &uris {
         shown.push_str(&format!("serving {uri}\n"));
