@@ -199,6 +199,9 @@ pub const MAX_QCOW2_CHECK_ENTRIES: u64 = 1 << 32;
 /// with the default budget and cluster size.
 pub const MAX_QCOW2_CHECK_PASSES: u64 = 16;
 
+/// Passes over a VMDK's tables that one check makes, each for 64 GiB of a file: all of the 2 TiB that entries of 32 bits lead to.
+pub const MAX_VMDK_CHECK_PASSES: u64 = 32;
+
 /// Bytes of a `.vmx`. Real ones have 2 to 10 kilobytes.
 pub const MAX_VMX: usize = 1 << 20;
 

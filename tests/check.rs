@@ -67,3 +67,73 @@ fn every_layer_of_a_chain_is_checked() {
     let files: Vec<_> = layers.iter().map(|layer| layer["file"].as_str().expect("a name")).collect();
     assert!(files[0].ends_with("top.qcow2") && files[1].ends_with("disk.qcow2"), "{files:?}");
 }
+
+/// A VMDK of 4 MiB with data in it, by qemu-img, and where its directories' first tables are.
+fn vmdk(lab: &Lab, subformat: &str) -> (PathBuf, Vec<u8>) {
+    let raw = lab.file("disk.raw", [7; 1 << 20].repeat(4));
+    let image = lab.path(&format!("{subformat}.vmdk"));
+    let option = format!("subformat={subformat}");
+    let flags = ["convert", "-f", "raw", "-O", "vmdk", "-o", &option].map(Path::new);
+    tools::ok("qemu-img", flags.into_iter().chain([&*raw, &image]));
+    let bytes = fs::read(&image).expect("the image");
+    (image, bytes)
+}
+
+fn le(bytes: &[u8], at: usize) -> usize {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes")) as usize
+}
+
+#[test]
+fn vmdks_by_qemu_and_by_this_program_are_clean() {
+    let lab = Lab::new();
+    for subformat in ["monolithicSparse", "streamOptimized", "twoGbMaxExtentSparse", "monolithicFlat"] {
+        let json = check(&vmdk(&lab, subformat).0).arg("--json").success().json();
+        assert_eq!((json["corruptions"].as_u64(), json["leaks"].as_u64()), (Some(0), Some(0)), "{subformat}: {json}");
+    }
+    for suffix in ["vmdk", "ova"] {
+        let written = lab.path(&format!("written.{suffix}"));
+        Run::new(["convert", "--format=raw"]).arg(lab.path("disk.raw")).arg(&written).success();
+        let json = check(&written).arg("--json").success().json();
+        assert_eq!((json["corruptions"].as_u64(), json["leaks"].as_u64()), (Some(0), Some(0)), "{suffix}: {json}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_vmdk_is_told() {
+    let lab = Lab::new();
+    let (image, good) = vmdk(&lab, "monolithicSparse");
+    let directory = le(&good, 56) * 512;
+    let redundant = le(&good, 48) * 512;
+    let (table, copy) = (le(&good, directory) * 512, le(&good, redundant) * 512);
+    let first = le(&good, table);
+    let poked = |pokes: &[(usize, usize)]| {
+        let mut bytes = good.clone();
+        for (at, value) in pokes {
+            bytes[*at..*at + 4].copy_from_slice(&u32::try_from(*value).expect("a field").to_le_bytes());
+        }
+        fs::write(&image, bytes).expect("the image");
+        check(&image).arg("--json").ran()
+    };
+    let told = |pokes: &[(usize, usize)], what: &str| {
+        let json = poked(pokes).exits_with(4).json();
+        assert!(json.to_string().contains(what), "{what}: {json}");
+        json
+    };
+    told(&[(table + 4, first), (copy + 4, first)], "grain 1 overlaps another grain or a table");
+    told(&[(table + 8, table / 512), (copy + 8, table / 512)], "grain 2 overlaps");
+    told(&[(table + 12, 0x7fff_ffff), (copy + 12, 0x7fff_ffff)], "leads out of the file");
+    told(&[(copy + 4, 0)], "differs from its redundant copy from grain 1 on");
+    told(&[(redundant, directory / 512)], "a grain table");
+    told(&[(redundant, 0x7fff_ffff)], "redundant grain directory leads out of the file");
+    let lost = poked(&[(table, 0), (table + 4, 0), (copy, 0), (copy + 4, 0)]).exits_with(0).json();
+    assert_eq!((lost["corruptions"].as_u64(), lost["leaks"].as_u64()), (Some(0), Some(1)), "{lost}");
+    let shared = poked(&[(redundant, table / 512)]).exits_with(0).json();
+    assert!(shared.to_string().contains("is its own redundant copy"), "{shared}");
+    let unclean = poked(&[(72, le(&good, 72) | 1)]).exits_with(0).json();
+    assert_eq!(unclean["disks"][0]["layers"][0]["findings"][0]["severity"], "note", "{unclean}");
+
+    let (image, mut bytes) = vmdk(&lab, "streamOptimized");
+    bytes[65_536] ^= 1;
+    fs::write(&image, bytes).expect("the image");
+    check(&image).ran().exits_with(4).stdout_contains("the marker of grain 0 is not its own");
+}

@@ -62,6 +62,7 @@ impl CowdHeader {
             per_table: GTES,
             directory: field(20).saturating_mul(SECTOR),
             redundant: None,
+            descriptor: None,
             entries: Entries::Sectors { zeroed: false, stored: Stored::Plain },
         };
         layout.check(tables_left.min(limits::MAX_VMDK_TABLES))?;

@@ -16,12 +16,26 @@ pub(super) fn largest_stored(grain: u64) -> u64 {
     grain.saturating_mul(2).saturating_add(super::header::SECTOR)
 }
 
+/// Bytes that the grain of sector `lba` takes at `offset` of `file`, its marker included. It has `grain` bytes when decoded.
+///
+/// # Errors
+/// `vmdk.grain`.
+pub(super) fn stored_len(file: &dyn Disk, offset: u64, lba: u64, grain: u64) -> Result<u64> {
+    marker(file, offset, lba, grain).map(|len| u64::try_from(len).unwrap_or(u64::MAX).saturating_add(12))
+}
+
 /// Reads the grain at `offset` of `file`, which must say that it holds sector `lba`, and inflates it into `out`, which has the
 /// length of a grain. At least `needed` bytes must come out; the rest becomes zeros.
 ///
 /// # Errors
 /// `vmdk.grain`.
 pub(super) fn read(file: &dyn Disk, offset: u64, lba: u64, out: &mut [u8], needed: usize) -> Result<()> {
+    let len = marker(file, offset, lba, u64::try_from(out.len()).unwrap_or(u64::MAX))?;
+    unpack(file, offset.saturating_add(12), len, out, needed)
+}
+
+/// Reads the marker at `offset`, which must be that of sector `lba`, of a grain of `grain` bytes; gives how many bytes follow.
+fn marker(file: &dyn Disk, offset: u64, lba: u64, grain: u64) -> Result<usize> {
     let bad = |what: &str| Error::corrupt("vmdk.grain", what).offset(offset);
     let mut marker = [0; MARKER];
     file.read_at(&mut marker, offset)?;
@@ -34,12 +48,12 @@ pub(super) fn read(file: &dyn Disk, offset: u64, lba: u64, out: &mut [u8], neede
             .found(format!("{found:#x}")));
     }
     let data = offset.saturating_add(12);
-    let most = largest_stored(u64::try_from(out.len()).unwrap_or(u64::MAX)).min(file.len().saturating_sub(data));
+    let most = largest_stored(grain).min(file.len().saturating_sub(data));
     let len = usize::try_from(size).ok().filter(|_| size > 0 && size <= most);
     let Some(len) = len else {
         return Err(bad("a compressed grain's size is impossible").expected(format!("1 to {most}")).found(size));
     };
-    unpack(file, data, len, out, needed)
+    Ok(len)
 }
 
 /// As [`read`], for a grain without a marker, of which at most `stored` bytes are in the file.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::check;
 use super::descriptor::{Descriptor, NO_PARENT};
 use super::header::SECTOR;
 use super::layout::Stored;
@@ -9,7 +10,7 @@ use super::parent;
 use super::tables::Grains;
 use crate::disk::Disk;
 use crate::error::{Error, Result, escape_bytes};
-use crate::format::{Layer, Place, Run, Unit};
+use crate::format::{Layer, Place, Report, Run, Unit};
 
 /// A VMDK, opened.
 #[derive(Debug)]
@@ -139,6 +140,10 @@ impl Layer for Vmdk {
 
     fn files(&self) -> &[Arc<dyn Disk>] {
         &self.files
+    }
+
+    fn check(&self, found: &mut Report<'_>) -> Result<()> {
+        check::run(self, found)
     }
 
     fn facts(&self) -> Vec<(&'static str, String)> {

@@ -19,6 +19,8 @@ pub(super) struct Layout {
     pub(super) directory: u64,
     /// Where its copy is, which leads to copies of the tables.
     pub(super) redundant: Option<u64>,
+    /// Where the embedded descriptor is, and its length.
+    pub(super) descriptor: Option<(u64, u64)>,
     /// What entries mean.
     pub(super) entries: Entries,
 }
@@ -93,6 +95,7 @@ impl Layout {
             per_table: header.gtes,
             directory: header.gd.unwrap_or(0),
             redundant: header.rgd.filter(|rgd| *rgd != 0),
+            descriptor: header.descriptor.map(|(at, len)| (at, u64::try_from(len).unwrap_or(u64::MAX))),
             entries: Entries::Sectors { zeroed: header.zeroed_grains, stored },
         }
     }

@@ -79,6 +79,7 @@ impl SeSparseHeader {
             per_table: bytes_at(32)? / 8,
             directory: directory.start,
             redundant: None,
+            descriptor: None,
             entries: Entries::Numbers { tables, grains },
         };
         layout.check(tables_left.min(limits::MAX_VMDK_TABLES))?;

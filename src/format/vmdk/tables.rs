@@ -86,6 +86,16 @@ impl Grains {
         &self.layout
     }
 
+    /// The file.
+    pub(super) fn file(&self) -> &dyn Disk {
+        &*self.file
+    }
+
+    /// What the header itself takes: offsets and lengths.
+    pub(super) fn fixed(&self) -> impl Iterator<Item = (u64, u64)> {
+        std::iter::once((0, SECTOR)).chain(self.layout.descriptor)
+    }
+
     /// Directory entries taken from the redundant copy.
     pub(super) fn repaired(&self) -> u64 {
         self.repaired
