@@ -10,7 +10,7 @@ guest=(debian-archive-keyring e2fsprogs fdisk mmdebstrap mount util-linux zstd)
 # What the tests compare with, and the machine they boot.
 oracles=(
     acl attr btrfs-progs bzip2 cpio fio fuse3 genisoimage gzip kmod libnbd-bin libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu
-    libxml2-utils nbdkit openssl parted python3 python3-libnbd strace tar xfsprogs xz-utils
+    libxml2-utils nbdkit openssl parted python3 python3-libnbd python3-libvhdi python3-libvmdk strace tar xfsprogs xz-utils
 )
 qemu=(ovmf qemu-system-x86 qemu-utils)
 
