@@ -14,6 +14,7 @@
 mod support;
 
 mod architecture;
+mod attach;
 mod boot;
 mod check;
 mod cli;

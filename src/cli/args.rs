@@ -50,10 +50,14 @@ Exit codes:
 /// The commands. Source first, destination second.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Attach the flattened disks and their partitions as loop devices. Needs root.
+    Attach(AttachArgs),
     /// Verify the metadata of every layer of a source; nothing is repaired or written.
     Check(SourceArgs),
     /// Copy a disk as it is to qcow2 or raw, verified.
     Convert(ConvertArgs),
+    /// Detach what attach attached, or list it.
+    Detach(DetachArgs),
     /// Print the tree of layers that reads of a source go through, with bytes and latency of each.
     Explain(ExplainArgs),
     /// Explain an error code, or print the help of a command.
@@ -512,6 +516,40 @@ Examples:
   hyper2kvm mount guest.ova /mnt/guest                 until fusermount3 -u /mnt/guest, or Ctrl-C
   hyper2kvm mount --writable guest.vmdk /mnt/guest     the files take writes; the source does not
   mount -o ro,loop /mnt/guest/disk-p1.raw /mnt/root    as root: a file system in it";
+
+/// Attach options.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = ATTACH_EXAMPLES)]
+pub struct AttachArgs {
+    /// The disks.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+
+    /// Stay, instead of going on in the background, until a signal comes.
+    #[arg(long)]
+    pub foreground: bool,
+}
+
+const ATTACH_EXAMPLES: &str = "\
+Every disk and every partition becomes a loop device. Needs root.
+
+Examples:
+  hyper2kvm attach guest.ova              prints /dev/loop0  disk1 of guest.ova, /dev/loop1  disk1/p1 of guest.ova
+  mount -o ro /dev/loop1 /mnt
+  hyper2kvm detach --list                 what is attached, and what a crash left
+  hyper2kvm detach /dev/loop0             all devices of that source";
+
+/// Detach options.
+#[derive(Args, Clone, Debug)]
+pub struct DetachArgs {
+    /// Any device of what was attached: all of it goes.
+    #[arg(required_unless_present = "list")]
+    pub device: Option<PathBuf>,
+
+    /// List what is attached, and what a crash left.
+    #[arg(long, conflicts_with = "device")]
+    pub list: bool,
+}
 
 /// Test options.
 #[derive(Args, Clone, Debug)]

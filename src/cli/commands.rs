@@ -9,6 +9,7 @@ use super::output::Output;
 use crate::error::Result;
 use crate::session::{Budget, Policy, Session};
 
+mod attach;
 mod check;
 mod convert;
 mod device;
@@ -35,12 +36,14 @@ pub(super) fn run(command: &Command, global: &Global, output: Output) -> Result<
     let context =
         Context { global: global.clone(), output, session: session(global, matches!(command, Command::Info(_))) };
     match command {
+        Command::Attach(args) => return attach::attach(args, &context),
         Command::Check(args) => return check::run(args, &context),
         Command::Completions { shell } => {
             help::completions(*shell);
             Ok(())
         }
         Command::Convert(args) => convert::run(args, &context),
+        Command::Detach(args) => attach::detach(args, &context),
         Command::Explain(args) => explain::run(args, &context),
         Command::Help(args) => help::run(args.topic.as_deref(), output),
         Command::Info(args) => info::run(args, &context),

@@ -55,6 +55,11 @@ impl Output {
         writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|e| Error::write("writing to standard output", e))
     }
 
+    /// Passes on what another process of this program said of errors.
+    pub(super) fn errors(self, text: &str) {
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    }
+
     /// `text` in bold, when colours are on.
     #[must_use]
     pub(super) fn bold(self, text: &str) -> String {

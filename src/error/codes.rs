@@ -3,6 +3,28 @@
 /// Every code with its explanation, sorted by code. A test fails when the source uses one that is not here.
 pub const CODES: &[(&str, &str)] = &[
     (
+        "attach.background",
+        "The process that serves the devices in the background could not be started. The cause says why; --foreground does without.",
+    ),
+    ("attach.busy", "A device that is to be detached is mounted. Unmount it first; the message says where."),
+    (
+        "attach.end",
+        "The process that serves the devices did not end when it was asked to. Something may still use a device: lsof tells.",
+    ),
+    (
+        "attach.loop",
+        "The system's losetup (util-linux) could not set up or free a loop device; the message quotes it. In a container, /dev/loop-control and the devices must be passed in.",
+    ),
+    (
+        "attach.root",
+        "Loop devices can be set up by root only. hyper2kvm mount shows the same disks as files, and hyper2kvm serve over NBD, to any user.",
+    ),
+    ("attach.state", "The records of what is attached, in /run/hyper2kvm, cannot be read. They belong to root."),
+    (
+        "attach.unknown",
+        "No device of that name was attached by this program, or none was named. hyper2kvm detach --list shows what was.",
+    ),
+    (
         "boot.choice",
         "A boot test was given a bus, card, firmware or format that it does not know. The message lists those it knows.",
     ),

@@ -42,7 +42,7 @@ pub(super) fn run(args: &MountArgs, context: &Context) -> Result<()> {
 }
 
 /// Every file with its name: `disk` with its partitions, or `disk1` … where there are several.
-fn named(devices: &Devices) -> Vec<(String, &View)> {
+pub(super) fn named(devices: &Devices) -> Vec<(String, &View)> {
     let mut files = Vec::new();
     for device in &devices.disks {
         let stem = stem(devices, device);

@@ -46,7 +46,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
 
     #[test]
-    fn it_reads_as_what_was_written(ops in prop::collection::vec(op(), 1..40)) {
+    fn it_reads_as_what_was_written(ops in prop::collection::vec(op(), 1..25)) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kept.qcow2");
         let mut kept = open(&path).unwrap();
