@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # soak.sh MINUTES: kills migrations and conversions at random moments, again and again, and checks what each left.
 # Then fio verifies what it writes to a served overlay for HYPER2KVM_STRESS_SECONDS (600), while other clients are killed.
-# A round is 200 SIGKILLs: HYPER2KVM_KILLS (50) for each of four kinds of run. It also cuts the power with more seeds.
+# A round is some 200 SIGKILLs: HYPER2KVM_KILLS (17) for each of twelve kinds of run. It also cuts the power with more seeds.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 minutes=${1:?minutes}
 tests/fixtures/build.sh
 HYPER2KVM_FIXTURE_DIR=$(tests/fixtures/build.sh --path)
-export HYPER2KVM_FIXTURE_DIR HYPER2KVM_KILLS=${HYPER2KVM_KILLS:-50} HYPER2KVM_CRASH_SEEDS=${HYPER2KVM_CRASH_SEEDS:-20}
+export HYPER2KVM_FIXTURE_DIR HYPER2KVM_KILLS=${HYPER2KVM_KILLS:-17} HYPER2KVM_CRASH_SEEDS=${HYPER2KVM_CRASH_SEEDS:-20}
 end=$((SECONDS + minutes * 60))
 rounds=0
 while [ "$SECONDS" -lt "$end" ]; do
@@ -17,5 +17,5 @@ while [ "$SECONDS" -lt "$end" ]; do
     HYPER2KVM_STRESS_SECONDS=${HYPER2KVM_STRESS_SECONDS:-600} \
         cargo test --quiet --locked --release --test integration clients_die_at_random_moments
     rounds=$((rounds + 1))
-    echo "soak: $rounds rounds of $((4 * HYPER2KVM_KILLS)) kills, $(((end - SECONDS) / 60)) minutes left"
+    echo "soak: $rounds rounds of $((12 * HYPER2KVM_KILLS)) kills, $(((end - SECONDS) / 60)) minutes left"
 done

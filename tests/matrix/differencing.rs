@@ -99,8 +99,8 @@ open(sys.argv[1], 'wb').write(below.read_buffer_at_offset(below.get_media_size()
 #[test]
 fn differencing_chains_read_as_other_readers_read_them() {
     for chain in CHAINS {
-        for (seed, (len, depth)) in (1..).zip([(5 << 20, 1), ((3 << 20) + 7 * SECTOR, 2), (6 << 20, 8), (64 << 10, 3)])
-        {
+        let disks = [(5 << 20, 1), ((3 << 20) + 7 * SECTOR, 2), (6 << 20, 8), (64 << 10, 3)];
+        for (seed, (len, depth)) in (1..).zip(disks) {
             chain.assert_read(seed * 100, len, depth, chain.judged);
             if chain.judged > 1 {
                 chain.assert_read(seed * 100, len, depth, 1);
