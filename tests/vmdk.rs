@@ -163,3 +163,34 @@ fn a_disk_whose_machine_runs_is_refused() {
     convert(&vmx).fails_with(5).code("source.running").stderr_contains("m.vmx.lck");
     convert(&disk).success();
 }
+
+/// Reads the disk of a VMDK with libvmdk, which shares no code with this program or with QEMU.
+const LIBVMDK: &str = r#"
+import pyvmdk, sys
+disk = pyvmdk.handle()
+disk.open(sys.argv[1])
+disk.open_extent_data_files()
+with open(sys.argv[2], "wb") as raw:
+    left = disk.get_media_size()
+    while left:
+        part = disk.read_buffer(min(1 << 20, left))
+        raw.write(part)
+        left -= len(part)
+"#;
+
+#[test]
+fn libvmdk_reads_what_is_written() {
+    let lab = Lab::new();
+    let mut bytes = vec![0; (70 << 20) + 512];
+    let text: Vec<u8> = (0..300_000_u32).flat_map(|n| (n % 911 * n % 10_007).to_le_bytes()).collect();
+    for at in [0, (32 << 20) - 70_000, 64 << 20] {
+        bytes[at..at + text.len()].copy_from_slice(&text);
+    }
+    bytes[70 << 20] = 1;
+    let raw = lab.file("disk.raw", &bytes);
+    let (written, back) = (lab.path("a disk (1).vmdk"), lab.path("back.raw"));
+    Run::new(["convert", "--format=raw"]).arg(&raw).arg(&written).success();
+    // The one that has Debian's modules.
+    tools::ok("/usr/bin/python3", [Path::new("-c"), Path::new(LIBVMDK), &written, &back]);
+    assert!(fs::read(&back).expect("what libvmdk read") == bytes);
+}

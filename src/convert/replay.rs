@@ -60,7 +60,8 @@ pub fn replay(bytes: &[u8], len: u64, raw: bool) -> Result<Replayed> {
 /// Where the chunks of `journal` go.
 fn places(bytes: &Bytes, journal: &Journal, len: u64, raw: bool) -> Result<Vec<Vec<Piece>>> {
     let output = Bytes(Mutex::default());
-    let make = Make { len, sector_size: SectorSize::B512, identity: [0; 32], surface: output.surface() };
+    let make =
+        Make { len, sector_size: SectorSize::B512, identity: [0; 32], name: String::new(), surface: output.surface() };
     let mut sink: Box<dyn Sink> = format(raw).sink(&make)?;
     let mut records = Records::new(bytes);
     let mut places = Vec::new();

@@ -33,7 +33,7 @@ pub(super) mod vmdk;
 use filler::Filler;
 
 /// What a sink is made for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Make {
     /// Bytes of the disk: whole sectors, not 0.
     pub(super) len: u64,
@@ -42,6 +42,8 @@ pub(super) struct Make {
     /// What the ids of the output are made of: the same for the same source and name, so that the same command makes the same
     /// file, and two outputs are two disks to whoever registers them.
     pub(super) identity: [u8; 32],
+    /// The name that the file will have, without its directory.
+    pub(super) name: String,
     /// What is there before the first byte is written.
     pub(super) surface: Surface,
 }
@@ -50,10 +52,10 @@ impl Make {
     /// What a sink is made for that writes `disk` to `output`.
     pub(super) fn of(disk: &dyn Disk, output: &dyn Output) -> Result<Self> {
         let name = output.name();
-        let name = name.rsplit('/').next().unwrap_or_default();
+        let name = name.rsplit('/').next().unwrap_or_default().to_owned();
         let identity = Fingerprint::of(&[&disk.fingerprint()?.0, name.as_bytes()]).0;
         let surface = output.surface();
-        Ok(Self { len: disk.len(), sector_size: disk.sector_size(), identity, surface })
+        Ok(Self { len: disk.len(), sector_size: disk.sector_size(), identity, name, surface })
     }
 
     /// A UUID's bytes, for what `label` says.

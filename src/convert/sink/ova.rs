@@ -113,7 +113,7 @@ impl OvaSink {
             return Err(Error::new(Kind::Usage, "convert.size", "the disks of an OVA cannot get another size"));
         }
         let mut sink = Self {
-            make: *make,
+            make: make.clone(),
             options: options.clone(),
             disks: options.disks(make.len),
             starts: ranges.iter().map(|range| range.start).collect(),
@@ -135,7 +135,7 @@ impl OvaSink {
         let disk = self.disks.get(index).ok_or_else(|| Error::failed("convert.size", "there is no such disk"))?;
         let label = format!("ova disk {index}");
         let identity = *blake3::keyed_hash(&self.make.identity, label.as_bytes()).as_bytes();
-        let make = Make { len: disk.len, identity, ..self.make };
+        let make = Make { len: disk.len, identity, name: self.options.disk_name(index), ..self.make.clone() };
         VmdkSink::at(base, &make, &VmdkOptions { level: self.options.level })
     }
 

@@ -3,7 +3,7 @@
 use super::Make;
 use crate::disk::bytes::be32;
 
-/// The name of the file in its own descriptor, which nobody opens: readers take the file that they have.
+/// The name of a file whose own is not known, or cannot be written in ASCII.
 const NAME: &str = "disk.vmdk";
 
 /// The descriptor of a stream-optimized disk, as ESXi, Workstation and QEMU write it.
@@ -24,7 +24,7 @@ pub(super) fn text(make: &Make) -> String {
          createType=\"streamOptimized\"\n\
          \n\
          # Extent description\n\
-         RW {sectors} SPARSE \"{NAME}\"\n\
+         RW {sectors} SPARSE \"{name}\"\n\
          \n\
          # The Disk Data Base\n\
          #DDB\n\
@@ -37,11 +37,19 @@ pub(super) fn text(make: &Make) -> String {
          ddb.longContentID = \"{long}\"\n\
          ddb.toolsVersion = \"2147483647\"\n\
          ddb.uuid = \"{front}-{back}\"\n",
+        name = name(&make.name),
         cid = be32(&content, 12),
         long = hex(&content).concat(),
         front = front.join(" "),
         back = back.join(" "),
     )
+}
+
+/// The name of the file in its own descriptor. Most readers take the file that they have, and some look for this one.
+fn name(name: &str) -> &str {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, ' ' | '(' | ')' | '+' | '-' | '.' | '_');
+    let known = name.to_ascii_lowercase().ends_with(".vmdk") && name.chars().all(plain);
+    if known { name } else { NAME }
 }
 
 /// A content id, whose last four bytes are the CID: neither that of no parent nor the one that sends to the long id.
@@ -73,6 +81,17 @@ mod tests {
         assert_eq!(geometry((1 << 21) - 1), (1023, 64, 32));
         assert_eq!(geometry(1 << 21), (512, 128, 32));
         assert_eq!(geometry(1 << 22), (261, 255, 63));
+    }
+
+    #[test]
+    fn names_that_might_mean_something_else_are_not_written() {
+        for good in ["a.vmdk", "My disk (2).VMDK", "..vmdk"] {
+            assert_eq!(name(good), good);
+        }
+        for bad in ["standard output", "out", "caf\u{e9}.vmdk", "a\"b.vmdk", "nbd:x.vmdk", "a\\b.vmdk", "a\nb.vmdk", ""]
+        {
+            assert_eq!(name(bad), NAME);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::testing::noise;
 use super::super::Surface;
 
 fn make(len: u64) -> Make {
-    Make { len, sector_size: SectorSize::B512, identity: [7; 32], surface: Surface::Stream }
+    Make { len, sector_size: SectorSize::B512, identity: [7; 32], name: String::new(), surface: Surface::Stream }
 }
 
 /// What stands for a grain, and what a decoder that shares no code makes of it.
