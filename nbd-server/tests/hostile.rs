@@ -183,7 +183,7 @@ fn idle_sockets_are_dropped_at_the_deadline() {
         assert!(client.is_closed());
     }
     assert!(started.elapsed() >= deadline, "not before");
-    assert!(started.elapsed() < deadline * 4, "nor much later");
+    assert!(started.elapsed() < deadline + Duration::from_secs(20), "nor much later");
     assert_eq!(transmitting.read(0, 0, 64), Memory::mixed().bytes[..64], "past the handshake there is no deadline");
 }
 

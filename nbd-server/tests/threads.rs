@@ -48,7 +48,7 @@ fn requests_that_pile_up_on_a_slow_export_are_served_together() {
     pipeline(&mut client, count, 4096);
     let elapsed = started.elapsed();
     let alone = Duration::from_millis(20) * count as u32;
-    assert!(elapsed < alone / 4, "{elapsed:?} for what takes {alone:?} one after the other");
+    assert!(elapsed < alone / 2, "{elapsed:?} for what takes {alone:?} one after the other");
 }
 
 #[test]
