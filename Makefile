@@ -1,9 +1,9 @@
 # The project's commands. `make` alone lists them; the work is in scripts/ and in cargo.
 .DEFAULT_GOAL := help
-.PHONY: help build test demo lint fmt fixtures bench fuzz soak clean
+.PHONY: help build test demo lint fmt fixtures bench benchdevice fuzz soak clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the release binary, target/release/hyper2kvm
 	@scripts/install-deps.sh
@@ -27,6 +27,9 @@ fixtures: ## build the guests that the tests use (cached)
 
 bench: ## time migrate and convert against qemu-img, in alternating pairs
 	@scripts/bench.sh
+
+benchdevice: ## time serve and mount against nbdkit, qemu-nbd, nbdfuse and qemu-storage-daemon, in alternating pairs
+	@scripts/bench-device.sh
 
 fuzz: ## fuzz every target for SECONDS=60 (or TARGETS="a b")
 	@scripts/fuzz.sh $(or $(SECONDS),60) $(TARGETS)

@@ -49,6 +49,8 @@ struct State {
     /// Blocks held in memory.
     in_memory: u64,
     spill: Option<Spill>,
+    /// Behind the block that was moved to the spill file last.
+    spilled_to: u64,
     frozen: bool,
     /// Grows with each change.
     version: u64,
@@ -220,7 +222,7 @@ impl Overlay {
     }
 
     /// Finds a home for a new block: memory up to three quarters of the share, then the spill file. Entries may take all of
-    /// the share, so that a spilling overlay is bounded too.
+    /// the share, for which blocks in memory move to the spill file, so that a spilling overlay is bounded too.
     fn store(&self, state: &mut State, block: &[u8; BLOCK_LEN]) -> Result<Slot> {
         let entries = (state.blocks.len() as u64 + state.zeros.len() as u64 + 1) * OVERLAY_ENTRY;
         if entries + (state.in_memory + 1) * BLOCK <= self.share / 4 * 3 {
@@ -230,14 +232,12 @@ impl Overlay {
         let Some(dir) = &self.spill_dir else {
             return Err(self.full("without an output directory there is no place to spill to"));
         };
-        if entries + state.in_memory * BLOCK > self.share {
-            return Err(self.full("the list of changed blocks alone fills it"));
+        while entries + state.in_memory * BLOCK > self.share {
+            if !state.spill_one(dir)? {
+                return Err(self.full("the list of changed blocks alone fills it"));
+            }
         }
-        let spill = match &mut state.spill {
-            Some(spill) => spill,
-            none => none.insert(Spill::create(dir)?),
-        };
-        Ok(Slot::Spilled(spill.push(block)?))
+        Ok(Slot::Spilled(state.spill_in(dir)?.push(block)?))
     }
 
     fn full(&self, why: &str) -> Error {
@@ -251,6 +251,31 @@ impl State {
     /// The spill file, which exists when a block says that it is there.
     fn spill(&self) -> Result<&Spill> {
         self.spill.as_ref().ok_or_else(|| Error::failed("overlay.spill", "a spilled block has no file"))
+    }
+
+    /// The spill file, made when it is needed first.
+    fn spill_in(&mut self, dir: &Path) -> Result<&mut Spill> {
+        Ok(match &mut self.spill {
+            Some(spill) => spill,
+            none => none.insert(Spill::create(dir)?),
+        })
+    }
+
+    /// Moves a block from memory to the spill file, to make room for entries; false when none is in memory. It goes on from the
+    /// last one, so that blocks which have moved are not looked at each time.
+    fn spill_one(&mut self, dir: &Path) -> Result<bool> {
+        let after = self.blocks.range(self.spilled_to..);
+        let mut candidates = after.chain(self.blocks.range(..self.spilled_to));
+        let found = candidates.find_map(|(number, slot)| match slot {
+            Slot::Memory(block) => Some((*number, block.clone())),
+            Slot::Spilled(_) => None,
+        });
+        let Some((number, block)) = found else { return Ok(false) };
+        let place = self.spill_in(dir)?.push(&block)?;
+        self.blocks.insert(number, Slot::Spilled(place));
+        self.in_memory -= 1;
+        self.spilled_to = number + 1;
+        Ok(true)
     }
 
     /// A digest of what was changed and into what.

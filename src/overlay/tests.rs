@@ -185,3 +185,21 @@ fn extents_stop_when_told() {
         .unwrap();
     assert_eq!(seen, 1);
 }
+
+#[test]
+fn blocks_in_memory_make_room_for_the_list_of_those_that_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let base: Arc<dyn Disk> = Checked::wrap(Zero { len: 1 << 30 });
+    let share = 64 * BLOCK;
+    let overlay = Overlay::with_share(base, share, Some(dir.path()));
+    let most = share / OVERLAY_ENTRY;
+    for number in 0..most {
+        overlay.write_at(&number.to_le_bytes(), number * BLOCK).unwrap();
+    }
+    assert_eq!(overlay.inner().read().in_memory, 0);
+    let error = overlay.write_at(b"x", most * BLOCK).unwrap_err();
+    assert_eq!(error.code(), "overlay.full");
+    for number in 0..most {
+        assert_eq!(read_vec(&*overlay, number * BLOCK, 8).unwrap(), number.to_le_bytes());
+    }
+}
