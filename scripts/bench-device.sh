@@ -25,8 +25,8 @@ cat >"$lab/stream" <<END
 dd if="\$1" of=/dev/null bs=1M iflag=direct count=2048 2>&1 | awk '/copied/ { for (i = 1; i < NF; i++) if (\$i == "s,") print int(2048 / \$(i - 1)) }'
 END
 
-serve() { "$ours" serve --format "$1" "$2" --run "sh $lab/iops"; }
-nbdkit_raw() { nbdkit -r -U - file "$1" --run "sh $lab/iops"; }
+serve() { "$ours" serve --format "$1" "$2" --run "uri=\$uri sh $lab/iops"; }
+nbdkit_raw() { nbdkit -r -U - file "$1" --run "uri=\$uri sh $lab/iops"; }
 qemu_nbd() {
     qemu-nbd -r -t -f "$1" -k "$lab/qemu.sock" -e 8 --cache=writeback --aio=threads "$2" &
     local server=$!
