@@ -387,13 +387,18 @@ pub fn is_unfinished(target: &Path) -> bool {
     seal::is_unfinished(target)
 }
 
+/// Bytes of options that a journal holds as they are; of longer ones it holds a digest.
+const LONGEST_IDENTITY: usize = 512;
+
 impl Options {
     /// What decides about the bytes of the output, as text.
     fn identity(&self, sharing: &Sharing) -> String {
         let neutral = Self { base: None, verify: true, force: false, restart: false, rate_limit: None, ..self.clone() };
         // What is not read is not searched for zeros, and has no digest.
         let unread = if sharing.unread { ", shared unread" } else { "" };
-        format!("{neutral:?}{unread}")
+        let text = format!("{neutral:?}{unread}");
+        // A package's options hold a machine, of which a stranger's descriptor says how long its names are.
+        if text.len() <= LONGEST_IDENTITY { text } else { format!("blake3:{}", blake3::hash(text.as_bytes()).to_hex()) }
     }
 }
 

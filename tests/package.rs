@@ -100,3 +100,16 @@ fn what_cannot_be_a_package_is_said_so() {
     convert().args(["--size=64M", "--disk=1"]).arg(lab.path("a.ova")).success();
     assert_eq!(lab.names("."), ["a.ova", "data.raw", "data.vmdk", "root.raw", "root.vmdk", "web.vmx"]);
 }
+
+#[test]
+fn a_name_without_measure_does_no_harm() {
+    let lab = Lab::new();
+    let vmx = machine(&lab);
+    let text = std::fs::read_to_string(&vmx).expect("the machine");
+    lab.file("long.vmx", text.replace("web & <co>", &"<\u{e9}>".repeat(50_000)));
+    let ova = lab.path("long.ova");
+    Run::new(["convert"]).arg(lab.path("long.vmx")).arg(&ova).success();
+    let listed = tools::ok("tar", [Path::new("-tf"), &ova]);
+    assert!(listed.lines().all(|name| name.len() <= 100), "{listed}");
+    tools::ok("python3", [Path::new("-c"), Path::new(READER), &ova]);
+}

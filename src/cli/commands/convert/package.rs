@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::chain::{Opened, OpenedDisk};
+use crate::container::Ovf;
 use crate::convert::{OvaDisk, OvaOptions, side_by_side};
 use crate::disk::Disk;
 use crate::error::{Error, Kind, Result};
@@ -29,7 +30,7 @@ pub(super) fn fill(
     let by_file = || path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     // What several sources say of their machines need not fit together.
     if let [Opened { machine: Some(machine), .. }] = sources {
-        (*ova.machine).clone_from(machine);
+        *ova.machine = Ovf { disks: Vec::new(), notes: Vec::new(), ..machine.clone() };
     }
     if ova.machine.name.is_empty() {
         ova.machine.name = by_file();
