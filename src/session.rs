@@ -21,6 +21,7 @@ pub struct Session {
     moment: OnceLock<Moment>,
     cancelled: AtomicBool,
     streaming: AtomicBool,
+    serving: AtomicBool,
     shared: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
 }
 
@@ -35,6 +36,7 @@ impl Session {
             moment: OnceLock::new(),
             cancelled: AtomicBool::new(false),
             streaming: AtomicBool::new(false),
+            serving: AtomicBool::new(false),
             shared: Mutex::default(),
         })
     }
@@ -91,6 +93,18 @@ impl Session {
     #[must_use]
     pub fn is_streaming(&self) -> bool {
         self.streaming.load(Ordering::Relaxed)
+    }
+
+    /// From now on others read where and as much as they like: what the host keeps in memory anyway is read as it is asked for, and
+    /// not in larger blocks.
+    pub fn begin_serving(&self) {
+        self.serving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Session::begin_serving`] was called.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::Relaxed)
     }
 
     /// The session's one value of type `T`, made at first use: what several sources share, such as a cache's memory.

@@ -88,6 +88,12 @@ impl Devices {
     /// # Errors
     /// Those of opening the sources; with `fix`, those of inspecting and fixing the guest.
     pub fn open(request: &Request, session: &Arc<Session>) -> Result<Self> {
+        let devices = Self::opened(request, session)?;
+        session.begin_serving();
+        Ok(devices)
+    }
+
+    fn opened(request: &Request, session: &Arc<Session>) -> Result<Self> {
         let machine = Machine::open(&request.sources, &request.open, session)?;
         let mut keepers = keepers(&machine, request)?.into_iter();
         if request.fix {
