@@ -35,7 +35,8 @@ fn main() {
         {
             mounts.push(Mount::new(kind, &options));
         }
-        for verify in case.verify {
+        let verified = |verify: &&&str| options.verify.as_ref().is_none_or(|wanted| wanted == **verify);
+        for verify in case.verify.iter().filter(verified) {
             println!(
                 "{} --verify {verify} against qemu-img, {} pairs, {} cache",
                 case.name, options.pairs, options.cache
@@ -240,11 +241,12 @@ impl Options {
     }
 }
 
-/// What was typed: `FIXTURE [--pairs N] [--cache warm|cold] [--only PART-OF-A-NAME] [--out DIR]`. Cargo adds `--bench`.
+/// What was typed: `FIXTURE [--pairs N] [--cache warm|cold] [--only PART-OF-A-NAME] [--verify on|off] [--out DIR]`. Cargo adds `--bench`.
 struct Options {
     fixture: PathBuf,
     pairs: usize,
     only: Option<String>,
+    verify: Option<String>,
     cache: String,
     out: PathBuf,
 }
@@ -255,6 +257,7 @@ impl Options {
             fixture: PathBuf::new(),
             pairs: 10,
             only: None,
+            verify: None,
             cache: "warm".to_owned(),
             out: PathBuf::from("target/bench"),
         };
@@ -265,6 +268,7 @@ impl Options {
                 "--bench" => {}
                 "--pairs" => options.pairs = value().parse().expect("a number of pairs"),
                 "--only" => options.only = Some(value()),
+                "--verify" => options.verify = Some(value()),
                 "--cache" => options.cache = value(),
                 "--out" => options.out = value().into(),
                 _ => options.fixture = word.into(),

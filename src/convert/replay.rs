@@ -156,6 +156,8 @@ impl Output for Bytes {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::sink::Form;
     use super::*;
 
@@ -170,6 +172,27 @@ mod tests {
     }
 
     const LEN: u64 = 3 * CHUNK + 512;
+
+    proptest! {
+        /// What the fuzz target does, with fewer and shorter inputs.
+        #[test]
+        fn what_is_accepted_plays_back_the_same(
+            bodies in prop::collection::vec((1..6_u8, prop::collection::vec(prop_oneof![0..4_u8, any::<u8>()], 0..90)), 0..8),
+            raw in any::<bool>(),
+        ) {
+            let mut bytes = beginning(LEN, raw);
+            for (kind, rest) in bodies {
+                let body = [&[kind][..], &rest].concat();
+                bytes.extend(u32::try_from(body.len()).unwrap().to_le_bytes());
+                bytes.extend(crc32c::crc32c(&body).to_le_bytes());
+                bytes.extend(body);
+            }
+            match replay(&bytes, LEN, raw) {
+                Ok(found) => prop_assert!(found.durable <= found.chunks && found.chunks <= bytes.len() as u64 / 16),
+                Err(error) => prop_assert!(!["resume.journal", "resume.changed"].contains(&error.code()), "{error:?}"),
+            }
+        }
+    }
 
     #[test]
     fn chunks_of_the_disk_count() {

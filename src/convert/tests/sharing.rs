@@ -26,7 +26,8 @@ fn shared(model: &Arc<Model>, path: &Path, options: &Options, mischief: Mischief
 #[test]
 fn what_is_shared_is_the_same_disk() {
     let model = varied();
-    for options in able(&more_options()) {
+    let subclusters = with(Qcow2Options { extended_l2: true, ..Qcow2Options::default() });
+    for options in able(&[more_options(), vec![subclusters]].concat()) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out");
         let read = run(checked(&model), &path, &options, &session(2), &()).unwrap();
