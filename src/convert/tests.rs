@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 
-use super::journal::Sealing;
 use super::output::Log;
 use super::*;
 use crate::disk::{Extent, ExtentKind, Fault, HostRange, Visit, until_it_succeeds};
@@ -13,9 +12,13 @@ use crate::session::{Budget, Policy};
 use crate::testing::{arg, noise, qemu_img};
 
 mod crash;
+mod increment;
+mod mischief;
 mod places;
 mod resume;
 mod sharing;
+
+use mischief::{Mischief, Mischievous, with_mischief};
 
 const KIB: usize = 1024;
 
@@ -189,6 +192,12 @@ fn names(dir: &Path) -> Vec<String> {
 fn bytes_of(path: &Path) -> Vec<u8> {
     #[allow(clippy::disallowed_methods, reason = "a test reads its own file")]
     std::fs::read(path).unwrap()
+}
+
+fn bytes_at(file: &File, offset: u64, len: u64) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(len).unwrap()];
+    std::os::unix::fs::FileExt::read_exact_at(file, &mut bytes, offset).unwrap();
+    bytes
 }
 
 /// Converts `model` and reads the result back: what verification saw is not taken for granted.
@@ -436,195 +445,6 @@ fn left_nothing_or_all(dir: &Path) {
     let names = names(dir);
     assert!(names.is_empty() || names == ["out.journal", "out.partial"], "{names:?}");
     names.iter().for_each(|name| std::fs::remove_file(dir.join(name)).unwrap());
-}
-
-/// What to do to the calls of an output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mischief {
-    /// Fails call number n.
-    Fail(u64),
-    /// Fails sync number n, counting syncs only.
-    FailSync(u64),
-    /// Changes one byte of write number n.
-    Flip(u64),
-    /// Leaves write number n out.
-    Skip(u64),
-    /// Puts write number n where the one before it went, and that one where this one should go.
-    Swap(u64),
-    /// Repeats write number n at the place of write n + 1 as well.
-    Repeat(u64),
-    /// Has this much room.
-    Room(u64),
-}
-
-#[derive(Debug)]
-struct Mischievous {
-    partial: Partial,
-    mischief: Mischief,
-    calls: Arc<AtomicU64>,
-    last: Mutex<(Vec<u8>, u64)>,
-}
-
-impl Mischievous {
-    fn call(&self) -> Result<u64> {
-        if matches!(self.mischief, Mischief::FailSync(_)) {
-            return Ok(u64::MAX);
-        }
-        let call = self.calls.fetch_add(1, Ordering::Relaxed);
-        if self.mischief == Mischief::Fail(call) {
-            return Err(Error::write("injected", std::io::ErrorKind::StorageFull.into()));
-        }
-        Ok(call)
-    }
-}
-
-impl Output for Mischievous {
-    fn name(&self) -> String {
-        self.partial.name()
-    }
-
-    fn device(&self) -> Option<u64> {
-        self.partial.device()
-    }
-
-    fn log(&self) -> Option<&dyn Log> {
-        Some(self)
-    }
-
-    fn keep(&self, keep: bool) {
-        self.partial.keep(keep);
-    }
-
-    fn sealing(&self) -> Result<Option<Sealing>> {
-        self.call()?;
-        self.partial.sealing()
-    }
-
-    fn forget(&self) {
-        self.partial.forget();
-    }
-
-    fn free_space(&self) -> Result<Option<u64>> {
-        self.call()?;
-        match self.mischief {
-            Mischief::Room(room) => Ok(Some(room)),
-            _ => self.partial.free_space(),
-        }
-    }
-
-    fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
-        let call = self.call()?;
-        let mut data = data.to_vec();
-        let mut last = self.last.lock().unwrap();
-        let previous = std::mem::replace(&mut *last, (data.clone(), offset));
-        match self.mischief {
-            Mischief::Flip(n) if n == call => data[0] ^= 1,
-            Mischief::Skip(n) if n == call => return Ok(()),
-            Mischief::Swap(n) if n == call => {
-                self.partial.write_at(&data, previous.1)?;
-                return self.partial.write_at(&previous.0, offset);
-            }
-            Mischief::Repeat(n) if n + 1 == call => data = previous.0,
-            _ => {}
-        }
-        self.partial.write_at(&data, offset)
-    }
-
-    fn shares(&self, _from: &File) -> Option<u64> {
-        Some(4096)
-    }
-
-    fn share(&self, from: &File, from_offset: u64, offset: u64, len: u64) -> Result<bool> {
-        self.call()?;
-        // Here and there, the file system has a reason of its own.
-        if offset >> 20 & 3 == 3 {
-            return Ok(false);
-        }
-        self.partial.write_at(&bytes_at(from, from_offset, len), offset).map(|()| true)
-    }
-
-    fn written(&self, range: Range<u64>) {
-        self.partial.written(range);
-    }
-
-    fn allocate(&self, len: u64) -> Result<()> {
-        self.call()?;
-        self.partial.allocate(len)
-    }
-
-    fn set_len(&self, len: u64) -> Result<()> {
-        self.call()?;
-        self.partial.set_len(len)
-    }
-
-    fn sync(&self) -> Result<()> {
-        if let Mischief::FailSync(n) = self.mischief
-            && self.calls.fetch_add(1, Ordering::Relaxed) == n
-        {
-            return Err(Error::write("injected", std::io::ErrorKind::Other.into()));
-        }
-        // No test pulls the plug, and hundreds of these would be slow.
-        self.call().map(|_| ())
-    }
-
-    fn reopen(&self) -> Result<Arc<dyn Disk>> {
-        self.call()?;
-        self.partial.reopen()
-    }
-
-    fn publish(&self, force: bool) -> Result<PathBuf> {
-        self.call()?;
-        self.partial.publish(force)
-    }
-}
-
-fn bytes_at(file: &File, offset: u64, len: u64) -> Vec<u8> {
-    let mut bytes = vec![0; usize::try_from(len).unwrap()];
-    std::os::unix::fs::FileExt::read_exact_at(file, &mut bytes, offset).unwrap();
-    bytes
-}
-
-impl Log for Mischievous {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
-        self.call()?;
-        self.journal().read_at(buf, offset)
-    }
-
-    fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
-        self.call()?;
-        self.journal().write_at(data, offset)
-    }
-
-    fn truncate(&self, len: u64) -> Result<()> {
-        self.call()?;
-        self.journal().truncate(len)
-    }
-
-    fn sync(&self) -> Result<()> {
-        self.call().map(|_| ())
-    }
-}
-
-impl Mischievous {
-    fn journal(&self) -> &dyn Log {
-        self.partial.log().unwrap()
-    }
-}
-
-/// A conversion on one thread, so that calls come in order, with `mischief`.
-fn with_mischief(
-    model: &Arc<Model>,
-    path: &Path,
-    options: &Options,
-    mischief: Mischief,
-    calls: &Arc<AtomicU64>,
-) -> Result<Outcome> {
-    let partial = Partial::create(path, false, false)?;
-    let output = Mischievous { partial, mischief, calls: Arc::clone(calls), last: Mutex::default() };
-    let session = Session::new(Budget::new(0), Policy::default(), 1);
-    let prepared =
-        prepare_output(Ends::new(checked(model), Arc::new(output)), options, Interval::default(), &session, &())?;
-    prepared.copy(&())?.verify(&())?.seal(&())
 }
 
 /// Several chunks, so that swapped and repeated writes differ.
@@ -936,49 +756,5 @@ fn options_that_exclude_each_other_are_refused() {
         let error = run(checked(&Model::noise(9)), &dir.path().join("out"), &with(options), &session(1), &());
         let error = error.unwrap_err();
         assert_eq!((error.code(), error.kind().exit_code()), (code, 2));
-    }
-}
-
-/// An increment of `model` over `base`, as QEMU reads it.
-fn increment(model: &Model, base: &Model, options: Qcow2Options) -> Outcome {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("base"), &base.bytes).unwrap();
-    let backing = Some(BackingName { file: "base".to_owned(), format: "raw".to_owned() });
-    let below: Arc<dyn Disk> = Checked::wrap(base.clone());
-    let options = Options { base: Some(below), ..with(Qcow2Options { backing, ..options }) };
-    let source: Arc<dyn Disk> = Checked::wrap(model.clone());
-    let outcome = run(source, &dir.path().join("out"), &options, &session(2), &()).unwrap();
-    assert_eq!(outcome.verification, Verification::Passed);
-    qemu_agrees(model, &outcome, &options.format, dir.path());
-    outcome
-}
-
-#[test]
-fn an_increment_has_what_differs() {
-    let base = Model::new(&[(Part::Noise, 3 << 20), (Part::Hole, 2 << 20), (Part::Noise, 1 << 20)]);
-    let mut changed = (*base).clone();
-    changed.bytes[1 << 20] ^= 1;
-    changed.bytes[(2 << 20)..(2 << 20) + 200_000].fill(0);
-    changed.bytes[(4 << 20) + 77] = 1;
-    changed.extents = vec![Extent { range: 0..6 << 20, kind: ExtentKind::Data, depth: 0, place: None }];
-    let plain = Qcow2Options::default;
-    for options in [
-        plain(),
-        Qcow2Options { cluster_size: 4 << 10, ..plain() },
-        Qcow2Options { cluster_size: 2 << 20, ..plain() },
-        Qcow2Options { extended_l2: true, ..plain() },
-        Qcow2Options { compression: Some(Compression::Zstd(3)), ..plain() },
-    ] {
-        let outcome = increment(&changed, &base, options.clone());
-        assert!(outcome.bytes.written <= 5 * options.cluster_size.max(65_536), "{outcome:?}");
-    }
-}
-
-#[test]
-fn an_increment_may_be_longer_or_shorter_than_its_base() {
-    let (long, short) = (Model::noise(5 << 20), Model::noise((2 << 20) + 512));
-    let holes = Model::new(&[(Part::Hole, 3 << 20), (Part::Noise, 512)]);
-    for (model, base) in [(&long, &short), (&short, &long), (&holes, &long), (&long, &holes), (&long, &long)] {
-        increment(model, base, Qcow2Options::default());
     }
 }
