@@ -120,6 +120,10 @@ pub struct Stat {
     pub gid: u32,
     /// Length in bytes.
     pub size: u64,
+    /// Bytes that are allocated to it, as `st_blocks` counts them.
+    pub allocated: u64,
+    /// Major and minor number of a device file.
+    pub device: Option<(u32, u32)>,
     /// Names that point here.
     pub links: u32,
     /// Last access.
@@ -128,6 +132,8 @@ pub struct Stat {
     pub mtime: Timestamp,
     /// Last change of the inode.
     pub ctime: Timestamp,
+    /// Creation, where the file system keeps it.
+    pub btime: Option<Timestamp>,
 }
 
 /// Seconds since the epoch, and nanoseconds.

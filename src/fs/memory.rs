@@ -339,10 +339,13 @@ fn stat(inode: u64, kind: FileKind, attributes: &Attributes, size: u64) -> Stat 
         uid: attributes.uid,
         gid: attributes.gid,
         size,
+        allocated: blocks(size).saturating_mul(BLOCK),
+        device: None,
         links: if kind == FileKind::Directory { 2 } else { 1 },
         atime: attributes.time,
         mtime: attributes.time,
         ctime: attributes.time,
+        btime: None,
     }
 }
 

@@ -230,11 +230,30 @@ impl Node {
             uid: id(0x2, 0x78),
             gid: id(0x18, 0x7a),
             size: self.size(sb),
+            allocated: self.sectors(sb).saturating_mul(if self.has(FLAG_HUGE_FILE) {
+                sb.block_size.get()
+            } else {
+                512
+            }),
+            device: self.device(kind),
             links: u32::from(self.links()),
             atime: self.time(0x8, 0x8c),
             mtime: self.time(0x10, 0x88),
             ctime: self.ctime(),
+            btime: self.has_field(0x94).then(|| self.time(0x90, 0x94)),
         })
+    }
+
+    /// Device numbers: `i_block[0]` in the old form of 8 and 8 bits, else `i_block[1]` in the new one of 12 and 20.
+    fn device(&self, kind: FileKind) -> Option<(u32, u32)> {
+        if !matches!(kind, FileKind::BlockDevice | FileKind::CharDevice) {
+            return None;
+        }
+        let (old, new) = (le32(self.map(), 0), le32(self.map(), 4));
+        if old != 0 {
+            return Some((old >> 8 & 0xff, old & 0xff));
+        }
+        Some((new >> 8 & 0xfff, new & 0xff | new >> 12 & 0xf_ff00))
     }
 
     /// What the checksums of everything that belongs to this inode start from.
