@@ -9,6 +9,7 @@ use crate::error::Result;
 
 pub mod ext;
 mod memory;
+pub mod open;
 pub mod tree;
 
 pub use memory::MemoryFs;

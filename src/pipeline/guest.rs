@@ -8,8 +8,7 @@ use crate::chain::OpenedDisk;
 use crate::container::ovf::{self, Ovf};
 use crate::disk::{Checked, Disk, DiskMut, Slice};
 use crate::error::{Error, Result};
-use crate::fs::Filesystem;
-use crate::fs::ext::Ext;
+use crate::fs::{self, Filesystem};
 use crate::inspect::{self, Facts, Machine, MachineDisk, MachineNic, Root, Volume};
 use crate::overlay::Overlay;
 use crate::session::Session;
@@ -128,17 +127,19 @@ impl Guest {
         volume.fs_kind = Some(signature.kind.to_owned());
         volume.fs_uuid.clone_from(&signature.uuid);
         volume.fs_label.clone_from(&signature.label);
-        if signature.usage != Usage::Filesystem || !matches!(signature.kind, "ext2" | "ext3" | "ext4") {
-            return;
-        }
-        match Ext::open_mut(slice) {
-            Ok(fs) => {
+        let opened = match signature.usage {
+            Usage::Filesystem => fs::open::open_mut(signature.kind, slice),
+            Usage::Crypto | Usage::Raid | Usage::Swap => None,
+        };
+        match opened {
+            None => {}
+            Some(Ok(fs)) => {
                 volume.fs_kind = Some(fs.facts().kind.to_owned());
                 volume.fs_uuid.clone_from(&fs.facts().uuid);
                 volume.fs_label.clone_from(&fs.facts().label);
-                volume.fs = Some(Arc::new(fs));
+                volume.fs = Some(fs);
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 let number = volume.partition.map(|n| format!(" {n}")).unwrap_or_default();
                 self.notes.push(format!("the {} of partition{number} cannot be opened: {error}", signature.kind));
             }

@@ -1,0 +1,45 @@
+//! Which driver opens which file system: one line each, by the name of its signature.
+
+use std::sync::Arc;
+
+use super::Filesystem;
+use super::ext::Ext;
+use crate::disk::{Disk, DiskMut};
+use crate::error::Result;
+
+/// Opens `volume` for reading, with the driver for `kind` (a [`crate::volume::signature::Signature`]'s). Nothing is written.
+/// `None` when there is no driver for it.
+pub fn open(kind: &str, volume: Arc<dyn Disk>) -> Option<Result<Arc<dyn Filesystem>>> {
+    Some(match kind {
+        "ext2" | "ext3" | "ext4" => boxed(Ext::open(volume)),
+        _ => return None,
+    })
+}
+
+/// The same for a volume that may be changed: what its journal holds is put in place where the driver can do that. A driver
+/// that only reads says so when its [`Filesystem::writer`] is asked for.
+pub fn open_mut(kind: &str, volume: Arc<dyn DiskMut>) -> Option<Result<Arc<dyn Filesystem>>> {
+    Some(match kind {
+        "ext2" | "ext3" | "ext4" => boxed(Ext::open_mut(volume)),
+        _ => return open(kind, volume),
+    })
+}
+
+fn boxed(opened: Result<impl Filesystem + 'static>) -> Result<Arc<dyn Filesystem>> {
+    opened.map(|fs| Arc::new(fs) as Arc<dyn Filesystem>)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::{Checked, Memory};
+
+    #[test]
+    fn what_no_driver_knows_is_told_apart_from_what_is_damaged() {
+        let volume = || Checked::wrap(Memory::new(vec![0; 4096]));
+        assert!(open("ReFS", volume()).is_none() && open_mut("ReFS", volume()).is_none());
+        for kind in ["ext2", "ext3", "ext4"] {
+            assert!(open(kind, volume()).unwrap().is_err() && open_mut(kind, volume()).unwrap().is_err(), "{kind}");
+        }
+    }
+}
