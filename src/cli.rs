@@ -43,8 +43,9 @@ pub fn main() -> ExitCode {
 fn start_logging(global: &Global) {
     let level = match (global.quiet, global.verbose) {
         (true, _) => "error",
-        (false, 0) => "warn",
-        (false, 1) => "hyper2kvm=info,warn",
+        // Of an unmount by someone else, the usual end of a mount, fuser warns.
+        (false, 0) => "warn,fuser=error",
+        (false, 1) => "hyper2kvm=info,hyper2kvm_fuse=info,hyper2kvm_nbd=info,warn",
         (false, 2) => "debug",
         (false, _) => "trace",
     };

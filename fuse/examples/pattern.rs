@@ -1,7 +1,8 @@
 //! Mounts a file `disk.raw` of a known pattern: even mebibytes hold data, odd ones are holes.
 //!
-//! `pattern DIR LEN [--cache] [--threads N] [--delay MICROSECONDS] [--fail]` says `mounted`, and stops on SIGINT or SIGTERM
-//! or when it is unmounted. `--fail` makes reads of the third mebibyte fail. Tests use it, and so does anyone who measures.
+//! `pattern DIR LEN [--cache] [--threads N] [--delay MICROSECONDS] [--fail]
+//! [--backing FILE]` says `mounted`, and stops on SIGINT or SIGTERM
+//! or when it is unmounted. `--fail` makes reads of the third mebibyte fail, `--backing` tells the kernel to read FILE instead. Tests use it, and so does anyone who measures.
 
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -21,6 +22,7 @@ struct Pattern {
     block: Vec<u8>,
     delay: Duration,
     fail: bool,
+    backing: Option<Arc<std::fs::File>>,
 }
 
 impl File for Pattern {
@@ -44,6 +46,10 @@ impl File for Pattern {
             at += piece.len() as u64;
         }
         Ok(())
+    }
+
+    fn backing(&self) -> Option<Arc<std::fs::File>> {
+        self.backing.clone()
     }
 
     fn next_data(&self, offset: u64) -> Result<Option<u64>, Failure> {
@@ -94,18 +100,20 @@ fn run() -> Result<Ended, Box<dyn std::error::Error>> {
     let dir = PathBuf::from(args.next().ok_or("DIR")?);
     let len: u64 = args.next().ok_or("LEN")?.parse()?;
     let mut options = Options::default();
-    let (mut delay, mut fail) = (Duration::ZERO, false);
+    let (mut delay, mut fail, mut backing) = (Duration::ZERO, false, None);
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "--cache" => options.page_cache = true,
             "--threads" => options.threads = args.next().ok_or("--threads N")?.parse::<NonZeroUsize>()?,
             "--delay" => delay = Duration::from_micros(args.next().ok_or("--delay N")?.parse()?),
             "--fail" => fail = true,
+            "--backing" => backing = Some(Arc::new(open(&args.next().ok_or("--backing FILE")?)?)),
             other => return Err(format!("unknown argument {other}").into()),
         }
     }
     let block = (0..MIB / 8).flat_map(|word| word.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()).collect();
-    let files = Files::new().with_allocated("disk.raw", Arc::new(Pattern { len, block, delay, fail }), len / 2);
+    let files =
+        Files::new().with_allocated("disk.raw", Arc::new(Pattern { len, block, delay, fail, backing }), len / 2);
     let mount = Mount::new(files, &dir, &options).map_err(|error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(" ({cause})")).unwrap_or_default();
         format!("[{}] {error}{cause}; {}", error.code(), error.hint().unwrap_or_default())
@@ -115,4 +123,9 @@ fn run() -> Result<Ended, Box<dyn std::error::Error>> {
     std::thread::spawn(move || signals.forever().for_each(|_| stopper.stop()));
     writeln!(std::io::stdout(), "mounted")?;
     Ok(mount.wait()?)
+}
+
+#[allow(clippy::disallowed_methods, reason = "the file that the user names")]
+fn open(path: &str) -> std::io::Result<std::fs::File> {
+    std::fs::File::open(path)
 }

@@ -7,15 +7,16 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, MountOption, OpenAccMode, OpenFlags, ReplyAttr, ReplyData,
-    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
-    Request, Session as FuserSession, SessionUnmounter, TimeOrNow, WriteFlags,
+    AccessFlags, BackingId, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
+    Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, MountOption, OpenAccMode, OpenFlags,
+    ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, Session as FuserSession, SessionUnmounter, TimeOrNow, WriteFlags,
 };
+use rustix::fs::OFlags;
 use rustix::mount::UnmountFlags;
 
 use crate::mount::Options;
@@ -47,6 +48,8 @@ pub(crate) fn mount<T: Tree>(tree: T, dir: &Path, options: &Options) -> io::Resu
         page_cache: options.page_cache,
         writable: options.writable,
         owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+        passes_through: false,
+        backing: Mutex::default(),
         open: RwLock::default(),
         next_handle: AtomicU64::new(1),
     };
@@ -97,6 +100,10 @@ struct Adapter<T> {
     page_cache: bool,
     writable: bool,
     owner: (u32, u32),
+    /// Whether the kernel reads files of this host by itself when it is told which.
+    passes_through: bool,
+    /// Such files by node, kept until the mount ends: the kernel wants the same one for each time that a node is opened.
+    backing: Mutex<HashMap<Node, Option<Arc<BackingId>>>>,
     open: RwLock<HashMap<u64, Arc<dyn File>>>,
     next_handle: AtomicU64,
 }
@@ -114,6 +121,36 @@ impl<T: Tree> Adapter<T> {
     fn file(&self, handle: FileHandle) -> Result<Arc<dyn File>, Failure> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
         open.get(&handle.0).cloned().ok_or(Failure::Io)
+    }
+
+    /// What the kernel reads in place of `file`; nothing where it may not.
+    fn backing(&self, node: Node, file: &dyn File, reply: &ReplyOpen) -> Option<Arc<BackingId>> {
+        if !self.passes_through || self.writable {
+            return None;
+        }
+        let mut known = self.backing.lock().unwrap_or_else(PoisonError::into_inner);
+        let backing = known.entry(node).or_insert_with(|| {
+            let host = file.backing()?;
+            let is_same = host.metadata().is_ok_and(|it| it.is_file() && it.len() == file.len());
+            let opened = if is_same { reply.open_backing(&host) } else { return None };
+            opened
+                .inspect_err(|error| tracing::info!(%error, "the kernel does not read the file by itself"))
+                .ok()
+                .map(Arc::new)
+        });
+        backing.clone()
+    }
+
+    /// What the kernel keeps of a file that was opened with `flags`.
+    fn caching(&self, is_backed: bool, flags: OpenFlags) -> FopenFlags {
+        let wants_direct = OFlags::from_bits_retain(flags.0.cast_unsigned()).contains(OFlags::DIRECT);
+        match (is_backed, self.page_cache) {
+            // Passed through, direct I/O would go to the device, where we read from the page cache.
+            (true, _) if wants_direct => FopenFlags::FOPEN_DIRECT_IO,
+            (true, _) => FopenFlags::empty(),
+            (false, true) => FopenFlags::FOPEN_KEEP_CACHE,
+            (false, false) => FopenFlags::FOPEN_DIRECT_IO,
+        }
     }
 
     /// Writes what of `data` lies inside the file; a file does not grow.
@@ -226,6 +263,10 @@ impl<T: Tree> Filesystem for Adapter<T> {
         let _ = config.add_capabilities(InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP);
         let _ = config.set_max_write(BLOCK_SIZE);
         let _ = config.set_max_background(BACKGROUND);
+        // Only for root: a plain user's mount would pay for it with a level of stacking and get nothing.
+        self.passes_through = rustix::process::geteuid().is_root()
+            && config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+            && config.set_max_stack_depth(1).is_ok();
         Ok(())
     }
 
@@ -256,10 +297,14 @@ impl<T: Tree> Filesystem for Adapter<T> {
         match guarded(|| self.tree.open(Node(ino.0))) {
             Ok(file) if writes && !file.is_writable() => reply.error(Errno::EACCES),
             Ok(file) => {
+                let backing = self.backing(Node(ino.0), &*file, &reply);
                 let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
                 self.open.write().unwrap_or_else(PoisonError::into_inner).insert(handle, file);
-                let caching = if self.page_cache { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::FOPEN_DIRECT_IO };
-                reply.opened(FileHandle(handle), caching | FopenFlags::FOPEN_NOFLUSH);
+                let flags = self.caching(backing.is_some(), flags) | FopenFlags::FOPEN_NOFLUSH;
+                match backing {
+                    Some(backing) => reply.opened_passthrough(FileHandle(handle), flags, &backing),
+                    None => reply.opened(FileHandle(handle), flags),
+                }
             }
             Err(failure) => reply.error(failure.into()),
         }

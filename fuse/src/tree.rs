@@ -58,6 +58,12 @@ pub trait File: Send + Sync + 'static {
         Ok(self.len())
     }
 
+    /// A regular file of this host whose bytes are these, from its first to its last. The kernel then reads it without asking,
+    /// where it and the privileges of this process allow that, unless who reads wants direct I/O. Asked for once.
+    fn backing(&self) -> Option<Arc<std::fs::File>> {
+        None
+    }
+
     /// Whether it takes writes, on a mount that is [`crate::Options::writable`]. The methods below are called only if so.
     fn is_writable(&self) -> bool {
         false

@@ -204,6 +204,52 @@ fn a_missing_helper_is_named() {
     assert!(said.starts_with("[fuse.helper-missing]") && said.contains("install the package fuse3"), "{said}");
 }
 
+/// The file behind it differs from what the program serves, so that a read tells who answered.
+#[test]
+fn the_kernel_reads_a_file_behind_it_by_itself_for_root_alone() {
+    let expected = pattern(LEN);
+    let other = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(other.path(), vec![b'x'; expected.len()]).unwrap();
+    std::fs::set_permissions(other.path(), PermissionsExt::from_mode(0o644)).unwrap();
+    let args = ["--backing", other.path().to_str().unwrap()];
+
+    let mount = Served::new(User::Root, LEN, &args);
+    let passes = kernel_passes_through();
+    let behind = if passes { vec![b'x'; expected.len()] } else { expected.clone() };
+    let opened = File::open(mount.file()).unwrap();
+    assert!(std::fs::read(mount.file()).unwrap() == behind, "passed through: {passes}");
+    let direct = mount.user.run(["dd".as_ref(), "bs=1M".as_ref(), "iflag=direct".as_ref(), if_arg(&mount).as_ref()]);
+    assert!(direct.stdout == expected, "direct reads are answered by the program");
+    let mut buf = [0; 100];
+    assert_eq!(opened.read_at(&mut buf, LEN - 30).unwrap(), 30);
+    assert!(buf[..30] == behind[behind.len() - 30..]);
+    drop(opened);
+    mount.umount();
+
+    let mount = Served::new(User::Nobody, LEN, &args);
+    let read = mount.user.run(["cat".as_ref(), mount.file().as_os_str()]);
+    assert!(read.stdout == expected, "a plain user's mount answers itself");
+    mount.umount();
+
+    // A file of another length is not the same bytes.
+    let mount = Served::new(User::Root, LEN - 1, &args);
+    assert!(std::fs::read(mount.file()).unwrap() == expected[..expected.len() - 1]);
+    mount.umount();
+}
+
+fn if_arg(mount: &Served) -> std::ffi::OsString {
+    let mut arg = std::ffi::OsString::from("if=");
+    arg.push(mount.file());
+    arg
+}
+
+/// Linux 6.9 brought it; no distribution switches it off.
+fn kernel_passes_through() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 9)
+}
+
 /// Whom a mount belongs to.
 #[derive(Clone, Copy)]
 enum User {

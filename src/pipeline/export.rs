@@ -192,6 +192,12 @@ impl File for DiskFile {
         Ok(self.next(offset, ExtentKind::is_zero)?.unwrap_or(self.0.disk.len()))
     }
 
+    fn backing(&self) -> Option<Arc<std::fs::File>> {
+        let whole = 0..self.0.disk.len();
+        let host = if whole.is_empty() { None } else { self.0.disk.host(whole.clone()).ok().flatten() }?;
+        (host.offset == 0 && host.len == whole.end && self.0.writer.is_none()).then_some(host.file)
+    }
+
     fn is_writable(&self) -> bool {
         self.0.writer.is_some()
     }
