@@ -13,10 +13,12 @@ use crate::error::{Error, Result};
 use crate::limits::OVERLAY_ENTRY;
 use crate::session::Session;
 
+mod edges;
 mod kept;
 mod spill;
 
 use crate::disk::ranges::RangeSet;
+use edges::{Edges, beside};
 pub use kept::{Backing, Kept};
 use spill::Spill;
 
@@ -186,21 +188,18 @@ impl Overlay {
         Ok(())
     }
 
-    /// The whole block `number` as it reads now, with zeros after the end of the disk.
-    fn whole_block(&self, state: &State, number: u64) -> Result<[u8; BLOCK_LEN]> {
-        let mut block = [0; BLOCK_LEN];
-        let range = self.bytes_of(number);
-        let part = &mut block[..within_block(range.end - range.start)];
-        match self.next_run(state, range.clone()).1 {
-            Home::Zeros => {}
-            Home::Blocks => Self::read_blocks(state, part, range.start)?,
-            Home::Base => self.base.read_at(part, range.start)?,
-        }
-        Ok(block)
+    /// What the base has beside `range` in blocks that have not changed, so that it need not be read under the lock.
+    fn edges(&self, range: &Range<u64>) -> Result<Edges> {
+        let unchanged: Vec<_> = {
+            let state = self.read();
+            let is_base = |part: &Range<u64>| self.next_run(&state, part.clone()).1 == Home::Base;
+            beside(range, BLOCK, self.len).filter(is_base).collect()
+        };
+        Edges::read(&*self.base, unchanged.into_iter())
     }
 
     /// Makes `data` part of block `number`, `within` bytes from its start.
-    fn write_block(&self, state: &mut State, number: u64, within: usize, data: &[u8]) -> Result<()> {
+    fn write_block(&self, state: &mut State, number: u64, within: usize, data: &[u8], edges: &Edges) -> Result<()> {
         if let Some(Slot::Memory(block)) = state.blocks.get_mut(&number) {
             block[within..within + data.len()].copy_from_slice(data);
             return Ok(());
@@ -208,12 +207,18 @@ impl Overlay {
         if let Some(Slot::Spilled(place)) = state.blocks.get(&number) {
             return state.spill()?.write_at(data, place * BLOCK + within as u64);
         }
+        let mut block = [0; BLOCK_LEN];
         let range = self.bytes_of(number);
-        let mut block = if data.len() as u64 == range.end - range.start {
-            [0; BLOCK_LEN]
-        } else {
-            self.whole_block(state, number)?
-        };
+        if self.next_run(state, range.clone()).1 == Home::Base {
+            let (before, after) = block[..within_block(range.end - range.start)].split_at_mut(within);
+            let behind = range.start + (within + data.len()) as u64;
+            if !before.is_empty() {
+                edges.copy(&*self.base, before, range.start)?;
+            }
+            if behind < range.end {
+                edges.copy(&*self.base, &mut after[data.len()..], behind)?;
+            }
+        }
         block[within..within + data.len()].copy_from_slice(data);
         let slot = self.store(state, &block)?;
         state.zeros.remove(number..number + 1);
@@ -330,15 +335,19 @@ impl Disk for Overlay {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        let state = self.read();
         let end = offset + buf.len() as u64;
         let (mut rest, mut at) = (buf, offset);
         while at < end {
+            let state = self.read();
             let (run, home) = self.next_run(&state, at..end);
             let len = usize::try_from(run.end - run.start).unwrap_or(usize::MAX).min(rest.len());
             let (part, after) = rest.split_at_mut(len);
             match home {
-                Home::Base => self.base.read_at(part, at)?,
+                Home::Base => {
+                    // Nobody who writes waits for the base.
+                    drop(state);
+                    self.base.read_at(part, at)?;
+                }
                 Home::Blocks => Self::read_blocks(&state, part, at)?,
                 Home::Zeros => part.fill(0),
             }
@@ -413,12 +422,13 @@ impl Disk for Overlay {
 
 impl DiskMut for Overlay {
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
+        let edges = self.edges(&(offset..offset + data.len() as u64))?;
         let mut state = self.change()?;
         let (mut rest, mut at) = (data, offset);
         while !rest.is_empty() {
             let within = block_offset(at);
             let (part, after) = rest.split_at(rest.len().min(BLOCK_LEN - within));
-            self.write_block(&mut state, at / BLOCK, within, part)?;
+            self.write_block(&mut state, at / BLOCK, within, part, &edges)?;
             at += part.len() as u64;
             rest = after;
         }
@@ -426,6 +436,7 @@ impl DiskMut for Overlay {
     }
 
     fn zero(&self, range: Range<u64>) -> Result<()> {
+        let edges = self.edges(&range)?;
         let mut state = self.change()?;
         let zeros = [0; BLOCK_LEN];
         // The last block of the disk counts as whole when the range reaches the end of the disk.
@@ -445,7 +456,7 @@ impl DiskMut for Overlay {
             while at < edge.end {
                 let within = block_offset(at);
                 let len = within_block(edge.end - at).min(BLOCK_LEN - within);
-                self.write_block(&mut state, at / BLOCK, within, &zeros[..len])?;
+                self.write_block(&mut state, at / BLOCK, within, &zeros[..len], &edges)?;
                 at += len as u64;
             }
         }

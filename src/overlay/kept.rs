@@ -26,6 +26,8 @@ mod tests;
 pub use header::Backing;
 use header::Header;
 
+use super::edges::{Edges, beside};
+
 /// Bytes of a cluster, and of the tables that each take one.
 const CLUSTER: u64 = 64 << 10;
 
@@ -255,12 +257,12 @@ impl Kept {
         Ok(runs)
     }
 
-    /// What `buf` reads as at `offset`. Bytes in the file do not move, so this needs no lock.
-    fn read_runs(&self, runs: &[(Range<u64>, Home)], mut buf: &mut [u8]) -> Result<()> {
+    /// What `runs` read as. Bytes in the file do not move, so this needs no lock.
+    fn read_runs(&self, runs: &[(Range<u64>, Home)], mut buf: &mut [u8], edges: &Edges) -> Result<()> {
         for (range, home) in runs {
             let (part, rest) = buf.split_at_mut(index(range.end - range.start).min(buf.len()));
             match home {
-                Home::Base => self.base.read_at(part, range.start)?,
+                Home::Base => edges.copy(&*self.base, part, range.start)?,
                 Home::File(offset) => read_or_zeros(&self.file, part, *offset).map_err(self.failed("reading"))?,
                 Home::Zeros => part.fill(0),
             }
@@ -269,8 +271,18 @@ impl Kept {
         Ok(())
     }
 
+    /// What the base has beside `range` in subclusters that have not changed, so that it need not be read under the lock.
+    fn edges(&self, range: &Range<u64>) -> Result<Edges> {
+        let mut unchanged = Vec::new();
+        for part in beside(range, SUBCLUSTER, self.len) {
+            let runs = self.runs(part)?.into_iter();
+            unchanged.extend(runs.filter(|(_, home)| *home == Home::Base).map(|(range, _)| range));
+        }
+        Edges::read(&*self.base, unchanged.into_iter())
+    }
+
     /// Writes `data` at `offset`, both in one cluster.
-    fn write_cluster(&self, state: &mut State, data: &[u8], offset: u64) -> Result<()> {
+    fn write_cluster(&self, state: &mut State, data: &[u8], offset: u64, edges: &Edges) -> Result<()> {
         let number = offset / L2_SPAN;
         self.load(state, number)?;
         let mut entry = state.entry(offset);
@@ -278,22 +290,22 @@ impl Kept {
             entry.offset = self.allocate(state)?;
         }
         let cluster = offset - offset % CLUSTER;
-        let within = offset % CLUSTER..offset % CLUSTER + data.len() as u64;
-        let mask = mask(&within);
-        // What lies beside the data in its first and last subcluster comes along, unless it is there already.
-        let aligned = within.start / SUBCLUSTER * SUBCLUSTER..within.end.next_multiple_of(SUBCLUSTER);
-        if aligned == within || entry.there & mask == mask {
-            self.file.write_all_at(data, entry.offset + within.start).map_err(self.failed("writing"))?;
-        } else {
-            let mut bytes = vec![0; index(aligned.end - aligned.start)];
-            let inside = cluster + aligned.start..(cluster + aligned.end).min(self.len);
+        let written = offset..offset + data.len() as u64;
+        let mask = mask(&(written.start - cluster..written.end - cluster));
+        let write = |bytes: &[u8], at: u64| {
+            self.file.write_all_at(bytes, entry.offset + (at - cluster)).map_err(self.failed("writing"))
+        };
+        // What lies beside the data in its first and last subcluster comes along.
+        for part in beside(&written, SUBCLUSTER, self.len) {
             let mut runs = Vec::new();
-            state.table(number).runs(inside, &mut runs);
-            self.read_runs(&runs, &mut bytes)?;
-            let at = index(within.start - aligned.start);
-            bytes[at..at + data.len()].copy_from_slice(data);
-            self.file.write_all_at(&bytes, entry.offset + aligned.start).map_err(self.failed("writing"))?;
+            state.table(number).runs(part.clone(), &mut runs);
+            if runs.iter().any(|(_, home)| !matches!(home, Home::File(_))) {
+                let mut bytes = vec![0; index(part.end - part.start)];
+                self.read_runs(&runs, &mut bytes, edges)?;
+                write(&bytes, part.start)?;
+            }
         }
+        write(data, offset)?;
         entry.there |= mask;
         entry.zeros &= !mask;
         state.set(offset, entry);
@@ -507,7 +519,7 @@ impl Disk for Kept {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let runs = self.runs(offset..offset + buf.len() as u64)?;
-        self.read_runs(&runs, buf)
+        self.read_runs(&runs, buf, &Edges::default())
     }
 
     fn extents(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<()> {
@@ -561,26 +573,28 @@ impl Disk for Kept {
 
 impl DiskMut for Kept {
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
+        let edges = self.edges(&(offset..offset + data.len() as u64))?;
         let mut state = self.change()?;
         let mut rest = data;
         for part in split(offset..offset + data.len() as u64, CLUSTER) {
             let (now, after) = rest.split_at(index(part.end - part.start).min(rest.len()));
-            self.write_cluster(&mut state, now, part.start)?;
+            self.write_cluster(&mut state, now, part.start, &edges)?;
             rest = after;
         }
         Ok(())
     }
 
     fn zero(&self, range: Range<u64>) -> Result<()> {
+        let edges = self.edges(&range)?;
         let mut state = self.change()?;
         for part in split(range, CLUSTER) {
             // The last subcluster of the disk counts as whole.
             let end = if part.end == self.len { part.end.next_multiple_of(SUBCLUSTER) } else { part.end };
             let whole = part.start.next_multiple_of(SUBCLUSTER)..end / SUBCLUSTER * SUBCLUSTER;
-            let edges =
+            let partial =
                 if whole.is_empty() { [part.clone(), 0..0] } else { [part.start..whole.start, whole.end..part.end] };
-            for edge in edges.into_iter().filter(|edge| !edge.is_empty()) {
-                self.write_cluster(&mut state, &vec![0; index(edge.end - edge.start)], edge.start)?;
+            for edge in partial.into_iter().filter(|edge| !edge.is_empty()) {
+                self.write_cluster(&mut state, &vec![0; index(edge.end - edge.start)], edge.start, &edges)?;
             }
             if !whole.is_empty() {
                 self.zero_subclusters(&mut state, &whole)?;

@@ -1,3 +1,6 @@
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
 use proptest::prelude::*;
 
 use super::*;
@@ -202,4 +205,71 @@ fn blocks_in_memory_make_room_for_the_list_of_those_that_are_not() {
     for number in 0..most {
         assert_eq!(read_vec(&*overlay, number * BLOCK, 8).unwrap(), number.to_le_bytes());
     }
+}
+
+/// A base whose reads of the first block say that they have begun, and wait until they may go on.
+#[derive(Debug)]
+struct Gate {
+    begun: Mutex<Sender<()>>,
+    go_on: Mutex<Receiver<()>>,
+}
+
+impl Disk for Gate {
+    fn len(&self) -> u64 {
+        8 * BLOCK
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        if offset < BLOCK {
+            self.begun.lock().unwrap().send(()).unwrap();
+            self.go_on.lock().unwrap().recv().unwrap();
+        }
+        buf.fill(1);
+        Ok(())
+    }
+
+    fn extents(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<()> {
+        let _ = visit(Extent { range, kind: ExtentKind::Data, depth: 0, place: None });
+        Ok(())
+    }
+
+    fn fingerprint(&self) -> Result<Fingerprint> {
+        Ok(Fingerprint::of(&[b"gate"]))
+    }
+
+    fn describe(&self) -> (&'static str, String) {
+        ("gate", String::new())
+    }
+}
+
+/// While a write, a zeroing or a read waits for the base, others write and read elsewhere.
+pub(super) fn nobody_waits_for_the_base_of_others(open: impl Fn(Arc<dyn Disk>) -> Arc<dyn DiskMut>) {
+    for what in 0..3 {
+        let (begun, has_begun) = channel();
+        let (may_go_on, go_on) = channel();
+        let overlay = open(Arc::new(Gate { begun: Mutex::new(begun), go_on: Mutex::new(go_on) }));
+        std::thread::scope(|scope| {
+            let slow = scope.spawn(|| match what {
+                0 => overlay.write_at(b"slow", 10),
+                1 => overlay.zero(10..14),
+                _ => overlay.read_at(&mut [0; 4], 10),
+            });
+            has_begun.recv().unwrap();
+            overlay.write_at(b"quick", 3 * BLOCK + 10).unwrap();
+            assert_eq!(read_vec(&*overlay, 3 * BLOCK + 9, 7).unwrap(), b"\x01quick\x01");
+            // It reads what lies before what it writes, and what lies behind.
+            (0..2).for_each(|_| may_go_on.send(()).unwrap());
+            slow.join().unwrap().unwrap();
+        });
+        // What was read of the base is in the overlay now, but after the read.
+        if what < 2 {
+            let expected: &[u8] = if what == 0 { b"\x01slow\x01" } else { b"\x01\0\0\0\0\x01" };
+            assert_eq!(read_vec(&*overlay, 9, 6).unwrap(), expected);
+        }
+    }
+}
+
+#[test]
+fn a_slow_base_holds_up_only_who_needs_it() {
+    nobody_waits_for_the_base_of_others(|base| Overlay::with_share(base, 1 << 20, None));
 }

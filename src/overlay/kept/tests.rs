@@ -147,3 +147,14 @@ fn open_sound(path: &Path, sound: &[u8]) -> u64 {
     let state = kept.inner().read();
     state.l1[0]
 }
+
+#[test]
+fn a_slow_base_holds_up_only_who_needs_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let opened = std::sync::atomic::AtomicUsize::new(0);
+    crate::overlay::tests::nobody_waits_for_the_base_of_others(|base| {
+        let number = opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = dir.path().join(format!("{number}.qcow2"));
+        Kept::open(base, &path, &backing(), &Session::with_defaults()).unwrap()
+    });
+}
