@@ -9,8 +9,9 @@ build=(ca-certificates g++ gcc libc6-dev make pkg-config)
 guest=(debian-archive-keyring e2fsprogs fdisk mmdebstrap mount util-linux zstd)
 # What the tests compare with, and the machine they boot.
 oracles=(
-    acl attr btrfs-progs bzip2 cpio fio fuse3 genisoimage gzip kmod libnbd-bin libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu
-    libxml2-utils nbdkit openssl parted python3 python3-libnbd python3-libvhdi python3-libvmdk strace tar xfsprogs xz-utils
+    acl attr btrfs-progs bzip2 cpio dosfstools exfatprogs fio fuse3 genisoimage gzip kmod libarchive-tools libnbd-bin libvirt-clients
+    libvirt-daemon libvirt-daemon-driver-qemu libxml2-utils mtools nbdkit ntfs-3g openssl p7zip-full parted python3 python3-libnbd
+    python3-libvhdi python3-libvmdk strace tar udftools xfsprogs xorriso xz-utils
 )
 qemu=(ovmf qemu-system-x86 qemu-utils)
 

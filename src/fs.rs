@@ -7,10 +7,14 @@ use std::ops::{ControlFlow, Range};
 
 use crate::error::Result;
 
+mod calendar;
 pub mod ext;
+pub mod fat;
 mod memory;
 pub mod open;
+mod pages;
 pub mod tree;
+mod utf16;
 
 pub use memory::MemoryFs;
 pub use tree::Tree;

@@ -210,3 +210,15 @@ pub const MAX_VMX_NICS: usize = 10;
 
 /// Chunks of one file of an OVF package. Each is an open file where they lie in a directory; 2 GB chunks make 2 TB.
 pub const MAX_OVF_CHUNKS: usize = 1000;
+
+/// Bytes of metadata kept in memory for one file system other than ext.
+pub const FS_CACHE: u64 = 4 << 20;
+
+/// Bytes of file content that go into one write.
+pub const FS_WRITE: u64 = 1 << 20;
+
+/// Bytes of a FAT directory: the 65,536 entries that the specification allows.
+pub const MAX_FAT_DIR: u64 = 65_536 * 32;
+
+/// Pieces of one FAT file that are held at once, 12 bytes each. A file of 4 GiB in single clusters of 4 KiB has as many.
+pub const MAX_FAT_RUNS: usize = 1 << 20;

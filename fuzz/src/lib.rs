@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hyper2kvm::disk::{Checked, Disk, Memory};
 use hyper2kvm::error::Result;
 use hyper2kvm::format::{Ask, Head, Layer, Place};
+use hyper2kvm::fs::Filesystem;
 use hyper2kvm::limits::MAX_UNIT;
 use hyper2kvm::session::Session;
 
@@ -46,4 +47,26 @@ fn step(layer: &dyn Layer, at: u64, left: u64) -> u64 {
         Place::Parent | Place::Zero => {}
     }
     run.len
+}
+
+/// Reads what a caller would of a file system, within a caller's bounds: names stay in their directory, and free ranges are in
+/// order and inside of the file system.
+pub fn walk_files(fs: &dyn Filesystem) {
+    let (mut pending, mut left) = (vec![fs.root()], 150);
+    while let Some(inode) = pending.pop().filter(|_| left > 0) {
+        left -= 1;
+        let _ = (fs.stat(inode), fs.xattrs(inode), fs.read_link(inode), fs.read_at(inode, &mut [0; 40_000], 100));
+        let _ = fs.read_dir(inode, 0, &mut |entry| {
+            assert!(!entry.name.is_empty() && !entry.name.iter().any(|byte| matches!(byte, 0 | b'/')));
+            pending.push(entry.inode);
+            if pending.len() > 500 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let _ = fs.lookup(inode, b"no such name");
+    }
+    let mut last = 0;
+    let _ = fs.free_ranges(&mut |range| {
+        assert!(last <= range.start && range.start < range.end && range.end <= fs.facts().size);
+        last = range.end;
+        ControlFlow::Continue(())
+    });
 }

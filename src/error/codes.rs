@@ -135,6 +135,39 @@ pub const CODES: &[(&str, &str)] = &[
         "ext.xattr",
         "An extended attribute of a guest's file cannot be set: its name is unknown, or there is no room for it.",
     ),
+    (
+        "fat.corrupt",
+        "The tables or directories of the guest's FAT file system contradict themselves. Run fsck.vfat, or chkdsk, in the guest.",
+    ),
+    (
+        "fat.exists",
+        "A file that was to be created in the guest is there already. Names that differ in case only are the same on FAT.",
+    ),
+    (
+        "fat.feature",
+        "A FAT file system cannot keep this: it has no symbolic links and no extended attributes; or its version is not known.",
+    ),
+    (
+        "fat.geometry",
+        "The boot sector of the guest's FAT file system gives sizes that are impossible, or larger than its volume. The disk may have been cut short.",
+    ),
+    (
+        "fat.limit",
+        "A file or directory of the guest's FAT file system is larger, or in more pieces, than the format allows or this program handles.",
+    ),
+    (
+        "fat.name",
+        "A name in the guest's file system is not what was asked for: not a file name that FAT can keep, or not of the right kind of file.",
+    ),
+    ("fat.not-found", "A file of the guest's FAT file system is not there, or no longer."),
+    (
+        "fat.read-only",
+        "A change was asked of a FAT file system that can only be read: it was opened for reading, or its boot sector is damaged.",
+    ),
+    (
+        "fat.space",
+        "The guest's FAT file system has too little free space for the change, or a directory of it has no room. Nothing was changed; free some space in the guest.",
+    ),
     ("fault.injected", "A failure injected on purpose by a test layer. It never occurs in normal use."),
     (
         "feed.again",

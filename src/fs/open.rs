@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Filesystem;
 use super::ext::Ext;
+use super::fat::Fat;
 use crate::disk::{Disk, DiskMut};
 use crate::error::Result;
 
@@ -12,6 +13,7 @@ use crate::error::Result;
 pub fn open(kind: &str, volume: Arc<dyn Disk>) -> Option<Result<Arc<dyn Filesystem>>> {
     Some(match kind {
         "ext2" | "ext3" | "ext4" => boxed(Ext::open(volume)),
+        "vfat" => boxed(Fat::open(volume)),
         _ => return None,
     })
 }
@@ -21,6 +23,7 @@ pub fn open(kind: &str, volume: Arc<dyn Disk>) -> Option<Result<Arc<dyn Filesyst
 pub fn open_mut(kind: &str, volume: Arc<dyn DiskMut>) -> Option<Result<Arc<dyn Filesystem>>> {
     Some(match kind {
         "ext2" | "ext3" | "ext4" => boxed(Ext::open_mut(volume)),
+        "vfat" => boxed(Fat::open_mut(volume)),
         _ => return open(kind, volume),
     })
 }
