@@ -4,9 +4,11 @@
 
 use std::fmt::Debug;
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 
 use crate::error::Result;
 
+pub mod btrfs;
 mod calendar;
 pub mod ext;
 pub mod fat;
@@ -52,6 +54,16 @@ pub trait Filesystem: Debug + Send + Sync {
 
     /// The writing half, or a refusal that says why there is none.
     fn writer(&self) -> Result<&dyn FilesystemMut>;
+
+    /// The subvolumes, snapshots included; none for a file system that has no such thing.
+    fn subvolumes(&self) -> Result<Vec<Subvolume>> {
+        Ok(Vec::new())
+    }
+
+    /// The same file system with a subvolume as its root; `None` when there is no such subvolume.
+    fn subvolume(&self, _name: &SubvolumeName) -> Result<Option<Arc<dyn Filesystem>>> {
+        Ok(None)
+    }
 }
 
 /// The writing half. Every change is complete when the call returns; [`FilesystemMut::sync`] leaves a clean file system.
@@ -90,6 +102,37 @@ pub trait FilesystemMut: Filesystem {
 /// An inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Inode(pub u64);
+
+/// A part of a file system that can be mounted by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subvolume {
+    /// Its number; btrfs calls the top-level one 5 and begins with 256 for others.
+    pub id: u64,
+    /// Where it is, from the top-level one, without a slash at the front; empty for the top-level one itself. `None` when no
+    /// directory leads to it.
+    pub path: Option<Vec<u8>>,
+    /// The number of the subvolume that it lies in; 0 for one that lies in none.
+    pub parent: u64,
+    /// Its UUID, where it has one.
+    pub uuid: Option<uuid::Uuid>,
+    /// The UUID of what it was made from, if it is a snapshot.
+    pub parent_uuid: Option<uuid::Uuid>,
+    /// Whether it may not be written.
+    pub read_only: bool,
+    /// The transaction that changed it last.
+    pub generation: u64,
+}
+
+/// What names a subvolume in mount options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SubvolumeName {
+    /// What is mounted when nothing is said.
+    Default,
+    /// `subvolid=`; 0 is the top-level one too.
+    Id(u64),
+    /// `subvol=`: a path from the top-level one, with or without a slash at the front.
+    Path(Vec<u8>),
+}
 
 /// What kind of file an inode is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

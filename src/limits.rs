@@ -222,3 +222,29 @@ pub const MAX_FAT_DIR: u64 = 65_536 * 32;
 
 /// Pieces of one FAT file that are held at once, 12 bytes each. A file of 4 GiB in single clusters of 4 KiB has as many.
 pub const MAX_FAT_RUNS: usize = 1 << 20;
+
+/// Chunks of a btrfs file system: 64 TiB in chunks of 1 GiB, some 150 bytes of memory each.
+pub const MAX_BTRFS_CHUNKS: usize = 1 << 16;
+
+/// Subvolumes of a btrfs file system, snapshots included; their places in the list are told in 16 bits. Snapper and Docker keep
+/// some hundreds.
+pub const MAX_BTRFS_SUBVOLUMES: usize = u16::MAX as usize;
+
+/// Bytes of a compressed extent of btrfs, as stored and decoded: the kernel's own bound.
+pub const MAX_BTRFS_UNIT: usize = 128 << 10;
+
+/// Bytes of all extended attributes of one file of btrfs. The kernel lists names of at most 64 KiB together.
+pub const MAX_BTRFS_XATTRS: usize = 16 << 20;
+
+/// Bytes of btrfs metadata kept in memory for one file system.
+pub const BTRFS_CACHE: usize = 8 << 20;
+
+/// Compressed extents of btrfs that are kept decoded: 1 MiB.
+pub const BTRFS_DECODED: usize = 8;
+
+/// Bytes of a btrfs log whose replay is kept in memory: some 100,000 files. What is synced by a busy machine within the 30 s between
+/// two transactions is a few mebibytes.
+pub const MAX_BTRFS_LOG: usize = 64 << 20;
+
+/// Bytes that the replay counts for one item besides its content: key, slot and the map's own overhead, rounded up.
+pub const BTRFS_LOG_ITEM: usize = 64;

@@ -2,10 +2,10 @@
 //! nothing wrong with. Needs root for mounts.
 
 mod busy;
-mod fill;
+pub(crate) mod fill;
 mod image;
 mod model;
-mod tree;
+pub(crate) mod tree;
 mod trim;
 
 use hyper2kvm::fs::ext::Ext;

@@ -16,6 +16,7 @@ mod support;
 mod architecture;
 mod attach;
 mod boot;
+mod btrfs;
 mod check;
 mod cli;
 mod convert;

@@ -45,6 +45,37 @@ pub const CODES: &[(&str, &str)] = &[
         "A boot test needs qemu-system-x86_64, which is not installed. Install the package qemu-system-x86 (Debian, Fedora) or qemu-x86 (SUSE).",
     ),
     (
+        "btrfs.checksum",
+        "A checksum of the guest's btrfs file system is wrong, or one is missing, and no other copy is right: metadata or a file was damaged. Run btrfs scrub in the guest.",
+    ),
+    (
+        "btrfs.chunk",
+        "The guest's btrfs file system says impossible things about where its bytes lie. Run btrfs check in the guest.",
+    ),
+    (
+        "btrfs.corrupt",
+        "The metadata of the guest's btrfs file system contradicts itself. Run btrfs check in the guest.",
+    ),
+    (
+        "btrfs.device",
+        "The volumes that were given are not those of one btrfs file system, or one of them is missing and what it holds has no other copy. Give all of the machine's disks.",
+    ),
+    (
+        "btrfs.feature",
+        "The guest's btrfs file system, or one of its files, uses a feature that this program does not handle.",
+    ),
+    (
+        "btrfs.geometry",
+        "The superblock of the guest's btrfs file system gives sizes that are impossible. The disk may have been cut short.",
+    ),
+    (
+        "btrfs.limit",
+        "The guest's btrfs file system has more chunks, subvolumes or attributes, or larger extents, than this program handles.",
+    ),
+    ("btrfs.name", "A name in the guest's file system is not of the right kind of file for what was asked."),
+    ("btrfs.read-only", "A change was asked of a btrfs file system, which this program only reads."),
+    ("btrfs.subvolume", "There is no such subvolume in the guest's btrfs file system."),
+    (
         "cache.abandoned",
         "A thread that read part of the source ended before it was done. Another error or a bug report precedes this one.",
     ),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Filesystem;
+use super::btrfs::Btrfs;
 use super::ext::Ext;
 use super::fat::Fat;
 use crate::disk::{Disk, DiskMut};
@@ -12,6 +13,7 @@ use crate::error::Result;
 /// `None` when there is no driver for it.
 pub fn open(kind: &str, volume: Arc<dyn Disk>) -> Option<Result<Arc<dyn Filesystem>>> {
     Some(match kind {
+        "btrfs" => boxed(Btrfs::open(volume)),
         "ext2" | "ext3" | "ext4" => boxed(Ext::open(volume)),
         "vfat" => boxed(Fat::open(volume)),
         _ => return None,
@@ -41,7 +43,7 @@ mod tests {
     fn what_no_driver_knows_is_told_apart_from_what_is_damaged() {
         let volume = || Checked::wrap(Memory::new(vec![0; 4096]));
         assert!(open("ReFS", volume()).is_none() && open_mut("ReFS", volume()).is_none());
-        for kind in ["ext2", "ext3", "ext4"] {
+        for kind in ["btrfs", "ext2", "ext3", "ext4"] {
             assert!(open(kind, volume()).unwrap().is_err() && open_mut(kind, volume()).unwrap().is_err(), "{kind}");
         }
     }

@@ -1,0 +1,353 @@
+//! btrfs: reading, straight from the devices.
+//!
+//! Field names are those of the kernel's documentation (`Documentation/filesystems/btrfs.rst`, btrfs.readthedocs.io "On-disk
+//! format"). Every node is believed only if its checksum, place, level, generation, owner and keys are right, and data only if its
+//! checksum is; otherwise the next copy is asked. What an fsync left in the log tree is put on top of the trees in memory, so that
+//! files are as the kernel shows them after its own replay.
+//!
+//! A [`Btrfs`] is one subvolume as it would be mounted, with the subvolumes that lie in it. Inode numbers of the subvolume itself
+//! are the kernel's; those of others, which may be the same, carry the place of their subvolume in the upper 16 bits.
+#![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+
+use super::{DirEntry, Filesystem, FilesystemMut, FsFacts, Inode, Stat, Subvolume, SubvolumeName};
+use crate::disk::Disk;
+use crate::disk::bytes::le64;
+use crate::error::{Error, Kind, Result};
+use chunk::{Chunk, Chunks, DevItem};
+use content::Decoded;
+use device::Devices;
+use dir::Target;
+use key::{Key, id, kind};
+use subvolume::Volume;
+use superblock::{Found, Superblock};
+use tree::{Store, Tree};
+
+mod checksum;
+mod chunk;
+mod content;
+mod device;
+mod dir;
+mod extent;
+mod features;
+mod free;
+mod inode;
+mod key;
+mod log;
+mod lzo;
+mod node;
+mod subvolume;
+mod superblock;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod usage;
+
+pub use usage::Usage;
+
+/// A btrfs file system, seen from one of its subvolumes.
+pub struct Btrfs {
+    core: Arc<Core>,
+    /// The subvolume that is the root.
+    root: u64,
+}
+
+/// What all views of a file system share.
+#[derive(Debug)]
+struct Core {
+    store: Store,
+    facts: FsFacts,
+    volumes: BTreeMap<u64, Volume>,
+    /// The subvolumes' numbers, ascending.
+    order: Vec<u64>,
+    sum_tree: Option<Tree>,
+    /// Checksums of sectors whose files were in a log.
+    logged_sums: BTreeMap<u64, Vec<u8>>,
+    decoded: Decoded,
+    /// Lengths of the devices as the chunk tree has them.
+    device_lens: BTreeMap<u64, u64>,
+    /// Why free space cannot be proved, if so.
+    unproved: Option<&'static str>,
+}
+
+impl Btrfs {
+    /// Opens a file system on one volume for reading, with its default subvolume as the root. Nothing is written.
+    ///
+    /// # Errors
+    /// When it is not a btrfs file system, or one that cannot be read.
+    pub fn open(volume: Arc<dyn Disk>) -> Result<Self> {
+        Self::open_devices(vec![volume])
+    }
+
+    /// The same for a file system on several volumes, in any order. What is missing may be, as long as there are other copies.
+    ///
+    /// # Errors
+    /// When they are not volumes of one btrfs file system, or one that cannot be read.
+    pub fn open_devices(volumes: Vec<Arc<dyn Disk>>) -> Result<Self> {
+        let found = volumes.iter().map(|volume| superblock::find(&**volume)).collect::<Result<Vec<_>>>()?;
+        let newest = found.iter().max_by_key(|found| found.sb.generation);
+        let sb = newest.map(|found| found.sb.clone()).ok_or_else(|| corrupt("a file system without volumes"))?;
+        check_devices(&found, &sb)?;
+        let core = Core::new(sb, volumes, &found)?;
+        let root = core.store.default_volume()?;
+        let root = if core.volumes.contains_key(&root) { root } else { id::FS_TREE };
+        core.volume(root)?;
+        Ok(Self { core: Arc::new(core), root })
+    }
+
+    /// The number of the subvolume that is the root: 5 is the top-level one.
+    #[must_use]
+    pub fn root_subvolume(&self) -> u64 {
+        self.root
+    }
+
+    /// The same file system with subvolume `id` as the root; `None` when there is none.
+    #[must_use]
+    pub fn with_root(&self, id: u64) -> Option<Self> {
+        self.core.volumes.contains_key(&id).then(|| Self { core: Arc::clone(&self.core), root: id })
+    }
+
+    /// What its kinds of chunks hold, as `btrfs filesystem df` tells it.
+    ///
+    /// # Errors
+    /// When the block groups cannot be read.
+    pub fn usage(&self) -> Result<Vec<Usage>> {
+        self.core.usage()
+    }
+
+    fn target(&self, inode: Inode) -> Result<Target> {
+        self.core.target_of(self.root, inode)
+    }
+}
+
+impl Core {
+    fn new(sb: Superblock, disks: Vec<Arc<dyn Disk>>, found: &[Found]) -> Result<Self> {
+        let given = u64::try_from(disks.len()).unwrap_or(u64::MAX);
+        let chunks = Chunks::of_superblock(&sb.sys_chunks, sb.sectorsize)?;
+        let is_stale = found.iter().any(|found| found.sb.generation != sb.generation);
+        let devices = Devices::new(disks, found, sb.generation);
+        let mut store = Store::new(sb, devices, chunks);
+        let (chunks, device_lens) = chunk_tree(&store)?;
+        chunks.into_iter().try_for_each(|chunk| store.chunks.insert(chunk))?;
+        let volumes = store.volumes()?;
+        let sb = &store.sb;
+        let unproved = if sb.log_root.bytenr != 0 {
+            Some("there is a log to replay")
+        } else if sb.has_errors() || is_stale || found.iter().any(|found| !found.sound) {
+            Some("its superblocks tell of damage")
+        } else if sb.num_devices != given || given != 1 {
+            Some("it has several volumes")
+        } else if !features::all_known(sb.compat_ro) {
+            Some("it has features that nobody knows")
+        } else {
+            None
+        };
+        let mut core = Self {
+            facts: facts(sb, given),
+            order: volumes.keys().copied().collect(),
+            volumes,
+            sum_tree: store.find_tree(id::CSUM_TREE)?,
+            logged_sums: BTreeMap::new(),
+            decoded: Decoded::default(),
+            device_lens,
+            unproved,
+            store,
+        };
+        let sb = &core.store.sb;
+        let is_whole = sb.num_devices == given && !is_stale && found.iter().all(|found| found.sound);
+        core.facts.dirty = sb.log_root.bytenr != 0 || sb.has_errors() || !is_whole;
+        if core.store.sb.log_root.bytenr != 0 {
+            core.replay()?;
+        }
+        match core.free_bytes() {
+            Ok(free) => core.facts.free = free,
+            Err(error) if error.kind() == Kind::Corrupt => core.facts.dirty = true,
+            Err(error) => return Err(error),
+        }
+        Ok(core)
+    }
+
+    /// Puts what the log tree holds on top of the subvolumes. One that cannot be replayed changes nothing.
+    fn replay(&mut self) -> Result<()> {
+        match log::replay(&self.store, &self.volumes) {
+            Ok(replayed) => {
+                for (id, changes) in replayed.changes {
+                    if let Some(volume) = self.volumes.get_mut(&id) {
+                        volume.tree.changes = changes;
+                    }
+                }
+                self.logged_sums = replayed.sums;
+                Ok(())
+            }
+            Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Limit | Kind::Unsupported) => {
+                tracing::warn!(%error, "what was synced last is not shown, since the log cannot be replayed");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Makes sure that the superblocks are those of one file system's devices.
+fn check_devices(found: &[Found], sb: &Superblock) -> Result<()> {
+    let mut numbers: Vec<u64> = found.iter().map(|found| found.sb.devid).collect();
+    numbers.sort_unstable();
+    let same = |found: &Found| found.sb.fsid == sb.fsid && found.sb.checksum == sb.checksum;
+    if !found.iter().all(same) {
+        return Err(Error::corrupt("btrfs.device", "the volumes are not of one file system"));
+    }
+    match numbers.windows(2).find(|pair| pair.first() == pair.last()) {
+        Some(pair) => {
+            let number = pair.first().copied().unwrap_or_default();
+            Err(Error::corrupt("btrfs.device", format!("two volumes are device {number} of a file system")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// All chunks, and the lengths of all devices.
+fn chunk_tree(store: &Store) -> Result<(Vec<Chunk>, BTreeMap<u64, u64>)> {
+    let (mut chunks, mut lens) = (Vec::new(), BTreeMap::new());
+    let tree = Tree::new(id::CHUNK_TREE, store.sb.chunk_root);
+    store.scan(&tree, Key::new(0, 0, 0), &mut |key, item| {
+        if key.is(id::FIRST_FREE, kind::CHUNK_ITEM) {
+            chunks.push(Chunk::parse(key.offset, item, store.sb.sectorsize)?.0);
+            if chunks.len() > crate::limits::MAX_BTRFS_CHUNKS {
+                return Err(limit("a file system with too many chunks", crate::limits::MAX_BTRFS_CHUNKS));
+            }
+        } else if key.is(id::DEV_ITEMS, kind::DEV_ITEM) {
+            let device = DevItem::parse(item);
+            lens.insert(device.devid, device.total_bytes);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok((chunks, lens))
+}
+
+fn facts(sb: &Superblock, given: u64) -> FsFacts {
+    let uuid = uuid::Uuid::from_bytes(sb.fsid);
+    let mut features = features::names(sb.incompat, sb.compat_ro);
+    features.push(sb.checksum.name().to_owned());
+    FsFacts {
+        kind: "btrfs",
+        uuid: Some(uuid.to_string()),
+        label: sb.label.clone(),
+        block_size: u64::from(sb.sectorsize),
+        size: if given > 1 { sb.total_bytes } else { sb.device_len },
+        free: sb.total_bytes.saturating_sub(sb.bytes_used),
+        dirty: false,
+        features,
+    }
+}
+
+impl fmt::Debug for Btrfs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Btrfs").field("facts", &self.core.facts).field("root", &self.root).finish_non_exhaustive()
+    }
+}
+
+impl Filesystem for Btrfs {
+    fn facts(&self) -> &FsFacts {
+        &self.core.facts
+    }
+
+    fn root(&self) -> Inode {
+        Inode(id::FIRST_FREE)
+    }
+
+    fn lookup(&self, dir: Inode, name: &[u8]) -> Result<Option<Inode>> {
+        let target = self.core.enter(self.target(dir)?, name)?;
+        target.map(|target| self.core.number(self.root, target)).transpose()
+    }
+
+    fn stat(&self, inode: Inode) -> Result<Stat> {
+        self.core.stat(self.target(inode)?, inode)
+    }
+
+    fn read_at(&self, inode: Inode, buf: &mut [u8], offset: u64) -> Result<usize> {
+        self.core.read_file(self.target(inode)?, buf, offset)
+    }
+
+    fn read_dir(&self, dir: Inode, cursor: u64, visit: &mut dyn FnMut(DirEntry) -> ControlFlow<()>) -> Result<()> {
+        let mut failed = None;
+        self.core.list(
+            self.target(dir)?,
+            cursor,
+            &mut |index, entry, target| match self.core.number(self.root, target) {
+                Ok(inode) => {
+                    let kind = dir::kind_of(entry.file_type);
+                    visit(DirEntry { name: entry.name.to_vec(), inode, kind, cursor: index.saturating_add(1) })
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            },
+        )?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn read_link(&self, inode: Inode) -> Result<Vec<u8>> {
+        self.core.target_text(self.target(inode)?)
+    }
+
+    fn xattrs(&self, inode: Inode) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        self.core.attributes(self.target(inode)?)
+    }
+
+    fn free_ranges(&self, visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>) -> Result<()> {
+        self.core.free_ranges(visit)
+    }
+
+    fn writer(&self) -> Result<&dyn FilesystemMut> {
+        Err(Error::unsupported("btrfs.read-only", "a btrfs file system can only be read")
+            .hint("`hyper2kvm convert` copies the disk as it is"))
+    }
+
+    fn subvolumes(&self) -> Result<Vec<Subvolume>> {
+        self.core.subvolumes()
+    }
+
+    fn subvolume(&self, name: &SubvolumeName) -> Result<Option<Arc<dyn Filesystem>>> {
+        let id = match name {
+            SubvolumeName::Default => Some(self.core.store.default_volume()?),
+            SubvolumeName::Id(0) => Some(id::FS_TREE),
+            SubvolumeName::Id(id) => Some(*id),
+            SubvolumeName::Path(path) => self.core.volume_at(path)?,
+        };
+        let Some(fs) = id.and_then(|id| self.with_root(id)) else { return Ok(None) };
+        Ok(Some(Arc::new(fs)))
+    }
+}
+
+/// The bytes contradict themselves.
+fn corrupt(what: impl Into<String>) -> Error {
+    Error::corrupt("btrfs.corrupt", what).hint("`btrfs check` in the guest tells more")
+}
+
+fn wrong_sum(of: &str, logical: u64) -> Error {
+    Error::corrupt("btrfs.checksum", format!("the checksum of {of} is wrong, and there is no other copy"))
+        .offset(logical)
+}
+
+fn missing(devid: u64) -> Error {
+    Error::corrupt("btrfs.device", format!("device {devid} of the file system is not there"))
+        .hint("give all of the machine's disks")
+}
+
+fn limit(what: &str, max: usize) -> Error {
+    Error::limit("btrfs.limit", what.to_owned()).expected(format!("at most {max}"))
+}
+
+fn not_a(inode: u64, what: &str) -> Error {
+    Error::failed("btrfs.name", format!("inode {inode} is not {what}"))
+}
+
+/// A block group's use (`btrfs_block_group_item`).
+fn used(item: &[u8]) -> u64 {
+    le64(item, 0)
+}

@@ -1,0 +1,114 @@
+//! Images that mkfs.btrfs makes, on one device or several, and the kernel fills.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hyper2kvm::disk::Disk;
+use hyper2kvm::fs::btrfs::Btrfs;
+
+use crate::file_disk::FileDisk;
+use crate::support::tools;
+
+/// Files with a btrfs file system on them, in memory where possible: the kernel syncs a lot.
+pub(crate) struct Image {
+    folder: tempfile::TempDir,
+    pub(crate) devices: Vec<PathBuf>,
+}
+
+impl Image {
+    /// Makes a sparse file system on `devices` devices of `mib` MiB each.
+    pub(crate) fn make(devices: usize, mib: u64, options: &[&str]) -> Self {
+        let image = Self::empty(devices);
+        for device in &image.devices {
+            std::fs::File::create(device).unwrap().set_len(mib << 20).unwrap();
+        }
+        let options = ["-q", "-f", "-L", "a label"].iter().chain(options).map(OsString::from);
+        tools::ok("mkfs.btrfs", options.chain(image.devices.iter().map(OsString::from)));
+        image
+    }
+
+    fn empty(devices: usize) -> Self {
+        let memory = Path::new("/dev/shm");
+        let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let folder = tempfile::Builder::new().prefix("hyper2kvm-btrfs.").tempdir_in(place).unwrap();
+        let devices = (0..devices).map(|index| folder.path().join(format!("device-{index}"))).collect();
+        std::fs::create_dir(folder.path().join("mounted")).unwrap();
+        Self { folder, devices }
+    }
+
+    /// A copy in its present state.
+    pub(crate) fn copy(&self) -> Self {
+        self.copied("--sparse=always")
+    }
+
+    /// The same with every byte allocated, so that holes show what was discarded.
+    pub(crate) fn full_copy(&self) -> Self {
+        self.copied("--sparse=never")
+    }
+
+    fn copied(&self, how: &str) -> Self {
+        let image = Self::empty(self.devices.len());
+        for (from, to) in self.devices.iter().zip(&image.devices) {
+            tools::ok("cp", [how.as_ref(), from.as_path(), to.as_path()]);
+        }
+        image
+    }
+
+    /// Mounts it, lets `work` use the mounted tree, and unmounts it. Copies of one file system cannot be mounted together.
+    pub(crate) fn mounted<T>(&self, options: &str, work: impl FnOnce(&Path) -> T) -> T {
+        let loops: Vec<Loop> = self.devices.iter().map(|device| Loop::new(device)).collect();
+        let point = self.folder.path().join("mounted");
+        let others = loops.iter().map(|device| format!(",device={}", device.0)).collect::<String>();
+        let options = format!("{options}{others}");
+        tools::ok("mount", ["-t", "btrfs", "-o", &options, &loops[0].0, point.to_str().unwrap()]);
+        let guard = Unmount(&point);
+        let value = work(&point);
+        drop(guard);
+        value
+    }
+
+    /// The driver on all devices.
+    pub(crate) fn open(&self) -> Btrfs {
+        Btrfs::open_devices(self.disks()).unwrap()
+    }
+
+    /// Every device.
+    pub(crate) fn disks(&self) -> Vec<Arc<dyn Disk>> {
+        self.devices.iter().map(|device| FileDisk::open(device) as Arc<dyn Disk>).collect()
+    }
+}
+
+/// A loop device, which is detached when dropped.
+struct Loop(String);
+
+impl Loop {
+    fn new(file: &Path) -> Self {
+        let name = tools::ok("losetup", ["--find".as_ref(), "--show".as_ref(), file.as_os_str()]);
+        Self(name.trim().to_owned())
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        // The kernel keeps the names of devices that it has seen, also of those that are gone.
+        tools::output("btrfs", ["device", "scan", "--forget", &self.0]);
+        tools::output("losetup", ["--detach", &self.0]);
+    }
+}
+
+struct Unmount<'a>(&'a Path);
+
+impl Drop for Unmount<'_> {
+    /// A `sync` elsewhere keeps a file system busy for a moment.
+    fn drop(&mut self) {
+        for _ in 0..200 {
+            if tools::output("umount", [self.0]).status.success() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        tools::output("umount", ["--lazy".as_ref(), self.0.as_os_str()]);
+        assert!(std::thread::panicking(), "{} cannot be unmounted", self.0.display());
+    }
+}
