@@ -12,6 +12,7 @@ pub mod network;
 mod machine;
 mod os;
 mod roots;
+mod subvolumes;
 mod tools;
 
 use serde::Serialize;

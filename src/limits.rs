@@ -230,6 +230,9 @@ pub const MAX_BTRFS_CHUNKS: usize = 1 << 16;
 /// some hundreds.
 pub const MAX_BTRFS_SUBVOLUMES: usize = u16::MAX as usize;
 
+/// Subvolumes of a file system that are looked at for the root of an installed system, where no usual name leads to it.
+pub const MAX_ROOT_SUBVOLUMES: usize = 256;
+
 /// Bytes of a compressed extent of btrfs, as stored and decoded: the kernel's own bound.
 pub const MAX_BTRFS_UNIT: usize = 128 << 10;
 

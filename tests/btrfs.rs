@@ -3,6 +3,7 @@
 mod busy;
 mod fill;
 mod image;
+mod roots;
 mod shapes;
 
 use image::Image;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::fstab::{self, Entry};
 use super::machine::Machine;
+use super::subvolumes;
 use crate::error::{Kind, Result};
-use crate::fs::Tree;
+use crate::fs::{SubvolumeName, Tree};
 use crate::limits;
 
 /// An installed system.
@@ -28,15 +29,15 @@ pub fn find_roots(machine: &Machine) -> Result<Vec<Root>> {
     let mut roots = Vec::new();
     for (index, volume) in machine.volumes.iter().enumerate() {
         let Some(fs) = &volume.fs else { continue };
-        let tree = Tree::new(Arc::clone(fs));
-        if is_root(&tree)? {
+        if let Some(tree) = subvolumes::root_of(fs)? {
             roots.push(assemble(machine, index, tree)?);
         }
     }
     Ok(roots)
 }
 
-fn is_root(tree: &Tree) -> Result<bool> {
+/// Whether a tree has what every installed system has.
+pub(super) fn is_root(tree: &Tree) -> Result<bool> {
     if !tree.is_dir("/etc")? {
         return Ok(false);
     }
@@ -77,19 +78,30 @@ fn assemble(machine: &Machine, volume: usize, tree: Tree) -> Result<Root> {
 fn mount(machine: &Machine, root: &mut Root, entry: &Entry) -> Result<Option<String>> {
     let no = |why: &str| Ok(Some(why.to_owned()));
     let Some(index) = machine.resolve(&entry.spec) else { return no("it names no volume of this machine") };
-    if root.mounts.iter().any(|(_, mounted)| *mounted == index) {
-        return no("its volume is mounted already");
-    }
-    if entry.has_option("subvol") || entry.has_option("subvolid") || entry.has_option("bind") {
+    if entry.has_option("bind") {
         return no("it mounts a part of a file system");
     }
     let Some(fs) = machine.volumes.get(index).and_then(|volume| volume.fs.as_ref()) else {
         return no("there is no driver for its file system");
     };
+    let is_mounted = root.mounts.iter().any(|(_, mounted)| *mounted == index);
+    let names_part = entry.has_option("subvol") || entry.has_option("subvolid");
+    let fs = if names_part || is_mounted {
+        let name = if names_part { subvolumes::wanted(entry) } else { Some(SubvolumeName::Default) };
+        let found = name.map_or(Ok(None), |name| fs.subvolume(&name));
+        match found {
+            Ok(Some(part)) => part,
+            Ok(None) if names_part => return no("its file system has no such subvolume"),
+            Ok(None) => return no("its volume is mounted already"),
+            Err(error) => return no(&error.to_string()),
+        }
+    } else {
+        Arc::clone(fs)
+    };
     if !root.tree.is_dir(&entry.mount_point)? {
         return no("its mount point is no directory");
     }
-    root.tree.mount(&entry.mount_point, Arc::clone(fs))?;
+    root.tree.mount(&entry.mount_point, fs)?;
     root.mounts.push((entry.mount_point.clone(), index));
     Ok(None)
 }

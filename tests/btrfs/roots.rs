@@ -1,0 +1,95 @@
+//! Installed systems on subvolumes, as distributions lay them out.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use hyper2kvm::fs::Filesystem;
+use hyper2kvm::inspect::{Machine, Root, Volume, find_roots};
+
+use super::fill;
+use super::image::Image;
+
+fn system(root: &Path, options: &str) {
+    for dir in ["etc", "usr/bin", "home", "var", "mnt"] {
+        fs::create_dir_all(root.join(dir)).unwrap();
+    }
+    std::os::unix::fs::symlink("usr/bin", root.join("bin")).unwrap();
+    fs::write(root.join("etc/os-release"), "ID=test\n").unwrap();
+    let fstab = format!(
+        "UUID=U / btrfs {options} 0 0\nUUID=U /home btrfs subvol=/@home 0 0\nUUID=U /mnt btrfs defaults 0 0\n\
+         UUID=U /var btrfs subvol=nowhere 0 0\n"
+    );
+    fs::write(root.join("etc/fstab"), fstab).unwrap();
+}
+
+fn create(root: &Path, name: &str) {
+    fill::btrfs(&["subvolume", "create"], &[&root.join(name)]);
+}
+
+fn snapshot(root: &Path, from: &str, to: &str) {
+    fill::btrfs(&["subvolume", "snapshot"], &[&root.join(from), &root.join(to)]);
+}
+
+fn roots(lay_out: impl FnOnce(&Path)) -> Vec<Root> {
+    let image = Image::make(1, 256, &[]);
+    image.mounted("rw", |root| {
+        create(root, "@home");
+        fs::write(root.join("@home/mine"), "x").unwrap();
+        lay_out(root);
+    });
+    let fs: Arc<dyn Filesystem> = Arc::new(image.open());
+    let volume = Volume { fs_uuid: Some("U".to_owned()), fs: Some(fs), ..Volume::default() };
+    find_roots(&Machine { volumes: vec![volume], ..Machine::default() }).unwrap()
+}
+
+fn content(root: &Root, path: &str) -> String {
+    String::from_utf8(root.tree.read(path, 99).unwrap().unwrap_or_default()).unwrap()
+}
+
+#[test]
+fn the_root_is_found_on_subvolumes() {
+    for name in ["@", "@rootfs", "root", "odd/name"] {
+        let found = roots(|top| {
+            fs::create_dir_all(top.join(name).parent().unwrap()).unwrap();
+            create(top, name);
+            system(&top.join(name), &format!("rw,subvol={name}"));
+            fs::write(top.join(name).join("which"), "the root").unwrap();
+            // What a snapshot tool keeps, newer and older than the system.
+            snapshot(top, name, "a-snapshot");
+            fs::write(top.join("a-snapshot/which"), "a snapshot").unwrap();
+        });
+        assert_eq!(found.len(), 1, "{name}");
+        let root = &found[0];
+        assert_eq!(content(root, "/which"), "the root", "{name}");
+        assert_eq!(content(root, "/home/mine"), "x");
+        assert_eq!(content(root, "/mnt/@home/mine"), "x", "the top level is the default");
+        let mounts: Vec<&str> = root.mounts.iter().map(|(at, _)| at.as_str()).collect();
+        assert_eq!(mounts, ["/", "/home", "/mnt"]);
+        let unmounted: Vec<_> =
+            root.unmounted.iter().map(|(entry, why)| (entry.mount_point.as_str(), why.as_str())).collect();
+        assert_eq!(unmounted, [("/var", "its file system has no such subvolume")]);
+    }
+}
+
+#[test]
+fn the_default_subvolume_or_what_it_names_is_the_root() {
+    // As with snapper: the default is a snapshot, and fstab says nothing.
+    let found = roots(|top| {
+        create(top, "@");
+        system(&top.join("@"), "defaults");
+        snapshot(top, "@", "booted");
+        fs::write(top.join("booted/which"), "booted").unwrap();
+        fill::btrfs(&["subvolume", "set-default"], &[&top.join("booted")]);
+    });
+    assert_eq!((found.len(), content(&found[0], "/which").as_str()), (1, "booted"));
+    // A system at the top level that was moved into a subvolume.
+    let found = roots(|top| {
+        system(top, "subvol=@");
+        create(top, "@");
+        system(&top.join("@"), "subvol=@");
+        fs::write(top.join("@/which"), "moved").unwrap();
+    });
+    assert_eq!((found.len(), content(&found[0], "/which").as_str()), (1, "moved"));
+    assert_eq!(roots(|top| create(top, "@")).len(), 0, "an empty subvolume is no root");
+}
