@@ -177,8 +177,9 @@ pub trait Layer: Debug + Send + Sync + 'static {
         &[]
     }
 
-    /// Visits the ranges that bitmap `bitmap` of [`Layer::bitmaps`] says were written, in order and joined, until `visit` breaks.
-    fn dirty(&self, bitmap: usize, _visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>) -> Result<()> {
+    /// Visits the ranges that bitmap `bitmap` of [`Layer::bitmaps`] says were written, in order and joined, from about the byte
+    /// `from` on, until `visit` breaks. The first may begin before `from`, and is then not all of what was written there.
+    fn dirty(&self, bitmap: usize, _from: u64, _visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>) -> Result<()> {
         Err(Error::failed("format.unit", format!("{} has no bitmap {bitmap}", self.format())))
     }
 

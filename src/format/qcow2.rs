@@ -354,8 +354,8 @@ impl Layer for Qcow2 {
         &self.bitmaps.bitmaps
     }
 
-    fn dirty(&self, bitmap: usize, visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>) -> Result<()> {
-        self.visit_dirty(bitmap, visit)
+    fn dirty(&self, bitmap: usize, from: u64, visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>) -> Result<()> {
+        self.visit_dirty(bitmap, from, visit)
     }
 
     fn in_source_order(&self) -> bool {

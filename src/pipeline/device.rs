@@ -203,7 +203,7 @@ impl View {
     ) -> Result<()> {
         let Some((image, start)) = &self.image else { return Ok(()) };
         let Some(top) = image.inner().layers().next() else { return Ok(()) };
-        top.dirty(bitmap, &mut |dirty| {
+        top.dirty(bitmap, start.saturating_add(range.start), &mut |dirty| {
             let dirty = dirty.start.saturating_sub(*start)..dirty.end.saturating_sub(*start);
             let inside = dirty.start.max(range.start)..dirty.end.min(range.end);
             if dirty.start >= range.end {

@@ -1,5 +1,6 @@
 //! Persistent bitmaps (specification, "Bitmaps"): directory, tables, and clusters of bits, the least significant first.
 
+use std::num::NonZeroU64;
 use std::ops::{ControlFlow, Range};
 
 use super::entry::{OFFSET, invalid};
@@ -145,8 +146,13 @@ impl Bits {
 }
 
 impl Qcow2 {
-    /// Visits the ranges that bitmap `index` says were written, in order and joined.
-    pub(super) fn visit_dirty(&self, index: usize, visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>) -> Result<()> {
+    /// Visits the ranges that bitmap `index` says were written, in order and joined, from the byte of bits on that has `from`.
+    pub(super) fn visit_dirty(
+        &self,
+        index: usize,
+        from: u64,
+        visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>,
+    ) -> Result<()> {
         let found = self.bitmaps.bitmaps.get(index).zip(self.bitmaps.tables.get(index));
         let (bitmap, table) = found.ok_or_else(|| wrong("there is no such bitmap", 0))?;
         if bitmap.in_use {
@@ -154,7 +160,9 @@ impl Qcow2 {
         }
         let mut joined = Joined { visit, pending: None };
         let span = self.header.cluster_size.get().saturating_mul(8).saturating_mul(bitmap.granularity);
-        for number in 0..u64::from(table.entries) {
+        let eight = NonZeroU64::new(bitmap.granularity.saturating_mul(8)).unwrap_or(NonZeroU64::MIN);
+        let first = from.checked_div(span).unwrap_or(0);
+        for number in first..u64::from(table.entries) {
             let start = number.saturating_mul(span);
             if start >= self.header.state.size {
                 break;
@@ -165,7 +173,11 @@ impl Qcow2 {
             let flow = match Bits::parse(raw, &self.header, at)? {
                 Bits::Zeros => ControlFlow::Continue(()),
                 Bits::Ones => joined.add(start..end),
-                Bits::At(cluster) => self.visit_bits(cluster, start..end, bitmap.granularity, &mut joined)?,
+                Bits::At(cluster) => {
+                    let skipped = from.saturating_sub(start) / eight;
+                    let start = start.saturating_add(skipped.saturating_mul(eight.get()));
+                    self.visit_bits(cluster, skipped, start..end, bitmap.granularity, &mut joined)?
+                }
             };
             if flow.is_break() {
                 return Ok(());
@@ -175,16 +187,17 @@ impl Qcow2 {
         Ok(())
     }
 
-    /// The bits in the cluster at `cluster`, which stand for `range`.
+    /// The bits in the cluster at `cluster` from byte `from` on, which stand for `range`.
     fn visit_bits(
         &self,
         cluster: u64,
+        from: u64,
         range: Range<u64>,
         granularity: u64,
         joined: &mut Joined<'_>,
     ) -> Result<ControlFlow<()>> {
         let mut start = range.start;
-        let mut at = cluster;
+        let mut at = cluster.saturating_add(from);
         let end = cluster.saturating_add(self.header.cluster_size.get());
         while start < range.end && at < end {
             let entries = self.pages.entries(at)?;

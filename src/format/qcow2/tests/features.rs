@@ -141,21 +141,29 @@ fn bitmaps_tell_what_was_written() {
     let layer = open_file(&image, None).unwrap();
     let names: Vec<_> = layer.bitmaps().iter().map(|it| (&*it.name, it.granularity, it.auto, it.in_use)).collect();
     assert_eq!(names, [("fine", 512, true, false), ("coarse", 65536, true, false), ("off", 4096, false, false)]);
-    let dirty = |index| {
+    let dirty_from = |index, from| {
         let mut ranges = Vec::new();
         layer
-            .dirty(index, &mut |range| {
+            .dirty(index, from, &mut |range| {
                 ranges.push(range);
                 ControlFlow::Continue(())
             })
             .unwrap();
         ranges
     };
+    let dirty = |index| dirty_from(index, 0);
     let mib = 1 << 20;
     assert_eq!(dirty(0), [mib..mib + 1024, 2_096_640..2_098_688, 6 * mib..8 * mib]);
     assert_eq!(dirty(1), [mib..mib + 65536, 2 * mib - 65536..2 * mib + 65536, 6 * mib..8 * mib]);
     assert_eq!(dirty(2), []);
-    assert!(layer.dirty(3, &mut |_| ControlFlow::Continue(())).is_err());
+    // A byte of the finer bitmap stands for 4 KiB, of the coarser for 512 KiB.
+    assert_eq!(dirty_from(0, mib + 600), [mib..mib + 1024, 2_096_640..2_098_688, 6 * mib..8 * mib]);
+    assert_eq!(dirty_from(0, mib + 4096), [2_096_640..2_098_688, 6 * mib..8 * mib]);
+    assert_eq!(dirty_from(0, 2_098_000), [2 * mib..2_098_688, 6 * mib..8 * mib]);
+    assert_eq!(dirty_from(0, 7 * mib + 4095), [7 * mib..8 * mib]);
+    assert_eq!(dirty_from(0, 8 * mib), []);
+    assert_eq!(dirty_from(1, u64::MAX), []);
+    assert!(layer.dirty(3, 0, &mut |_| ControlFlow::Continue(())).is_err());
     let facts = layer.facts();
     let fact = facts.iter().find(|(key, _)| *key == "bitmaps").unwrap();
     assert!(fact.1.starts_with("fine (granularity 512, enabled), coarse"), "{fact:?}");
@@ -335,7 +343,7 @@ fn hostile_bitmaps_are_noted_and_left_out() {
         let layer = image.open().unwrap();
         assert_eq!(layer.bitmaps().len(), count, "{name}");
         assert_eq!(layer.facts().iter().any(|(key, _)| *key == "note"), count == 0, "{name}");
-        let dirty = layer.dirty(0, &mut |_| ControlFlow::Continue(()));
+        let dirty = layer.dirty(0, 0, &mut |_| ControlFlow::Continue(()));
         // The L1 table is no table of a bitmap: its first entry names a cluster, though.
         assert_eq!(dirty.is_ok(), name == "good", "{name}");
     }
