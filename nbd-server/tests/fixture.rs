@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use hyper2kvm_nbd::{Allocation, Builder, Error, Export, Extent, Server, Visit};
+use hyper2kvm_nbd::{Allocation, Builder, Error, Export, Extent, Server, Visit, Zero};
 use tempfile::TempDir;
 
 /// Bytes in memory with a map.
@@ -74,6 +74,41 @@ impl Export for Memory {
 
     fn description(&self) -> String {
         "a disk of every kind".into()
+    }
+}
+
+/// An export of nearly 8 EiB of zeros, but for a byte at 4 GiB and the last one.
+pub(crate) struct Huge;
+
+pub(crate) const HUGE: u64 = i64::MAX as u64 - 511;
+
+impl Export for Huge {
+    fn size(&self) -> u64 {
+        HUGE
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), Error> {
+        for (at, byte) in (offset..).zip(buf) {
+            *byte = u8::from(at == (1 << 32) || at == HUGE - 1);
+        }
+        Ok(())
+    }
+
+    fn extents(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<(), Error> {
+        let _ = visit(Extent { length: range.end - range.start, kind: Allocation::Zero });
+        Ok(())
+    }
+
+    fn is_writable(&self) -> bool {
+        true
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn zero(&self, _: Range<u64>, _: Zero) -> Result<(), Error> {
+        Ok(())
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use hyper2kvm_nbd::{Allocation, Builder, Export, Server};
 use tempfile::TempDir;
 
-use crate::fixture::{Memory, serve, socket};
+use crate::fixture::{HUGE, Huge, Memory, serve, socket};
 use crate::remote::Disk;
 
 /// Runs a program to its end, which must be a good one; returns what it printed.
@@ -402,5 +402,28 @@ h.shutdown()
     let (_folder, _server, uris, _disk) = writable(1 << 20);
     for uri in uris {
         run("nbdsh", &["-c", "h.add_meta_context('x:parity')", "-c", &format!("h.connect_uri({uri:?})"), "-c", script]);
+    }
+}
+
+#[test]
+fn libnbd_reaches_the_ends_of_an_export_of_8_eib() {
+    let (_folder, _server, uris) = both_ways(Server::builder().export("huge", Arc::new(Huge)));
+    let script = r#"
+size = h.get_size()
+assert size == 2**63 - 512, size
+for at, want in [(0, 0), (2**32 - 1, 0), (2**32, 1), (2**32 + 1, 0), (size - 2, 0), (size - 1, 1)]:
+    assert h.pread(1, at) == bytes([want]), at
+assert h.pread(4, 2**32 - 2) == b"\0\0\1\0"
+h.pwrite(b"x", size - 1)
+h.zero(512, size - 512)
+status = []
+h.block_status(2**31, size - 2**31, lambda context, offset, entries, err: status.extend(entries))
+assert status == [2**31, 2], status
+h.shutdown()
+"#;
+    for uri in uris {
+        assert_eq!(run("nbdinfo", &["--size", &uri]).trim(), HUGE.to_string());
+        let connect = format!("h.connect_uri({uri:?})");
+        run("nbdsh", &["-c", "h.add_meta_context('base:allocation')", "-c", &connect, "-c", script]);
     }
 }

@@ -11,7 +11,7 @@ use hyper2kvm_nbd::{
     Allocation, Combine, Context, Errno, Error, Export, Extent, Server, Status, Visit, VisitStatus, Zero,
 };
 
-use crate::fixture::{Memory, Slow, serve, socket};
+use crate::fixture::{HUGE, Huge, Memory, Slow, serve, socket};
 
 /// Bytes that can be written, with a map of what was, and a context that tells of it.
 pub(crate) struct Disk {
@@ -331,36 +331,6 @@ fn an_export_can_be_served_on() {
     client.read_at(&mut read, 0).unwrap();
     assert!(read == Memory::mixed().bytes);
     assert_eq!(map(&client), map(&Client::connect(&server.uri()).unwrap()));
-}
-
-/// An export of nearly 8 EiB.
-struct Huge;
-
-const HUGE: u64 = i64::MAX as u64 - 511;
-
-impl Export for Huge {
-    fn size(&self) -> u64 {
-        HUGE
-    }
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<(), Error> {
-        for (at, byte) in (offset..).zip(buf) {
-            *byte = u8::from(at == (1 << 32) || at == HUGE - 1);
-        }
-        Ok(())
-    }
-    fn extents(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<(), Error> {
-        let _ = visit(Extent { length: range.end - range.start, kind: Allocation::Zero });
-        Ok(())
-    }
-    fn is_writable(&self) -> bool {
-        true
-    }
-    fn write_at(&self, _: &[u8], _: u64) -> Result<(), Error> {
-        Ok(())
-    }
-    fn zero(&self, _: Range<u64>, _: Zero) -> Result<(), Error> {
-        Ok(())
-    }
 }
 
 #[test]

@@ -94,6 +94,45 @@ fn dirty_bitmaps_are_contexts() {
     );
 }
 
+/// The largest disk that is read at all, with bytes around 4 GiB and at its end.
+#[test]
+fn requests_reach_4_gib_and_the_end_of_64_pib() {
+    let lab = Lab::new();
+    let image = lab.path("huge.qcow2");
+    let image = image.as_path();
+    let size = 64_u64 << 50;
+    let (border, last) = (4_u64 << 30, size - 512);
+    tools::ok(
+        "qemu-img",
+        ["create", "-q", "-f", "qcow2", "-o", "cluster_size=2M"]
+            .map(Path::new)
+            .into_iter()
+            .chain([image, Path::new("64P")]),
+    );
+    let writes = [format!("write -P 1 {} 1k", border - 512), format!("write -P 2 {last} 512")];
+    tools::ok("qemu-io", writes.iter().flat_map(|write| ["-c", write]).map(Path::new).chain([image]));
+    let server = Server::start(image, &lab);
+    let uri = server.uri();
+    assert_eq!(tools::ok("nbdinfo", ["--size", &uri]).trim(), size.to_string());
+    let read = |pattern: u8, at: u64, len: u64| format!("read -P {pattern} {at} {len}");
+    let reads = [
+        read(0, 0, 1),
+        read(0, border - 513, 1),
+        read(1, border - 1, 1),
+        read(1, border - 1, 2),
+        read(1, border + 1, 1),
+        read(0, border + 512, 1),
+        read(0, last - 1, 1),
+        read(2, last, 512),
+        read(2, size - 1, 1),
+    ];
+    let told = tools::ok(
+        "qemu-io",
+        ["-r", "-f", "raw"].into_iter().chain(reads.iter().flat_map(|read| ["-c", read])).chain([&*uri]),
+    );
+    assert!(!told.contains("failed"), "{told}");
+}
+
 #[test]
 fn one_client_on_standard_input_and_output() {
     let lab = Lab::new();
