@@ -12,6 +12,7 @@
 //! one way (`docs/architecture.md`); a test reads the `use crate::` lines and fails on a wrong one.
 
 pub mod boot;
+pub mod browse;
 pub mod cache;
 pub mod chain;
 pub mod cli;

@@ -46,6 +46,9 @@ pub const MAX_GUEST_PATH: usize = 4096;
 /// Entries of one guest directory that a listing keeps. `/usr/bin` of a large desktop has some 5,000.
 pub const MAX_GUEST_DIR_ENTRIES: usize = 1 << 16;
 
+/// Directories of a guest that one walk goes into. A file server with a hundred million files has fewer.
+pub const MAX_GUEST_DIRS: usize = 1 << 22;
+
 /// Bytes of one guest configuration file. The largest in the field, a `grub.cfg` with dozens of kernels, is below 256 KiB.
 pub const MAX_GUEST_CONFIG: u64 = 1 << 20;
 

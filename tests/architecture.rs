@@ -16,7 +16,7 @@ const ORDER: &[&[&str]] = &[
     &["overlay"],
     &["volume"],
     &["fs"],
-    &["registry", "inspect"],
+    &["browse", "registry", "inspect"],
     &["fix"],
     &["convert"],
     &["boot", "libvirt"],

@@ -17,6 +17,7 @@ mod architecture;
 mod attach;
 mod boot;
 mod btrfs;
+mod browse;
 mod check;
 mod cli;
 mod convert;

@@ -1,6 +1,5 @@
 //! The kernel's side: the only file that knows `fuser`, whose interface changes with every release.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
@@ -52,6 +51,7 @@ pub(crate) fn mount<T: Tree>(tree: T, dir: &Path, options: &Options) -> io::Resu
         backing: Mutex::default(),
         open: RwLock::default(),
         next_handle: AtomicU64::new(1),
+        buffers: Buffers::default(),
     };
     FuserSession::new(adapter, dir, &config).map(Session)
 }
@@ -106,11 +106,24 @@ struct Adapter<T> {
     backing: Mutex<HashMap<Node, Option<Arc<BackingId>>>>,
     open: RwLock<HashMap<u64, Arc<dyn File>>>,
     next_handle: AtomicU64,
+    buffers: Buffers,
 }
 
-thread_local! {
-    /// Each thread's buffer for reads: at most the kernel's largest request, 1 MiB.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+/// Buffers for reads, at most the kernel's largest request each, and no more of them than threads. The one that was used last
+/// goes out first: it still lies in the processor's cache, where those of threads that take turns would not.
+#[derive(Default)]
+struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+impl Buffers {
+    fn with<R>(&self, len: usize, job: impl FnOnce(&mut [u8]) -> R) -> R {
+        let mut buffer = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        if buffer.len() < len {
+            buffer.resize(len, 0);
+        }
+        let result = job(&mut buffer[..len]);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        result
+    }
 }
 
 impl<T: Tree> Adapter<T> {
@@ -330,15 +343,9 @@ impl<T: Tree> Filesystem for Adapter<T> {
         if len == 0 {
             return reply.data(&[]);
         }
-        BUFFER.with_borrow_mut(|buffer| {
-            if buffer.len() < len {
-                buffer.resize(len, 0);
-            }
-            let buf = &mut buffer[..len];
-            match guarded(|| file.read_at(buf, offset)) {
-                Ok(()) => reply.data(&buffer[..len]),
-                Err(failure) => reply.error(failure.into()),
-            }
+        self.buffers.with(len, |buf| match guarded(|| file.read_at(buf, offset)) {
+            Ok(()) => reply.data(buf),
+            Err(failure) => reply.error(failure.into()),
         });
     }
 

@@ -12,6 +12,8 @@ use crate::convert::{TARGETS, Target};
 use crate::error::Result;
 use crate::session::VhdSize;
 
+pub mod guest;
+
 /// Any virtual disk as one flat block device: inspect, fix, convert and serve it for KVM, in one pass.
 #[derive(Debug, Parser)]
 #[command(
@@ -60,6 +62,8 @@ pub enum Command {
     Detach(DetachArgs),
     /// Print the tree of layers that reads of a source go through, with bytes and latency of each.
     Explain(ExplainArgs),
+    /// List, read, copy, archive and compare the files inside a guest.
+    Guest(guest::GuestFilesArgs),
     /// Explain an error code, or print the help of a command.
     Help(HelpArgs),
     /// Tell what a source is: format, chain, size, facts, safety verdict.

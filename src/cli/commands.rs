@@ -14,6 +14,7 @@ mod check;
 mod convert;
 mod device;
 mod explain;
+mod guest;
 mod info;
 mod inspect;
 mod map;
@@ -45,6 +46,7 @@ pub(super) fn run(command: &Command, global: &Global, output: Output) -> Result<
         Command::Convert(args) => convert::run(args, &context),
         Command::Detach(args) => attach::detach(args, &context),
         Command::Explain(args) => explain::run(args, &context),
+        Command::Guest(args) => return guest::run(args, &context),
         Command::Help(args) => help::run(args.topic.as_deref(), output),
         Command::Info(args) => info::run(args, &context),
         Command::Inspect(args) => inspect::run(args, &context),

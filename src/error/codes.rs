@@ -288,6 +288,14 @@ pub const CODES: &[(&str, &str)] = &[
         "The operating system refused to unmount; the cause says why. Try fusermount3 -u DIR once the programs that use it have ended.",
     ),
     (
+        "guest.copy",
+        "A copy of a guest's file needs a name on this host. Name a file or directory that is not there yet, or a directory to copy into.",
+    ),
+    (
+        "guest.directory-loop",
+        "A directory of the guest has two names, which only a damaged file system allows. It was listed under the first one; check the file system in the guest.",
+    ),
+    (
         "guest.directory-size",
         "A directory of the guest has more entries than any real one. The guest's file system may be damaged.",
     ),
@@ -298,6 +306,10 @@ pub const CODES: &[(&str, &str)] = &[
         "guest.full",
         "The guest's file system has no room for what a fix adds. Free some space inside the guest, then try again.",
     ),
+    (
+        "guest.incomplete",
+        "Some files of the guest could not be read; the rest was. Each was told when it happened, and the first is repeated.",
+    ),
     ("guest.name", "A name is not one that a file can have."),
     (
         "guest.none",
@@ -306,6 +318,18 @@ pub const CODES: &[(&str, &str)] = &[
     ("guest.not-a-directory", "A path inside the guest leads to something that is not a directory."),
     ("guest.not-found", "A path leads to nothing inside the guest."),
     ("guest.not-regular", "A path inside the guest leads to something that is not a regular file."),
+    (
+        "guest.short-file",
+        "A file of the guest ended before the length that its inode gives. Its file system is damaged, or was copied while it was written to.",
+    ),
+    (
+        "guest.volume",
+        "The guest has no volume of that name, or none with a file system that can be read. The message lists those it has.",
+    ),
+    (
+        "guest.walk-size",
+        "A tree of the guest has more directories, or longer paths, than any that makes sense. Name a part of it.",
+    ),
     (
         "host.signals",
         "The operating system refused to deliver signals to this process, so it could not be stopped cleanly.",
@@ -644,6 +668,11 @@ pub const CODES: &[(&str, &str)] = &[
         "usage.bus",
         "Migrated machines sit on virtio-blk, virtio-scsi or sata. The other buses exist for boot tests only.",
     ),
+    (
+        "usage.pattern",
+        "The pattern for names is not one: brackets and braces must be closed. * stands for any characters, ? for one, [a-z] for one of these, {one,other} for either.",
+    ),
+    ("usage.terminal", "An archive would go to the terminal. Name a file for it, or pipe it into another program."),
     ("usage.topic", "`hyper2kvm help` knows commands and error codes; the word given is neither."),
     ("vdi.header", "The header of a VDI is damaged, or gives sizes and places that are impossible."),
     (

@@ -10,17 +10,17 @@ use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::{Attributes, FileKind, Filesystem, Inode, Stat, Timestamp};
+use super::{Attributes, DirEntry, FileKind, Filesystem, Inode, Stat, Timestamp};
 use crate::error::{Error, Kind, Result, escape_bytes};
 use crate::limits;
 
 /// File systems joined at mount points, with a path interface. Paths are bytes, as in the guest.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tree {
     mounts: Vec<Mount>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Mount {
     at: Vec<u8>,
     fs: Arc<dyn Filesystem>,
@@ -37,6 +37,12 @@ pub struct Found {
 }
 
 impl Found {
+    /// Which file of the tree it is, whatever it is called: hard links share it.
+    #[must_use]
+    pub fn id(&self) -> (usize, Inode) {
+        (self.mount, self.stat.inode)
+    }
+
     /// The canonical path as text, if it is UTF-8 without control characters.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
@@ -124,6 +130,46 @@ impl Tree {
         Ok(Some(FileReader { fs, inode: found.stat.inode, size: found.stat.size, offset: 0 }))
     }
 
+    /// What the directory `dir` holds, sorted by name, with what is mounted there in place of what it covers. One that cannot be
+    /// read is there with its error. At most [`limits::MAX_GUEST_DIR_ENTRIES`]; more are an error.
+    pub fn children(&self, dir: &Found) -> Result<Vec<(Vec<u8>, Result<Found>)>> {
+        let fs = self.fs(dir)?;
+        let mut children = Vec::new();
+        for DirEntry { name, inode, .. } in entries(&**fs, dir)? {
+            let mut path = if dir.path == b"/" { Vec::new() } else { dir.path.clone() };
+            path.push(b'/');
+            path.extend_from_slice(&name);
+            let found = match self.mounts.iter().rposition(|mount| mount.at == path) {
+                Some(mount) => self.mounted(mount, path),
+                None => fs.stat(inode).map(|stat| Found { path, stat, mount: dir.mount }),
+            };
+            children.push((name, found));
+        }
+        children.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(children)
+    }
+
+    fn mounted(&self, index: usize, path: Vec<u8>) -> Result<Found> {
+        let mount = self.mounts.get(index).ok_or_else(|| absent(&path))?;
+        Ok(Found { stat: mount.fs.stat(mount.fs.root())?, path, mount: index })
+    }
+
+    /// The regular file `found` for reading from its start.
+    pub fn reader(&self, found: &Found) -> Result<FileReader> {
+        let fs = Arc::clone(self.fs(found)?);
+        Ok(FileReader { fs, inode: found.stat.inode, size: found.stat.size, offset: 0 })
+    }
+
+    /// The target of the symbolic link `found`.
+    pub fn target(&self, found: &Found) -> Result<Vec<u8>> {
+        self.fs(found)?.read_link(found.stat.inode)
+    }
+
+    /// The extended attributes of `found`.
+    pub fn xattrs_of(&self, found: &Found) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        self.fs(found)?.xattrs(found.stat.inode)
+    }
+
     /// The target of the symbolic link at `path`; `None` when there is none.
     pub fn read_link(&self, path: impl AsRef<[u8]>) -> Result<Option<Vec<u8>>> {
         match self.find_link(path)? {
@@ -140,18 +186,9 @@ impl Tree {
         let found = self.find(path.as_ref())?.filter(|found| found.stat.kind == FileKind::Directory);
         let Some(found) = found else { return Ok(Vec::new()) };
         let fs = self.fs(&found)?;
-        let mut raw = Vec::new();
-        fs.read_dir(found.stat.inode, 0, &mut |entry| {
-            raw.push((entry.name, entry.inode, entry.kind));
-            if raw.len() > limits::MAX_GUEST_DIR_ENTRIES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        if raw.len() > limits::MAX_GUEST_DIR_ENTRIES {
-            return Err(Error::limit("guest.directory-size", "a directory with too many entries")
-                .at(escape_bytes(path.as_ref()))
-                .expected(format!("at most {}", limits::MAX_GUEST_DIR_ENTRIES)));
-        }
+        let raw = entries(&**fs, &found)?;
         let mut listed = Vec::with_capacity(raw.len());
-        for (name, inode, kind) in raw {
+        for DirEntry { name, inode, kind, .. } in raw {
             let kind = kind.map_or_else(|| fs.stat(inode).map(|stat| stat.kind), Ok)?;
             listed.push(Listed { name, kind });
         }
@@ -418,6 +455,21 @@ pub fn cause(error: io::Error, otherwise: impl FnOnce(io::Error) -> Error) -> Er
         Some(inner) => inner.clone(),
         None => otherwise(error),
     }
+}
+
+/// The entries of the directory `dir` of `fs`, as they come.
+fn entries(fs: &dyn Filesystem, dir: &Found) -> Result<Vec<DirEntry>> {
+    let mut entries = Vec::new();
+    fs.read_dir(dir.stat.inode, 0, &mut |entry| {
+        entries.push(entry);
+        if entries.len() > limits::MAX_GUEST_DIR_ENTRIES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    if entries.len() > limits::MAX_GUEST_DIR_ENTRIES {
+        return Err(Error::limit("guest.directory-size", "a directory with too many entries")
+            .at(escape_bytes(&dir.path))
+            .expected(format!("at most {}", limits::MAX_GUEST_DIR_ENTRIES)));
+    }
+    Ok(entries)
 }
 
 /// A path's directory and last name; `None` for a path without a usable name.

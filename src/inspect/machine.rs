@@ -84,6 +84,29 @@ fn is_plain(value: &str) -> bool {
 }
 
 impl Machine {
+    /// What the source's kernel called a volume: `sda2`, or the path of a logical volume.
+    #[must_use]
+    pub fn name_of(&self, volume: &Volume) -> String {
+        let disk = self.disks.get(volume.disk).map_or("?", |disk| disk.name.as_str());
+        match (&volume.mapper, volume.partition) {
+            (Some(mapper), _) => mapper.clone(),
+            (None, Some(number)) => format!("{disk}{number}"),
+            (None, None) => disk.to_owned(),
+        }
+    }
+
+    /// Whether `name` is a volume's: as [`Machine::name_of`] has it, with or without `/dev/`, or `VG/LV`.
+    #[must_use]
+    pub fn is_called(&self, volume: &Volume, name: &str) -> bool {
+        let plain = |name: &str| name.strip_prefix("/dev/").unwrap_or(name).to_owned();
+        let mapped = |name: &str| match name.split_once('/') {
+            Some((group, name)) => format!("mapper/{}-{}", group.replace('-', "--"), name.replace('-', "--")),
+            None => name.to_owned(),
+        };
+        let (own, name) = (plain(&self.name_of(volume)), plain(name));
+        own == name || own == mapped(&name)
+    }
+
     /// The volume that a device specification (an fstab or `root=` value) names, as the source machine resolved it. `None`
     /// when it names none of this machine's volumes, or more than one.
     #[must_use]

@@ -9,7 +9,7 @@ use rustix::fs::{AtFlags, CWD, RenameFlags};
 
 use crate::error::{Error, Kind, Result};
 
-/// A file that is written and durable and has no name yet. Dropped before [`Staged::publish`], it leaves nothing behind.
+/// A file that does not have its name yet. Dropped before [`Staged::publish`], it leaves nothing behind.
 #[derive(Debug)]
 pub struct Staged {
     partial: PathBuf,
@@ -18,8 +18,8 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Writes `content` to `PATH.partial` and syncs it.
-    pub fn write(path: &Path, content: &[u8]) -> Result<Self> {
+    /// A new, empty `PATH.partial`, which whoever writes it must sync.
+    pub fn create(path: &Path) -> Result<(Self, File)> {
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let staged = Self { partial: PathBuf::from(partial), path: path.to_path_buf(), published: false };
@@ -29,12 +29,16 @@ impl Staged {
             }
             _ => {}
         }
-        let create = || -> std::io::Result<()> {
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&staged.partial)?;
-            file.write_all(content)?;
-            file.sync_all()
-        };
-        create().map_err(|e| Error::write("writing", e).path(&staged.partial))?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&staged.partial);
+        let file = file.map_err(|e| Error::write("writing", e).path(&staged.partial))?;
+        Ok((staged, file))
+    }
+
+    /// Writes `content` to `PATH.partial` and syncs it.
+    pub fn write(path: &Path, content: &[u8]) -> Result<Self> {
+        let (staged, mut file) = Self::create(path)?;
+        let written = file.write_all(content).and_then(|()| file.sync_all());
+        written.map_err(|e| Error::write("writing", e).path(&staged.partial))?;
         Ok(staged)
     }
 

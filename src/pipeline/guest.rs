@@ -16,6 +16,8 @@ use crate::volume::signature::{self, Signature, Usage};
 use crate::volume::trim::{FreeMap, FreeSpace, Trimmed};
 use crate::volume::{self, Role, Table};
 
+mod tree;
+
 /// A machine, opened for inspection and fixing. Nothing is written but its overlays.
 #[derive(Debug)]
 pub struct Guest {
