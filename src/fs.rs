@@ -12,6 +12,7 @@ pub mod btrfs;
 mod calendar;
 pub mod ext;
 pub mod fat;
+pub mod iso;
 mod memory;
 pub mod open;
 mod pages;

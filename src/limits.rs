@@ -254,3 +254,12 @@ pub const MAX_BTRFS_LOG: usize = 64 << 20;
 
 /// Bytes that the replay counts for one item besides its content: key, slot and the map's own overhead, rounded up.
 pub const BTRFS_LOG_ITEM: usize = 64;
+
+/// Continuation areas of one directory record on an ISO 9660 volume, as in the kernel. Names and links need one or two.
+pub const MAX_ISO_CONTINUATIONS: usize = 32;
+
+/// Pieces of one file on an ISO 9660 volume: 4 TiB in pieces of nearly 4 GiB.
+pub const MAX_ISO_EXTENTS: usize = 1024;
+
+/// Bytes of one directory on an ISO 9660 volume: some half a million names.
+pub const MAX_ISO_DIR: u64 = 64 << 20;

@@ -29,6 +29,7 @@ mod file_disk;
 mod files;
 mod guest;
 mod hostile;
+mod iso;
 mod kill;
 mod libvirt;
 mod matrix;

@@ -372,6 +372,18 @@ pub const CODES: &[(&str, &str)] = &[
         "The guest's initramfs unpacks to more than any real one. It is damaged, or the guest is hostile.",
     ),
     (
+        "iso.corrupt",
+        "The directories of an ISO 9660 volume contradict themselves. Fetch the file anew and compare its checksum.",
+    ),
+    (
+        "iso.feature",
+        "A file on an ISO 9660 volume is stored in a way that this program does not handle: compressed (zisofs), with holes, or interleaved.",
+    ),
+    ("iso.geometry", "The volume descriptors of an ISO 9660 volume give sizes that are impossible."),
+    ("iso.limit", "A file or directory of an ISO 9660 volume is in more pieces, or larger, than this program handles."),
+    ("iso.name", "A name on an ISO 9660 volume is not of the right kind of file."),
+    ("iso.read-only", "A change was asked of an ISO 9660 volume, which is made once and never changed."),
+    (
         "libvirt.path",
         "The path of an image cannot stand in a libvirt domain: it is relative, not UTF-8, or has control characters. Choose another output directory or name.",
     ),

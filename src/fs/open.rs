@@ -6,6 +6,7 @@ use super::Filesystem;
 use super::btrfs::Btrfs;
 use super::ext::Ext;
 use super::fat::Fat;
+use super::iso::Iso;
 use crate::disk::{Disk, DiskMut};
 use crate::error::Result;
 
@@ -16,6 +17,7 @@ pub fn open(kind: &str, volume: Arc<dyn Disk>) -> Option<Result<Arc<dyn Filesyst
         "btrfs" => boxed(Btrfs::open(volume)),
         "ext2" | "ext3" | "ext4" => boxed(Ext::open(volume)),
         "vfat" => boxed(Fat::open(volume)),
+        "iso9660" => boxed(Iso::open(volume)),
         _ => return None,
     })
 }
