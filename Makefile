@@ -24,6 +24,7 @@ fmt: ## format the code
 fixtures: ## build the guests that the tests use (cached)
 	@scripts/install-deps.sh
 	@tests/fixtures/build.sh
+	@tests/fixtures/volumes.sh
 
 bench: ## time migrate and convert against qemu-img, in alternating pairs
 	@scripts/bench.sh

@@ -13,6 +13,8 @@ oracles=(
     libvirt-daemon libvirt-daemon-driver-qemu libxml2-utils mtools nbdkit ntfs-3g openssl p7zip-full parted python3 python3-libnbd
     python3-libvhdi python3-libvmdk strace tar udftools xfsprogs xorriso xz-utils
 )
+# The small machine that makes volumes of LVM, MD and LUKS: made of what is installed here, a kernel too.
+appliance=(cryptsetup-bin libguestfs-tools lvm2 mdadm)
 qemu=(ovmf qemu-system-x86 qemu-utils)
 
 main() {
@@ -33,9 +35,17 @@ main() {
 # Debian keeps the status of removed packages too, so only "installed" counts.
 missing_packages() {
     local package
-    for package in "${build[@]}" "${guest[@]}" "${oracles[@]}" "${qemu[@]}"; do
+    for package in "${build[@]}" "${guest[@]}" "${oracles[@]}" "${appliance[@]}" "$(kernel)" "${qemu[@]}"; do
         [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || echo "$package"
     done
+}
+
+# Any kernel of the distribution does for the appliance.
+kernel() {
+    local ID=debian
+    # shellcheck source=/dev/null
+    . /etc/os-release
+    if [ "$ID" = ubuntu ]; then echo linux-image-virtual; else echo "linux-image-$(dpkg --print-architecture)"; fi
 }
 
 install() {

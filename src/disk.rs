@@ -15,8 +15,10 @@ mod checked;
 mod concat;
 mod fault;
 pub mod feed;
+mod mapped;
 mod memory;
 pub(crate) mod ranges;
+mod read_only;
 mod slice;
 mod zero;
 
@@ -24,7 +26,9 @@ pub use checked::{Checked, Stats};
 pub use concat::Concat;
 pub use fault::{Fault, until_it_succeeds};
 pub use feed::{Feed, Stream, read_full};
+pub use mapped::{How, Mapped, Piece, Place};
 pub use memory::Memory;
+pub use read_only::ReadOnly;
 pub use slice::Slice;
 pub use zero::Zero;
 
@@ -51,6 +55,10 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// Tells what `range` consists of, from metadata only: contiguous extents in order, exactly covering `range`;
     /// neighbours may be of one kind. Stops early when `visit` breaks.
     fn extents(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<()>;
+
+    /// Visits where the bytes of `range` live in the boxes of [`Disk::below`], by their index: every copy of them. What is visited
+    /// holds nothing but those bytes, so it is as free as they are. Nothing is visited where that cannot be said.
+    fn homes(&self, _range: Range<u64>, _visit: &mut dyn FnMut(usize, Range<u64>)) {}
 
     /// Where the bytes from the start of `range` on, which is not empty, lie as they are in a file of this host: for all of `range`
     /// or a part from its start, never none of it. Nothing where they do not, or where somebody must see them pass.
@@ -92,7 +100,7 @@ pub trait Disk: Debug + Send + Sync + 'static {
 /// What [`Disk::extents`] calls for each extent.
 pub type Visit<'a> = dyn FnMut(Extent) -> ControlFlow<()> + 'a;
 
-/// A disk that may change. Overlays and memory implement it; no source does.
+/// A disk that may change: overlays, memory, and boxes that pass writes on to them. No source is one.
 pub trait DiskMut: Disk {
     /// Stores all of `data` at `offset`, inside the disk.
     fn write_at(&self, data: &[u8], offset: u64) -> Result<()>;
@@ -236,6 +244,13 @@ pub fn collect_extents(disk: &dyn Disk, range: Range<u64>) -> Result<Vec<Extent>
         ControlFlow::Continue(())
     })?;
     Ok(extents)
+}
+
+/// A disk that may change as one that is read.
+#[must_use]
+pub fn readable(disk: &Arc<dyn DiskMut>) -> Arc<dyn Disk> {
+    let disk: Arc<dyn DiskMut> = Arc::clone(disk);
+    disk
 }
 
 /// Reads `len` bytes at `offset` into a new vector. The caller bounds `len`.

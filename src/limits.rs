@@ -263,3 +263,33 @@ pub const MAX_ISO_EXTENTS: usize = 1024;
 
 /// Bytes of one directory on an ISO 9660 volume: some half a million names.
 pub const MAX_ISO_DIR: u64 = 64 << 20;
+
+/// Bytes of LVM's text metadata. A group of a thousand volumes has about 1 MiB, which is also the usual size of its area.
+pub const MAX_LVM_TEXT: u64 = 16 << 20;
+
+/// Logical volumes of one group, hidden ones too. LVM itself becomes slow with some thousands.
+pub const MAX_LVM_VOLUMES: usize = 1 << 14;
+
+/// Nodes of a thin pool's trees that are held at once, 4 KiB each.
+pub const MAX_THIN_NODES: usize = 1024;
+
+/// Members of one array: MD's own bound for superblocks of version 1 is 384 with one sector of roles.
+pub const MAX_RAID_MEMBERS: usize = 384;
+
+/// Volumes of one machine, on disks and on each other: all that a few disks of partitions and a large volume group have.
+pub const MAX_VOLUMES: usize = 4096;
+
+/// Bytes of a LUKS2 header: the largest of the sizes that the format allows.
+pub const MAX_LUKS_HEADER: u64 = 4 << 20;
+
+/// Iterations of PBKDF2 for one key slot. Two seconds on the fastest processor are some ten million.
+pub const MAX_LUKS_ITERATIONS: u32 = 100_000_000;
+
+/// KiB that deriving one key may take while it lasts: what cryptsetup uses at most unless it is told otherwise, 1 GiB.
+pub const MAX_LUKS_MEMORY: u32 = 1 << 20;
+
+/// KiB that deriving one key may go over, all passes together: 64 GiB, about a minute.
+pub const MAX_LUKS_WORK: u64 = 64 << 20;
+
+/// Key slots of one encrypted volume: LUKS2's own bound.
+pub const MAX_LUKS_SLOTS: usize = 32;

@@ -9,6 +9,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::error::{Error, Result};
 use crate::limits;
 
+mod keys;
+
+pub use keys::{Keys, Secret};
+
 /// Given at open to everything that reads, fixes or writes.
 #[derive(Debug)]
 pub struct Session {
@@ -22,6 +26,7 @@ pub struct Session {
     cancelled: AtomicBool,
     streaming: AtomicBool,
     serving: AtomicBool,
+    keys: OnceLock<Keys>,
     shared: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
 }
 
@@ -37,6 +42,7 @@ impl Session {
             cancelled: AtomicBool::new(false),
             streaming: AtomicBool::new(false),
             serving: AtomicBool::new(false),
+            keys: OnceLock::new(),
             shared: Mutex::default(),
         })
     }
@@ -105,6 +111,16 @@ impl Session {
     #[must_use]
     pub fn is_serving(&self) -> bool {
         self.serving.load(Ordering::Relaxed)
+    }
+
+    /// Gives the run the keys of encrypted volumes, once.
+    pub fn give_keys(&self, keys: Keys) {
+        let _ = self.keys.set(keys);
+    }
+
+    /// The keys of encrypted volumes.
+    pub fn keys(&self) -> &Keys {
+        self.keys.get_or_init(Keys::default)
     }
 
     /// The session's one value of type `T`, made at first use: what several sources share, such as a cache's memory.

@@ -10,8 +10,13 @@ use crate::error::{Error, Result};
 use crate::limits;
 
 mod gpt;
+pub mod luks;
+pub mod lvm;
 mod mbr;
+pub mod md;
+pub mod parity;
 pub mod signature;
+pub mod stack;
 pub mod trim;
 mod types;
 

@@ -44,3 +44,4 @@ mod sharing;
 mod strace;
 mod vmdk;
 mod volume;
+mod volumes;

@@ -111,6 +111,12 @@ impl<D: Disk> Disk for Checked<D> {
         Ok(())
     }
 
+    fn homes(&self, range: Range<u64>, visit: &mut dyn FnMut(usize, Range<u64>)) {
+        if range.start < range.end && range.end <= self.len {
+            self.inner.homes(range, visit);
+        }
+    }
+
     fn host(&self, range: Range<u64>) -> Result<Option<HostRange>> {
         if range.is_empty() {
             return Ok(None);

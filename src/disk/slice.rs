@@ -68,6 +68,10 @@ impl<D: Debug + Send + Sync + ?Sized + 'static> Disk for Slice<D> {
         })
     }
 
+    fn homes(&self, range: Range<u64>, visit: &mut dyn FnMut(usize, Range<u64>)) {
+        visit(0, self.start + range.start..self.start + range.end);
+    }
+
     fn host(&self, range: Range<u64>) -> Result<Option<HostRange>> {
         self.whole.host(self.start + range.start..self.start + range.end)
     }

@@ -129,6 +129,10 @@ pub const CODES: &[(&str, &str)] = &[
         "disk.range",
         "A read or write went past the end of a disk. The image's own metadata points outside of the data it describes, or the file was cut short.",
     ),
+    (
+        "disk.read-only",
+        "Something was to be written to a volume that can only be read: one with parity, a thin volume, the origin of snapshots, or one that its group says is read-only. The message says which.",
+    ),
     ("disk.too-large", "A disk or file claims to be larger than the largest size that any format allows."),
     (
         "ext.checksum",
@@ -392,6 +396,64 @@ pub const CODES: &[(&str, &str)] = &[
         "Secure boot needs system management mode, which only the machine type q35 has. Choose q35 or leave secure boot off.",
     ),
     (
+        "luks.cost",
+        "A key slot of an encrypted volume asks for more memory or time than this program spends on one: 1 GiB, or a minute. Add another key slot in the guest, with cryptsetup luksAddKey --pbkdf-memory.",
+    ),
+    (
+        "luks.header",
+        "The header of a LUKS volume is damaged. Version 2 keeps two copies, and one that is whole is enough. cryptsetup repair may help in the guest.",
+    ),
+    (
+        "luks.key-missing",
+        "A volume is encrypted with LUKS, and no key was given for it. --key UUID:file:PATH gives one, or --key all:prompt asks for it.",
+    ),
+    (
+        "luks.key-wrong",
+        "None of the keys that were given opens an encrypted volume. Keys are taken as they are, and a passphrase in a file without the line feed at its end.",
+    ),
+    (
+        "luks.unsupported",
+        "A LUKS volume uses a cipher, hash or feature that this program does not know, or a re-encryption has not ended. The message names it.",
+    ),
+    (
+        "lvm.degraded",
+        "Too few legs of a RAID logical volume are there and in sync. Name all disks of the machine, or repair it in the guest with lvconvert --repair.",
+    ),
+    (
+        "lvm.duplicate",
+        "Two disks carry LVM physical volumes of the same UUID: one is a copy of the other, and which one counts cannot be told. Name one of them only.",
+    ),
+    ("lvm.label", "The label of an LVM physical volume is damaged or missing."),
+    (
+        "lvm.metadata",
+        "LVM's metadata is damaged, contradicts itself, or is larger than any real one. Other copies are used where there are some.",
+    ),
+    (
+        "lvm.missing",
+        "A disk that holds a physical volume of the group was not named, or is damaged. Volumes that need nothing from it can be used.",
+    ),
+    ("lvm.reshape", "A RAID logical volume is being reshaped. Let that end in the guest; lvs shows how far it is."),
+    (
+        "lvm.snapshot",
+        "Snapshots of LVM's old kind (not thin ones) are not read, and neither is a volume that a snapshot is being merged into. The origin of a snapshot is.",
+    ),
+    ("lvm.thin", "The metadata of a thin pool is damaged. thin_check and thin_repair help in the guest."),
+    (
+        "lvm.unsupported",
+        "A logical volume is of a type that is not read: cached, VDO, integrity, or one that is newer than this program. The message names it.",
+    ),
+    (
+        "md.degraded",
+        "Too few members of an array are there and up to date. Name all disks of the machine, or repair the array in the guest with mdadm.",
+    ),
+    (
+        "md.duplicate",
+        "Two devices claim the same place in an array: one is a copy of the other, and which one counts cannot be told.",
+    ),
+    ("md.reshape", "An array is being reshaped. Let that end in the guest; /proc/mdstat shows how far it is."),
+    ("md.superblock", "The superblock of an MD array's member is damaged, or its members contradict each other."),
+    ("md.unsupported", "An array uses a level, layout or feature that is not read. The message names it."),
+    (
         "output.changed",
         "While the output was being written, something else removed or replaced its .partial file. Nothing was given the final name; run the command again.",
     ),
@@ -574,6 +636,8 @@ pub const CODES: &[(&str, &str)] = &[
         "The image names bytes past the end of its file: it was probably cut short by an unfinished download or copy. Get it again.",
     ),
     ("qcow2.version", "Only versions 2 and 3 of qcow2 are handled. Convert the image with qemu-img first."),
+    ("raid.corrupt", "The parameters of an array with parity do not fit together or do not fit its members."),
+    ("raid.degraded", "An array with parity lacks more members than its parity makes up for."),
     (
         "reference.depth",
         "The chain of images is longer than any that is used in practice, or an image refers to itself.",
@@ -789,6 +853,7 @@ pub const CODES: &[(&str, &str)] = &[
         "vmx.syntax",
         "A machine's configuration has a line that is not KEY = \"VALUE\", or gives a key two different values. VMware refuses such a file too.",
     ),
+    ("volume.count", "A machine has more volumes than any real one; the rest is left alone."),
     (
         "volume.outside",
         "A partition reaches past the end of its disk, so it is not written to. The disk was cut short, or its table is damaged.",

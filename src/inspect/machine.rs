@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::disk::DiskMut;
 use crate::fs::Filesystem;
 
 /// The disks of one machine in the order in which its firmware and kernel number them, and what is known beside them.
@@ -47,8 +48,14 @@ pub struct Volume {
     pub disk: usize,
     /// Partition number, from 1; `None` for a whole disk and for logical volumes.
     pub partition: Option<u32>,
-    /// The device-mapper path of a logical volume: `/dev/mapper/vg0-root`.
+    /// The disks that it lies on, by index: one but for arrays and logical volumes.
+    pub disks: Vec<usize>,
+    /// What it is called here: `disk1/p2`, `vg0/root`, `md0`.
+    pub name: String,
+    /// The path of a volume that is neither a partition nor a disk: `/dev/mapper/vg0-root`, `/dev/md0`.
     pub mapper: Option<String>,
+    /// Other paths of it: `/dev/vg0/root`, `/dev/md/data`.
+    pub aliases: Vec<String>,
     /// The partition's UUID as `PARTUUID=` writes it: 36 characters on GPT, `1a2b3c4d-01` on MBR.
     pub partuuid: Option<String>,
     /// The partition's name on GPT.
@@ -64,6 +71,9 @@ pub struct Volume {
     /// The opened file system, where there is a driver for it.
     #[serde(skip)]
     pub fs: Option<Arc<dyn Filesystem>>,
+    /// Its bytes; what is written goes to the overlays of its disks.
+    #[serde(skip)]
+    pub bytes: Option<Arc<dyn DiskMut>>,
 }
 
 impl Volume {
@@ -116,6 +126,12 @@ impl Machine {
             return self.by_tag(key, unquote(value));
         }
         let name = spec.strip_prefix("/dev/")?;
+        let is_named = |volume: &Volume| {
+            volume.mapper.as_deref() == Some(spec) || volume.aliases.iter().any(|alias| unescape_udev(spec) == *alias)
+        };
+        if self.volumes.iter().any(is_named) {
+            return self.only(is_named);
+        }
         let disk_link = name.strip_prefix("disk/").and_then(|rest| rest.split_once('/'));
         match disk_link {
             Some(("by-uuid", value)) => self.by_tag("UUID", &unescape_udev(value)),
@@ -125,7 +141,7 @@ impl Machine {
             Some(("by-path", value)) => self.by_path(value),
             Some(("by-id", value)) => self.by_id(value),
             Some(_) => None,
-            None if name.starts_with("mapper/") => self.only(|volume| volume.mapper.as_deref() == Some(spec)),
+            None if name.starts_with("mapper/") => None,
             None => self.by_device(name),
         }
     }
@@ -345,6 +361,43 @@ pub(crate) mod tests {
         ] {
             assert_eq!(machine.resolve(spec), volume, "{spec}");
         }
+    }
+
+    #[test]
+    fn resolves_volumes_that_are_no_partitions() {
+        let mut machine = machine();
+        let stacked = |path: &str, aliases: &[&str], uuid: &str| Volume {
+            mapper: Some(path.to_owned()),
+            aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
+            fs_uuid: Some(uuid.to_owned()),
+            ..Volume::default()
+        };
+        machine.volumes.push(stacked(
+            "/dev/mapper/vg--a-root",
+            &["/dev/vg-a/root", "/dev/disk/by-id/dm-name-vg--a-root"],
+            "U-4",
+        ));
+        machine.volumes.push(stacked("/dev/md0", &["/dev/md/data", "/dev/disk/by-id/md-name-host:data"], "U-5"));
+        machine.volumes.push(stacked("/dev/md0p1", &[], "U-6"));
+        for (spec, volume) in [
+            ("/dev/mapper/vg--a-root", Some(3)),
+            ("/dev/vg-a/root", Some(3)),
+            ("/dev/disk/by-id/dm-name-vg--a-root", Some(3)),
+            ("/dev/disk/by-id/md-name-host:data", Some(4)),
+            ("/dev/disk/by-id/md-name-host\\x3adata", Some(4)),
+            ("UUID=U-4", Some(3)),
+            ("/dev/md0", Some(4)),
+            ("/dev/md/data", Some(4)),
+            ("/dev/md0p1", Some(5)),
+            ("/dev/mapper/vg-a-root", None),
+            ("/dev/vg-a/other", None),
+            ("/dev/md1", None),
+            ("/dev/sda1", Some(0)),
+        ] {
+            assert_eq!(machine.resolve(spec), volume, "{spec}");
+        }
+        machine.volumes.push(stacked("/dev/mapper/vg--a-root", &["/dev/vg-a/root"], "U-7"));
+        assert_eq!(machine.resolve("/dev/vg-a/root"), None, "two groups of one name");
     }
 
     #[test]

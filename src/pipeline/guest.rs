@@ -1,20 +1,23 @@
 //! A machine with its guest: overlays on its disks, volumes, file systems, the root, and the facts.
 
+use std::collections::{BTreeSet, HashSet};
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::chain::OpenedDisk;
 use crate::container::ovf::{self, Ovf};
-use crate::disk::{Checked, Disk, DiskMut, Slice};
+use crate::disk::{Checked, Disk, DiskMut};
 use crate::error::{Error, Result};
-use crate::fs::{self, Filesystem};
+use crate::fs::{self, Filesystem, Tree};
 use crate::inspect::{self, Facts, Machine, MachineDisk, MachineNic, Root, Volume};
+use crate::limits;
 use crate::overlay::Overlay;
 use crate::session::Session;
-use crate::volume::signature::{self, Signature, Usage};
+use crate::volume::signature::{Signature, Usage};
+use crate::volume::stack::{Layer, LayerKind, Stack, Whole};
 use crate::volume::trim::{FreeMap, FreeSpace, Trimmed};
-use crate::volume::{self, Role, Table};
+use crate::volume::{self, Table};
 
 mod tree;
 
@@ -27,8 +30,6 @@ pub struct Guest {
     pub tables: Vec<Option<Table>>,
     /// Disks, volumes and network cards.
     pub machine: Machine,
-    /// Where each volume of the machine lies on its disk.
-    pub places: Vec<Range<u64>>,
     /// The installed system, when there is one.
     pub system: Option<System>,
     /// What could not be read, and why.
@@ -56,13 +57,13 @@ impl Guest {
             overlays: Vec::new(),
             tables: Vec::new(),
             machine: Machine { nics: nics(described, session), ..Machine::default() },
-            places: Vec::new(),
             system: None,
             notes: Vec::new(),
         };
         for (index, disk) in disks.iter().enumerate() {
             guest.add_disk(index, disk, session, spill_dir)?;
         }
+        guest.add_volumes(session)?;
         let mut roots = inspect::find_roots(&guest.machine)?.into_iter();
         if let Some(root) = roots.next() {
             let facts = inspect::linux(&root.tree)?;
@@ -84,11 +85,6 @@ impl Guest {
     ) -> Result<()> {
         let overlay = Overlay::new(disk.disk(), session, spill_dir);
         let flat: Arc<dyn Disk> = Arc::clone(&overlay) as Arc<dyn Disk>;
-        let table = volume::scan(&flat)?;
-        for found in volumes(&flat, table.as_ref()) {
-            session.check()?;
-            self.add_volume(index, &overlay, found)?;
-        }
         let address = disk.described.as_ref().and_then(|described| described.attached);
         self.machine.disks.push(MachineDisk {
             name: format!("sd{}", disk_letters(index)),
@@ -96,41 +92,60 @@ impl Guest {
             controller: address.map_or(Some(0), |(_, controller, _)| u32::try_from(controller).ok()),
             unit: address.map_or(u32::try_from(index).ok(), |(_, _, unit)| Some(unit)),
         });
+        self.tables.push(volume::scan(&flat)?);
         self.overlays.push(overlay);
-        self.tables.push(table);
         Ok(())
     }
 
-    fn add_volume(&mut self, disk: usize, overlay: &Arc<Checked<Overlay>>, found: Found) -> Result<()> {
-        let base: Arc<dyn DiskMut> = Arc::clone(overlay) as Arc<dyn DiskMut>;
-        let label = found.label(disk);
-        let slice: Arc<Checked<Slice<dyn DiskMut>>> = Checked::wrap(Slice::new_mut(label, base, found.range.clone())?);
-        let signatures = signature::probe(&*slice)?;
+    /// Finds the volumes on all disks and opens the file systems on them.
+    fn add_volumes(&mut self, session: &Session) -> Result<()> {
+        let whole = |(overlay, table): (&Arc<Checked<Overlay>>, _)| Whole { disk: Arc::clone(overlay) as _, table };
+        let disks: Vec<Whole<'_>> =
+            self.overlays.iter().zip(self.tables.iter().map(Option::as_ref)).map(whole).collect();
+        let Stack { layers, notes } = Stack::find(&disks, session.keys())?;
+        self.notes.extend(notes);
+        for layer in &layers {
+            session.check()?;
+            self.add_volume(layer);
+        }
+        name_encrypted(&mut self.machine, &layers);
+        Ok(())
+    }
+
+    fn add_volume(&mut self, layer: &Layer) {
+        let leaves = leaves(&layer.disk, &self.overlays);
+        let disk = match layer.kind {
+            LayerKind::Place { disk } => disk,
+            _ => leaves.first().copied().unwrap_or(0),
+        };
         let mut volume = Volume {
             disk,
-            partition: found.partition,
-            partuuid: found.partuuid,
-            partlabel: found.partlabel,
-            size: found.range.end.saturating_sub(found.range.start),
+            disks: leaves,
+            name: layer.name.clone(),
+            partition: layer.partition.as_ref().filter(|_| layer.path.is_none()).map(|partition| partition.number),
+            mapper: layer.path.clone(),
+            aliases: layer.aliases.clone(),
+            partuuid: layer.partition.as_ref().map(|partition| partition.partuuid.clone()),
+            partlabel: layer.partition.as_ref().and_then(|partition| partition.label.clone()),
+            size: layer.disk.len(),
+            bytes: Some(Arc::clone(&layer.disk)),
             ..Volume::default()
         };
-        if let Some(signature) = signature::sole(&signatures) {
-            self.open_volume(&mut volume, signature, slice);
-        } else if signatures.len() > 1 {
-            let kinds: Vec<&str> = signatures.iter().map(|signature| signature.kind).collect();
-            self.notes.push(format!("{} carries several signatures: {}", found.name, kinds.join(", ")));
+        if let Some(signature) = layer.sole() {
+            self.open_volume(&mut volume, signature, &layer.disk);
+        } else if layer.signatures.len() > 1 {
+            let kinds: Vec<&str> = layer.signatures.iter().map(|signature| signature.kind).collect();
+            self.notes.push(format!("{} carries several signatures: {}", layer.name, kinds.join(", ")));
         }
         self.machine.volumes.push(volume);
-        self.places.push(found.range);
-        Ok(())
     }
 
-    fn open_volume(&mut self, volume: &mut Volume, signature: &Signature, slice: Arc<Checked<Slice<dyn DiskMut>>>) {
+    fn open_volume(&mut self, volume: &mut Volume, signature: &Signature, disk: &Arc<dyn DiskMut>) {
         volume.fs_kind = Some(signature.kind.to_owned());
         volume.fs_uuid.clone_from(&signature.uuid);
         volume.fs_label.clone_from(&signature.label);
         let opened = match signature.usage {
-            Usage::Filesystem => fs::open::open_mut(signature.kind, slice),
+            Usage::Filesystem => fs::open::open_mut(signature.kind, Arc::clone(disk)),
             Usage::Crypto | Usage::Raid | Usage::Swap => None,
         };
         match opened {
@@ -142,8 +157,7 @@ impl Guest {
                 volume.fs = Some(fs);
             }
             Some(Err(error)) => {
-                let number = volume.partition.map(|n| format!(" {n}")).unwrap_or_default();
-                self.notes.push(format!("the {} of partition{number} cannot be opened: {error}", signature.kind));
+                self.notes.push(format!("the {} of {} cannot be opened: {error}", signature.kind, volume.name));
             }
         }
     }
@@ -204,17 +218,92 @@ impl Guest {
     /// The provably free ranges of a disk, of the file systems that `counts`. One whose allocation state cannot be read has none.
     fn free_map(&self, disk: usize, counts: impl Fn(&dyn Filesystem) -> bool) -> FreeMap {
         let mut map = FreeMap::new();
-        for (volume, place) in self.machine.volumes.iter().zip(&self.places) {
-            if volume.disk != disk {
+        let Some(overlay) = self.overlays.get(disk) else { return map };
+        for volume in self.machine.volumes.iter().filter(|volume| volume.disks.contains(&disk)) {
+            let (Some(fs), Some(bytes)) = (&volume.fs, &volume.bytes) else { continue };
+            if !counts(&**fs) {
                 continue;
             }
-            if let Some(fs) = volume.fs.as_ref().filter(|fs| counts(&***fs))
-                && let Err(error) = map.add(place, &Free(&**fs))
-            {
+            let mut free = FreeMap::new();
+            if let Err(error) = free.add(&(0..bytes.len()), &Free(&**fs)) {
                 tracing::warn!(%error, "free space is copied, since it cannot be told from the rest");
+                continue;
             }
+            let (volume, mut homes) = (Arc::clone(bytes) as Arc<dyn Disk>, Vec::new());
+            for range in free.ranges() {
+                find_homes(&volume, range.clone(), overlay, 0, &mut homes);
+            }
+            map.add_ranges(homes);
         }
         map
+    }
+}
+
+/// Boxes between a file system and its disks: a few for each layer of the stack.
+const MAX_BOXES: usize = 64;
+
+/// Where the bytes of `range` live on one disk. Beyond a bound the rest is left out, and is copied.
+fn find_homes(
+    from: &Arc<dyn Disk>,
+    range: Range<u64>,
+    on: &Arc<Checked<Overlay>>,
+    depth: usize,
+    found: &mut Vec<Range<u64>>,
+) {
+    if depth > MAX_BOXES || found.len() >= limits::MAX_FREE_RANGES.saturating_mul(4) {
+        return;
+    }
+    let below = from.below();
+    from.homes(range, &mut |index, range| match below.get(index) {
+        Some(disk) if is_same(disk, on) => found.push(range),
+        Some(disk) => find_homes(disk, range, on, depth.saturating_add(1), found),
+        None => {}
+    });
+}
+
+fn is_same(disk: &Arc<dyn Disk>, overlay: &Arc<Checked<Overlay>>) -> bool {
+    std::ptr::addr_eq(Arc::as_ptr(disk), Arc::as_ptr(overlay))
+}
+
+/// The disks that a volume lies on, ascending.
+fn leaves(volume: &Arc<dyn DiskMut>, overlays: &[Arc<Checked<Overlay>>]) -> Vec<usize> {
+    let (mut found, mut seen) = (BTreeSet::new(), HashSet::new());
+    let mut pending = vec![Arc::clone(volume) as Arc<dyn Disk>];
+    while let Some(disk) = pending.pop() {
+        if !seen.insert(Arc::as_ptr(&disk).cast::<()>()) {
+            continue;
+        }
+        match overlays.iter().position(|overlay| is_same(&disk, overlay)) {
+            Some(index) => drop(found.insert(index)),
+            None => pending.extend(disk.below()),
+        }
+    }
+    found.into_iter().collect()
+}
+
+/// Gives the insides of encrypted volumes the names that the guest's `/etc/crypttab` gives them.
+fn name_encrypted(machine: &mut Machine, layers: &[Layer]) {
+    if layers.iter().all(|layer| layer.inside.is_none()) {
+        return;
+    }
+    let mut names: Vec<(usize, String)> = Vec::new();
+    for fs in machine.volumes.iter().filter_map(|volume| volume.fs.as_ref()) {
+        // A file system that cannot be read here says so where it is needed.
+        let Ok(Some(text)) = Tree::new(Arc::clone(fs)).read("/etc/crypttab", limits::MAX_GUEST_CONFIG) else {
+            continue;
+        };
+        for line in String::from_utf8_lossy(&text).lines().filter(|line| !line.trim_start().starts_with('#')) {
+            let mut words = line.split_whitespace();
+            let (Some(name), Some(device)) = (words.next(), words.next()) else { continue };
+            let outside = machine.resolve(device);
+            let inner = layers.iter().position(|layer| layer.inside.is_some() && layer.inside == outside);
+            names.extend(inner.map(|inner| (inner, format!("/dev/mapper/{name}"))));
+        }
+    }
+    for (inner, name) in names {
+        if let Some(volume) = machine.volumes.get_mut(inner).filter(|volume| !volume.aliases.contains(&name)) {
+            volume.aliases.push(name);
+        }
     }
 }
 
@@ -225,46 +314,6 @@ impl Guest {
 pub fn without_free_space(disk: &OpenedDisk, session: &Arc<Session>) -> Result<Arc<dyn Disk>> {
     let guest = Guest::open(std::slice::from_ref(disk), None, session, None)?;
     Ok(Checked::wrap(Trimmed::new(disk.disk(), guest.free_map(0, |fs| !fs.facts().dirty))))
-}
-
-/// A place on a disk that may hold a file system.
-struct Found {
-    name: String,
-    partition: Option<u32>,
-    partuuid: Option<String>,
-    partlabel: Option<String>,
-    range: Range<u64>,
-}
-
-impl Found {
-    fn label(&self, disk: usize) -> String {
-        format!("{} of disk {}", self.name, disk.saturating_add(1))
-    }
-}
-
-/// The partitions that lie on the disk alone, or the whole disk when there is no table.
-fn volumes(disk: &Arc<dyn Disk>, table: Option<&Table>) -> Vec<Found> {
-    let Some(table) = table else {
-        let whole = Found {
-            name: "whole disk".to_owned(),
-            partition: None,
-            partuuid: None,
-            partlabel: None,
-            range: 0..disk.len(),
-        };
-        return vec![whole];
-    };
-    let usable = |partition: &&volume::Partition| {
-        partition.role != Role::Extended && table.check_writable(partition.number).is_ok()
-    };
-    let found = |partition: &volume::Partition| Found {
-        name: format!("partition {}", partition.number),
-        partition: Some(partition.number),
-        partuuid: Some(partition.partuuid.clone()),
-        partlabel: partition.label.clone(),
-        range: partition.range.clone(),
-    };
-    table.partitions.iter().filter(usable).map(found).collect()
 }
 
 /// The machine's network cards, each with the MAC address that it will have: its own, or a new one of QEMU's range.

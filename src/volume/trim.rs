@@ -47,12 +47,16 @@ impl FreeMap {
             found.insert(start..end);
             ControlFlow::Continue(())
         })?;
-        self.ranges.append(&mut found.ranges);
         self.shortest = found.shortest;
-        self.ranges.sort_by_key(|range| range.start);
-        let unmerged = std::mem::take(&mut self.ranges);
-        unmerged.into_iter().for_each(|range| self.insert(range));
+        self.add_ranges(found.ranges);
         Ok(())
+    }
+
+    /// Adds ranges of the disk in whatever order.
+    pub fn add_ranges(&mut self, mut ranges: Vec<Range<u64>>) {
+        ranges.append(&mut self.ranges);
+        ranges.sort_by_key(|range| range.start);
+        ranges.into_iter().for_each(|range| self.insert(range));
     }
 
     /// Total bytes in the map.
@@ -252,6 +256,14 @@ mod tests {
         map.add(&(0..50), &List(vec![5..10, 3..4], false)).unwrap();
         assert_eq!(map.ranges(), [5..10, 100..120, 150..200]);
         assert_eq!(map.bytes(), 75);
+    }
+
+    #[test]
+    fn ranges_in_any_order_are_merged() {
+        let mut map = FreeMap::new();
+        map.add_ranges(vec![50..60, 10..20, 0..5]);
+        map.add_ranges(vec![60..70, 4..12, 90..90]);
+        assert_eq!(map.ranges(), [0..20, 50..70]);
     }
 
     #[test]
