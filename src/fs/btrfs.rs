@@ -133,7 +133,7 @@ impl Core {
         let mut store = Store::new(sb, devices, chunks);
         let (chunks, device_lens) = chunk_tree(&store)?;
         chunks.into_iter().try_for_each(|chunk| store.chunks.insert(chunk))?;
-        let volumes = store.volumes()?;
+        let volumes = store.volumes(&store.root_tree())?;
         let sb = &store.sb;
         let unproved = if sb.log_root.bytenr != 0 {
             Some("there is a log to replay")

@@ -84,7 +84,59 @@ fn number(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::{ControlFlow, Range};
+
     use super::*;
+    use crate::fs::{DirEntry, FilesystemMut, FsFacts, Inode, MemoryFs, Stat, Subvolume};
+
+    /// A file system whose top level is empty, with a root in one of many subvolumes.
+    #[derive(Debug)]
+    struct Parts {
+        top: MemoryFs,
+        paths: Vec<Vec<u8>>,
+    }
+
+    #[rustfmt::skip]
+    impl Filesystem for Parts {
+        fn facts(&self) -> &FsFacts { self.top.facts() }
+        fn root(&self) -> Inode { self.top.root() }
+        fn lookup(&self, dir: Inode, name: &[u8]) -> Result<Option<Inode>> { self.top.lookup(dir, name) }
+        fn stat(&self, inode: Inode) -> Result<Stat> { self.top.stat(inode) }
+        fn read_at(&self, inode: Inode, buf: &mut [u8], offset: u64) -> Result<usize> { self.top.read_at(inode, buf, offset) }
+        fn read_dir(&self, _: Inode, _: u64, _: &mut dyn FnMut(DirEntry) -> ControlFlow<()>) -> Result<()> { Ok(()) }
+        fn read_link(&self, inode: Inode) -> Result<Vec<u8>> { self.top.read_link(inode) }
+        fn xattrs(&self, inode: Inode) -> Result<Vec<(Vec<u8>, Vec<u8>)>> { self.top.xattrs(inode) }
+        fn free_ranges(&self, _: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>) -> Result<()> { Ok(()) }
+        fn writer(&self) -> Result<&dyn FilesystemMut> { self.top.writer() }
+
+        fn subvolumes(&self) -> Result<Vec<Subvolume>> {
+            let volume = |(path, id): (&Vec<u8>, u64)| Subvolume {
+                id, path: Some(path.clone()), parent: 5, uuid: None, parent_uuid: None, read_only: false, generation: 1,
+            };
+            Ok(self.paths.iter().zip(256..).map(volume).collect())
+        }
+
+        fn subvolume(&self, name: &SubvolumeName) -> Result<Option<Arc<dyn Filesystem>>> {
+            let SubvolumeName::Path(path) = name else { return Ok(None) };
+            let part = MemoryFs::default();
+            if Some(path) == self.paths.last() {
+                part.add_dir("/bin").unwrap();
+                let fstab = format!("UUID=x / btrfs subvol={}\n", String::from_utf8_lossy(path));
+                part.add_file("/etc/fstab", fstab).unwrap();
+            }
+            Ok(if self.paths.contains(path) { Some(Arc::new(part)) } else { None })
+        }
+    }
+
+    #[test]
+    fn as_many_subvolumes_are_looked_at_as_the_limit_and_no_more() {
+        let others = limits::MAX_ROOT_SUBVOLUMES - USUAL.len();
+        for (count, found) in [(others - 1, true), (others, true), (others + 1, false)] {
+            let paths = (0..count).map(|index| format!("snapshot-{index}").into_bytes()).collect();
+            let fs: Arc<dyn Filesystem> = Arc::new(Parts { top: MemoryFs::default(), paths });
+            assert_eq!(root_of(&fs).unwrap().is_some(), found, "{count}");
+        }
+    }
 
     fn of(options: &str) -> Option<SubvolumeName> {
         wanted(&fstab::entry(&format!("UUID=x / btrfs {options} 0 0"), 1).unwrap())

@@ -75,11 +75,7 @@ fn assert_same(image: &Image, name: &str) {
     });
     let facts = fs.facts();
     assert!(!facts.dirty, "{name}");
-    let text = tools::ok("btrfs", ["inspect-internal".as_ref(), "dump-super".as_ref(), image.devices[0].as_os_str()]);
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name} in {text}"));
-        line.split_whitespace().next().unwrap().to_owned()
-    };
+    let field = |name: &str| super_field(image, name);
     assert_eq!(facts.uuid.as_deref(), Some(field("fsid").as_str()));
     assert_eq!((facts.kind, facts.label.as_deref()), ("btrfs", Some("a label")));
     assert_eq!(facts.block_size.to_string(), field("sectorsize"));
@@ -168,10 +164,11 @@ fn free_ranges(fs: &dyn Filesystem) -> Vec<Range<u64>> {
     ranges
 }
 
-/// Everything in `ranges` is a hole of the trimmed image, or was written since: the kernel makes new trees when it mounts and
-/// unmounts.
+/// Everything in `ranges` is a hole of the trimmed image, or lies in a node that was written since: the kernel makes new trees when
+/// it mounts and unmounts.
 fn assert_discarded(image: &Image, trimmed: &Image, ranges: &[Range<u64>]) {
     let [before, after] = [image, trimmed].map(|image| File::open(&image.devices[0]).unwrap());
+    let nodesize: u64 = super_field(image, "nodesize").parse().unwrap();
     for range in ranges {
         let mut page = range.start.next_multiple_of(4096);
         while page + 4096 <= range.end {
@@ -179,15 +176,23 @@ fn assert_discarded(image: &Image, trimmed: &Image, ranges: &[Range<u64>]) {
             if page >= range.end / 4096 * 4096 {
                 break;
             }
+            let node = page / nodesize * nodesize;
             let [old, new] = [&before, &after].map(|file| {
-                let mut bytes = vec![0; 4096];
-                file.read_exact_at(&mut bytes, page).unwrap();
+                let mut bytes = vec![0; usize::try_from(nodesize).unwrap()];
+                file.read_exact_at(&mut bytes, node).unwrap();
                 bytes
             });
             assert!(old != new, "{page:x} of {range:x?} is in use for the kernel");
             page += 4096;
         }
     }
+}
+
+/// What `dump-super` says of a field.
+fn super_field(image: &Image, name: &str) -> String {
+    let text = tools::ok("btrfs", ["inspect-internal".as_ref(), "dump-super".as_ref(), image.devices[0].as_os_str()]);
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name} in {text}"));
+    line.split_whitespace().next().unwrap().to_owned()
 }
 
 #[test]
@@ -268,4 +273,47 @@ fn the_default_subvolume_is_the_root() {
     image.mounted("ro", |root| tree::assert_same(&tree::of_driver(&fs), &tree::of_kernel(root)));
     let top = fs.subvolume(&SubvolumeName::Path(b"/".to_vec())).unwrap().unwrap();
     image.mounted("ro,subvolid=5", |root| tree::assert_same(&tree::of_driver(&*top), &tree::of_kernel(root)));
+}
+
+#[test]
+fn what_was_converted_from_ext4_is_read_as_in_the_kernel() {
+    let image = Image::make(1, 256, &[]);
+    let path = &image.devices[0];
+    tools::ok("mke2fs", ["-q", "-F", "-t", "ext4", "-b", "4096"].map(Path::new).into_iter().chain([path.as_path()]));
+    let point = path.with_file_name("mounted");
+    tools::ok("mount", ["-o", "loop"].map(Path::new).into_iter().chain([path.as_path(), &point]));
+    crate::ext::fill::everything(&point, true);
+    tools::ok("umount", [&point]);
+    tools::ok("btrfs-convert", [path]);
+    let fs = image.open();
+    let ours = tree::of_driver(&fs);
+    assert!(ours.contains_key(&b"ext2_saved/image"[..]));
+    image.mounted("ro", |root| {
+        tree::assert_same(&ours, &tree::of_kernel(root));
+        assert_same_details(&fs, root);
+        assert_same_usage(&fs, root);
+    });
+    // The kernel writes so much at the first mount that it keeps free space for itself, which FITRIM then leaves alone.
+    assert!(free_ranges(&fs).iter().map(|range| range.end - range.start).sum::<u64>() <= fs.facts().free);
+}
+
+#[test]
+fn another_superblock_counts_where_the_first_is_damaged() {
+    let image = Image::make(1, 256, &[]);
+    image.mounted("rw", |root| fs::write(root.join("file"), noise(1, 100_000)).unwrap());
+    let whole = image.open();
+    assert!(!whole.facts().dirty && !free_ranges(&whole).is_empty());
+    let damaged = |at: u64| {
+        let copy = image.copy();
+        File::options().write(true).open(&copy.devices[0]).unwrap().write_all_at(&[1], at).unwrap();
+        copy
+    };
+    // A byte of the first, of the second; in a place that only the checksum sees.
+    for at in [(64 << 10) + 4000, (64 << 20) + 4000] {
+        let copy = damaged(at);
+        let fs = copy.open();
+        assert!(fs.facts().dirty);
+        assert_eq!(free_ranges(&fs), []);
+        tree::assert_same(&tree::of_driver(&fs), &tree::of_driver(&whole));
+    }
 }

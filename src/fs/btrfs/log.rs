@@ -53,7 +53,7 @@ pub(super) fn replay(store: &Store, volumes: &BTreeMap<u64, Volume>) -> Result<R
 }
 
 /// All items of a log.
-fn items(store: &Store, log: &Tree, bytes: &mut usize) -> Result<BTreeMap<Key, Vec<u8>>> {
+pub(super) fn items(store: &Store, log: &Tree, bytes: &mut usize) -> Result<BTreeMap<Key, Vec<u8>>> {
     let mut items = BTreeMap::new();
     store.scan(log, Key::new(0, 0, 0), &mut |key, item| {
         *bytes = bytes.saturating_add(item.len()).saturating_add(limits::BTRFS_LOG_ITEM);

@@ -68,13 +68,12 @@ impl Store {
         Ok(found)
     }
 
-    /// All subvolumes that are not being removed.
-    pub(super) fn volumes(&self) -> Result<BTreeMap<u64, Volume>> {
+    /// All subvolumes in the root tree that are not being removed.
+    pub(super) fn volumes(&self, roots: &Tree) -> Result<BTreeMap<u64, Volume>> {
         let mut volumes = BTreeMap::new();
         let mut from = Some(Key::new(id::FS_TREE, kind::ROOT_ITEM, 0));
-        let roots = self.root_tree();
         while let Some(key) = from {
-            let Some((found, item)) = self.ceiling(&roots, key)? else { break };
+            let Some((found, item)) = self.ceiling(roots, key)? else { break };
             from = if found.kind < kind::ROOT_ITEM {
                 Some(Key::new(found.objectid, kind::ROOT_ITEM, 0))
             } else {

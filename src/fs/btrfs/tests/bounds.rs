@@ -1,7 +1,74 @@
 //! Bounds of memory and of what is believed.
 
+use super::tree::Changes;
 use super::*;
 use crate::limits;
+
+/// A tree with `items` on top.
+fn changed(tree: &Tree, items: impl IntoIterator<Item = (Key, Vec<u8>)>) -> Tree {
+    let changes: Changes = items.into_iter().map(|(key, item)| (key, Some(item))).collect();
+    Tree { changes: Arc::new(changes), ..tree.clone() }
+}
+
+#[test]
+fn as_many_subvolumes_as_the_limit_and_no_more() {
+    let fs = open(&image()).unwrap();
+    let store = &fs.core.store;
+    let mut item = vec![0; 439];
+    put(&mut item, 176, &4096_u64.to_le_bytes());
+    put(&mut item, 216, &1_u32.to_le_bytes());
+    let limit = limits::MAX_BTRFS_SUBVOLUMES;
+    // One is there already.
+    for (count, is_fine) in [(limit - 2, true), (limit - 1, true), (limit, false)] {
+        let items = (0..count as u64).map(|index| (Key::new(1000 + index, kind::ROOT_ITEM, 0), item.clone()));
+        let volumes = store.volumes(&changed(&store.root_tree(), items));
+        match volumes {
+            Ok(volumes) => assert!(is_fine && volumes.len() == count + 1),
+            Err(error) => assert!(!is_fine && error.code() == "btrfs.limit", "{error}"),
+        }
+    }
+}
+
+#[test]
+fn attributes_have_a_largest_size() {
+    let limit = limits::MAX_BTRFS_XATTRS;
+    for (bytes, is_fine) in [(limit - 1, true), (limit, true), (limit + 1, false)] {
+        let mut fs = open(&image()).unwrap();
+        let core = Arc::get_mut(&mut fs.core).unwrap();
+        let value = |len: usize| {
+            let mut item = dir::encode(Key::new(0, 0, 0), 8, b"user.x");
+            item.resize(len, 7);
+            let data = len - 36;
+            put(&mut item, 25, &u16::try_from(data).unwrap().to_le_bytes());
+            item
+        };
+        let each = 1 << 15;
+        let key = |index: usize| Key::new(256, kind::XATTR_ITEM, index as u64);
+        let mut items: Vec<_> = (0..limit / each - 1).map(|index| (key(index), value(each))).collect();
+        items.push((key(1 << 20), value(bytes - (limit - each))));
+        let volume = core.volumes.get_mut(&id::FS_TREE).unwrap();
+        volume.tree = changed(&volume.tree, items);
+        let all = fs.xattrs(fs.root());
+        assert_eq!(all.is_ok(), is_fine, "{bytes}");
+        assert!(all.map_or_else(|error| error.code() == "btrfs.limit", |all| all.len() == limit / each));
+    }
+}
+
+#[test]
+fn a_log_has_a_largest_size() {
+    let fs = open(&image()).unwrap();
+    let store = &fs.core.store;
+    // What the tree has by itself counts too.
+    let mut own = 0;
+    log::items(store, &fs.core.volumes[&id::FS_TREE].tree, &mut own).unwrap();
+    let limit = limits::MAX_BTRFS_LOG;
+    for (bytes, is_fine) in [(limit - 1, true), (limit, true), (limit + 1, false)] {
+        let item = vec![0; bytes - own - limits::BTRFS_LOG_ITEM];
+        let tree = changed(&fs.core.volumes[&id::FS_TREE].tree, [(Key::new(1 << 40, 1, 0), item)]);
+        let items = log::items(store, &tree, &mut 0);
+        assert_eq!(items.is_ok(), is_fine, "{bytes}");
+    }
+}
 
 #[test]
 fn the_cache_of_nodes_is_bounded() {
