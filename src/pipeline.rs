@@ -19,6 +19,7 @@ pub mod migrate;
 pub mod naming;
 pub mod report;
 pub mod source;
+pub mod view;
 
 /// Ends the check of a package's manifest: what nobody read is read and hashed now. Gives every digest that was compared.
 ///

@@ -147,3 +147,21 @@ fn a_dead_mount_says_how_to_clear_it() {
     tools::ok("fusermount3", ["-u".as_ref(), point.as_os_str()]);
     start(mount(&image, &point), || point.join(FILE).exists()).terminate().exits_with(0);
 }
+
+#[test]
+fn the_guests_own_files_are_as_the_kernel_shows_them() {
+    let lab = Lab::new();
+    let point = lab.folder("guest");
+    let run = Run::new(["mount".as_ref(), "--guest".as_ref(), Variant::Plain.ova().as_os_str(), point.as_os_str()]);
+    let running = start(run.env("TMPDIR", lab.path("")), || point.join("etc").exists());
+    let kernels = Mounted::read_only(&Variant::Plain.raw(), &lab, "kernels");
+    let (ours, theirs) = (Tree::read(&point), Tree::read(kernels.path()));
+    assert!(theirs.len() > 10_000);
+    let changes = theirs.changes(&ours);
+    assert!(changes.is_empty(), "{} differ, such as {:?}", changes.len(), changes.iter().next());
+    let opened = std::fs::OpenOptions::new().write(true).open(point.join("etc/fstab"));
+    assert_eq!(opened.expect_err("it is read-only").kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    kernels.close();
+    tools::ok("fusermount3", ["-u".as_ref(), point.as_os_str()]);
+    running.wait().exits_with(0);
+}

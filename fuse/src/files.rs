@@ -82,26 +82,12 @@ impl Tree for Files {
 
     fn attributes(&self, node: Node) -> Result<Attributes, Failure> {
         if node == Node::ROOT {
-            return Ok(Attributes {
-                kind: Kind::Directory,
-                len: 0,
-                allocated: 0,
-                mode: 0o500,
-                links: 2,
-                owner: None,
-                modified: self.modified,
-            });
+            return Ok(Attributes { links: 2, ..Attributes::new(Kind::Directory, 0, 0o500, self.modified) });
         }
         let named = self.named(node)?;
-        Ok(Attributes {
-            kind: Kind::File,
-            len: named.file.len(),
-            allocated: named.allocated,
-            mode: if named.file.is_writable() { 0o600 } else { 0o400 },
-            links: 1,
-            owner: None,
-            modified: self.modified,
-        })
+        let mode = if named.file.is_writable() { 0o600 } else { 0o400 };
+        let attributes = Attributes::new(Kind::File, named.file.len(), mode, self.modified);
+        Ok(Attributes { allocated: named.allocated, ..attributes })
     }
 
     fn list(&self, dir: Node, after: u64, visit: &mut dyn FnMut(Listed<'_>) -> bool) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -231,6 +232,7 @@ impl From<Failure> for Errno {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Interrupted => Self::EINTR,
+            Failure::Invalid => Self::EINVAL,
             Failure::Io => Self::EIO,
             Failure::IsDirectory => Self::EISDIR,
             Failure::NotDirectory => Self::ENOTDIR,
@@ -247,16 +249,16 @@ fn file_attr(node: Node, attributes: &Attributes, mounter: (u32, u32)) -> FileAt
         ino: INodeNo(node.0),
         size: attributes.len,
         blocks: attributes.allocated.div_ceil(512),
-        atime: attributes.modified,
+        atime: attributes.accessed,
         mtime: attributes.modified,
-        ctime: attributes.modified,
+        ctime: attributes.changed,
         crtime: attributes.modified,
         kind: file_type(attributes.kind),
         perm: attributes.mode & 0o7777,
         nlink: attributes.links,
         uid,
         gid,
-        rdev: 0,
+        rdev: device_number(attributes.device),
         blksize: BLOCK_SIZE,
         flags: 0,
     }
@@ -264,9 +266,19 @@ fn file_attr(node: Node, attributes: &Attributes, mounter: (u32, u32)) -> FileAt
 
 fn file_type(kind: Kind) -> FileType {
     match kind {
+        Kind::BlockDevice => FileType::BlockDevice,
+        Kind::CharDevice => FileType::CharDevice,
         Kind::Directory => FileType::Directory,
         Kind::File => FileType::RegularFile,
+        Kind::Pipe => FileType::NamedPipe,
+        Kind::Socket => FileType::Socket,
+        Kind::Symlink => FileType::Symlink,
     }
+}
+
+/// A device number as FUSE passes it: 8 bits of the minor number, 12 of the major, the rest of the minor.
+fn device_number((major, minor): (u32, u32)) -> u32 {
+    minor & 0xff | (major & 0xfff) << 8 | (minor & 0xf_ff00) << 12
 }
 
 impl<T: Tree> Filesystem for Adapter<T> {
@@ -470,12 +482,32 @@ impl<T: Tree> Filesystem for Adapter<T> {
         }
     }
 
-    fn getxattr(&self, _req: &Request, _ino: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
-        reply.error(Errno::EOPNOTSUPP);
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        match guarded(|| self.tree.read_link(Node(ino.0))) {
+            Ok(target) => reply.data(&target),
+            Err(failure) => reply.error(failure.into()),
+        }
     }
 
-    fn listxattr(&self, _req: &Request, _ino: INodeNo, size: u32, reply: ReplyXattr) {
-        if size == 0 { reply.size(0) } else { reply.data(&[]) }
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        match guarded(|| self.tree.xattrs(Node(ino.0))) {
+            Ok(Some(xattrs)) => match xattrs.iter().find(|(own, _)| own == name.as_bytes()) {
+                Some((_, value)) => sized(value, size, reply),
+                None => reply.error(Errno::ENODATA),
+            },
+            Ok(None) => reply.error(Errno::EOPNOTSUPP),
+            Err(failure) => reply.error(failure.into()),
+        }
+    }
+
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        match guarded(|| self.tree.xattrs(Node(ino.0))) {
+            Ok(xattrs) => {
+                let names = xattrs.unwrap_or_default().into_iter().flat_map(|(name, _)| [name, vec![0]].concat());
+                sized(&names.collect::<Vec<u8>>(), size, reply);
+            }
+            Err(failure) => reply.error(failure.into()),
+        }
     }
 
     fn ioctl(
@@ -490,6 +522,15 @@ impl<T: Tree> Filesystem for Adapter<T> {
         reply: ReplyIoctl,
     ) {
         reply.error(Errno::ENOTTY);
+    }
+}
+
+/// Answers with `bytes`, or with how many they are when `size` asks for that.
+fn sized(bytes: &[u8], size: u32, reply: ReplyXattr) {
+    match u32::try_from(bytes.len()) {
+        Ok(len) if size == 0 => reply.size(len),
+        Ok(len) if len <= size => reply.data(bytes),
+        _ => reply.error(Errno::ERANGE),
     }
 }
 

@@ -45,4 +45,4 @@ mod tree;
 pub use error::{Error, Reason};
 pub use files::Files;
 pub use mount::{Ended, Mount, Options, Stopper};
-pub use tree::{Attributes, Failure, File, Kind, Listed, Node, Tree};
+pub use tree::{Attributes, Failure, File, Kind, Listed, Node, Tree, Xattrs};

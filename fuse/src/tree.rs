@@ -5,6 +5,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+/// Extended attributes: full names (`user.x`) and values.
+pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// A name for a file or directory of a [`Tree`], as an inode number is one. Stable while the tree lives; never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Node(pub u64);
@@ -25,6 +28,16 @@ pub trait Tree: Send + Sync + 'static {
     /// Calls `visit` with the entries of `dir`, without `.` and `..`, beginning behind the entry whose [`Listed::next`] was
     /// `after`, or at the first for 0; stops when `visit` returns false.
     fn list(&self, dir: Node, after: u64, visit: &mut dyn FnMut(Listed<'_>) -> bool) -> Result<(), Failure>;
+
+    /// The target of the symbolic link `node`.
+    fn read_link(&self, _node: Node) -> Result<Vec<u8>, Failure> {
+        Err(Failure::Invalid)
+    }
+
+    /// The extended attributes of `node` by their full names; nothing where the tree has no notion of them.
+    fn xattrs(&self, _node: Node) -> Result<Option<Xattrs>, Failure> {
+        Ok(None)
+    }
 
     /// The bytes of the regular file `node`.
     fn open(&self, node: Node) -> Result<Arc<dyn File>, Failure>;
@@ -100,18 +113,53 @@ pub struct Attributes {
     pub links: u32,
     /// Owner; `None` shows the user who mounted.
     pub owner: Option<(u32, u32)>,
+    /// Last access.
+    pub accessed: SystemTime,
     /// Last change of the content.
     pub modified: SystemTime,
+    /// Last change of anything.
+    pub changed: SystemTime,
+    /// Major and minor number of a device.
+    pub device: (u32, u32),
+}
+
+impl Attributes {
+    /// Something with `len` bytes, all of which take up space, that belongs to who mounted, has one link, and was changed at `time`.
+    #[must_use]
+    pub fn new(kind: Kind, len: u64, mode: u16, time: SystemTime) -> Self {
+        Self {
+            kind,
+            len,
+            allocated: len,
+            mode,
+            links: 1,
+            owner: None,
+            accessed: time,
+            modified: time,
+            changed: time,
+            device: (0, 0),
+        }
+    }
 }
 
 /// What a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
+    /// A block device; the mount lets nobody use it.
+    BlockDevice,
+    /// A character device; the mount lets nobody use it.
+    CharDevice,
     /// A directory.
     Directory,
     /// A regular file.
     File,
+    /// A named pipe.
+    Pipe,
+    /// A socket.
+    Socket,
+    /// A symbolic link.
+    Symlink,
 }
 
 /// An entry of a directory.
@@ -133,6 +181,8 @@ pub struct Listed<'a> {
 pub enum Failure {
     /// `EINTR`: the work was asked to stop.
     Interrupted,
+    /// `EINVAL`: it is not of the kind that was asked for.
+    Invalid,
     /// `EIO`: the bytes cannot be had. Whoever fails this way logs why, since nothing else reaches the user.
     Io,
     /// `EISDIR`: it is a directory, and bytes were asked for.

@@ -8,7 +8,7 @@ use tar::{EntryType, Header};
 use super::read_to;
 use super::walk::{Step, walk};
 use crate::error::{Error, Result, escape_bytes};
-use crate::fs::tree::Found;
+use crate::fs::tree::{FileId, Found};
 use crate::fs::{FileKind, Timestamp, Tree};
 use crate::session::Session;
 
@@ -56,7 +56,7 @@ struct Archive<'a> {
     session: &'a Session,
     to: &'a mut dyn Write,
     /// Names of files that have more than one, by what they are.
-    links: HashMap<(usize, u64), Vec<u8>>,
+    links: HashMap<FileId, Vec<u8>>,
 }
 
 impl Archive<'_> {
@@ -80,14 +80,13 @@ impl Archive<'_> {
     }
 
     fn add_file(&mut self, found: &Found, mut member: Member) -> Result<()> {
-        let (mount, inode) = found.id();
         if found.stat.links > 1 {
-            if let Some(first) = self.links.get(&(mount, inode.0)) {
+            if let Some(first) = self.links.get(&found.id()) {
                 member.link(first);
                 let bytes = member.finish(EntryType::Link, 0);
                 return self.write(&bytes);
             }
-            self.links.insert((mount, inode.0), member.name.clone());
+            self.links.insert(found.id(), member.name.clone());
         }
         member.xattrs(self.tree.xattrs_of(found)?);
         let size = found.stat.size;

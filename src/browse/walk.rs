@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::error::{Error, Result, escape_bytes};
-use crate::fs::tree::Found;
+use crate::fs::tree::{FileId, Found};
 use crate::fs::{FileKind, Tree};
 use crate::limits;
 use crate::session::Session;
@@ -53,9 +53,8 @@ pub fn walk(
     Ok(())
 }
 
-fn children(tree: &Tree, dir: &Found, entered: &mut HashSet<(usize, u64)>) -> Result<Vec<Result<Found>>> {
-    let (mount, inode) = dir.id();
-    if !entered.insert((mount, inode.0)) {
+fn children(tree: &Tree, dir: &Found, entered: &mut HashSet<FileId>) -> Result<Vec<Result<Found>>> {
+    if !entered.insert(dir.id()) {
         return Err(Error::corrupt("guest.directory-loop", "a directory that has two names")
             .at(escape_bytes(&dir.path))
             .hint("check the file system in the guest; what is below was listed under the other name"));

@@ -508,6 +508,18 @@ pub struct MountArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
 
+    /// Show the guest's own files, read-only, with everything mounted where its fstab says.
+    #[arg(long = "guest", conflicts_with_all = ["writable", "overlay", "fix"])]
+    pub files: bool,
+
+    /// With --guest, only the file system of this partition of the first disk, by itself.
+    #[arg(long, value_name = "N", requires = "files", conflicts_with = "volume")]
+    pub part: Option<u32>,
+
+    /// With --guest, only the file system of this logical volume or array, by itself: VG/LV, or its /dev name.
+    #[arg(long, value_name = "VG/LV", requires = "files")]
+    pub volume: Option<String>,
+
     /// An empty directory, the last of the arguments.
     #[arg(required = true)]
     pub dir: PathBuf,
@@ -519,6 +531,7 @@ In the directory: disk.raw with partitions as disk-p1.raw …, or disk1.raw, dis
 Examples:
   hyper2kvm mount guest.ova /mnt/guest                 until fusermount3 -u /mnt/guest, or Ctrl-C
   hyper2kvm mount --writable guest.vmdk /mnt/guest     the files take writes; the source does not
+  hyper2kvm mount --guest guest.ova /mnt/guest         the guest's own files instead: /mnt/guest/etc/fstab …
   mount -o ro,loop /mnt/guest/disk-p1.raw /mnt/root    as root: a file system in it";
 
 /// Attach options.

@@ -23,7 +23,18 @@ pub struct Tree {
 #[derive(Clone, Debug)]
 struct Mount {
     at: Vec<u8>,
+    /// The directory that it covers.
+    over: Option<FileId>,
     fs: Arc<dyn Filesystem>,
+}
+
+/// Which file of a tree something is, whatever it is called: hard links share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileId {
+    /// The file system, in the order of [`Tree::mounts`].
+    pub mount: usize,
+    /// The file in it.
+    pub inode: Inode,
 }
 
 /// A file that a path led to.
@@ -37,10 +48,10 @@ pub struct Found {
 }
 
 impl Found {
-    /// Which file of the tree it is, whatever it is called: hard links share it.
+    /// Which file of the tree it is.
     #[must_use]
-    pub fn id(&self) -> (usize, Inode) {
-        (self.mount, self.stat.inode)
+    pub fn id(&self) -> FileId {
+        FileId { mount: self.mount, inode: self.stat.inode }
     }
 
     /// The canonical path as text, if it is UTF-8 without control characters.
@@ -71,7 +82,7 @@ impl Tree {
     /// A tree of one file system.
     #[must_use]
     pub fn new(root: Arc<dyn Filesystem>) -> Self {
-        Self { mounts: vec![Mount { at: b"/".to_vec(), fs: root }] }
+        Self { mounts: vec![Mount { at: b"/".to_vec(), over: None, fs: root }] }
     }
 
     /// Joins `fs` at the directory `at`, which must exist.
@@ -81,7 +92,7 @@ impl Tree {
             return Err(Error::new(Kind::NotFound, "guest.not-a-directory", "a mount point that is not a directory")
                 .at(escape_bytes(at.as_ref())));
         }
-        self.mounts.push(Mount { at: found.path, fs });
+        self.mounts.push(Mount { over: Some(found.id()), at: found.path, fs });
         Ok(())
     }
 
@@ -130,6 +141,55 @@ impl Tree {
         Ok(Some(FileReader { fs, inode: found.stat.inode, size: found.stat.size, offset: 0 }))
     }
 
+    /// The file that the root's path leads to.
+    pub fn root_id(&self) -> Result<FileId> {
+        let root = self.mounts.first().ok_or_else(|| absent(b"/"))?;
+        Ok(self.topmost(FileId { mount: 0, inode: root.fs.root() }))
+    }
+
+    /// The file that is called `name` in the directory `dir`; links are not followed.
+    pub fn child(&self, dir: FileId, name: &[u8]) -> Result<Option<FileId>> {
+        let inode = self.fs_of(dir)?.lookup(dir.inode, name)?;
+        Ok(inode.map(|inode| self.topmost(FileId { mount: dir.mount, inode })))
+    }
+
+    /// A file by what it is, not by its path.
+    pub fn found(&self, id: FileId) -> Result<Found> {
+        Ok(Found { path: Vec::new(), stat: self.fs_of(id)?.stat(id.inode)?, mount: id.mount })
+    }
+
+    /// Visits the entries of the directory `dir` from `cursor` on (0 at first), as [`Filesystem::read_dir`] does, each with what
+    /// file it is.
+    pub fn visit_dir(
+        &self,
+        dir: FileId,
+        cursor: u64,
+        visit: &mut dyn FnMut(FileId, DirEntry) -> ControlFlow<()>,
+    ) -> Result<()> {
+        self.fs_of(dir)?.read_dir(dir.inode, cursor, &mut |entry| {
+            visit(self.topmost(FileId { mount: dir.mount, inode: entry.inode }), entry)
+        })
+    }
+
+    /// Reads from the regular file `id` into `buf`; fewer bytes than asked only at its end.
+    pub fn read_at(&self, id: FileId, buf: &mut [u8], offset: u64) -> Result<usize> {
+        self.fs_of(id)?.read_at(id.inode, buf, offset)
+    }
+
+    /// What is mounted on `id`, and on that, in the end.
+    fn topmost(&self, mut id: FileId) -> FileId {
+        for (mount, covering) in self.mounts.iter().enumerate() {
+            if covering.over == Some(id) {
+                id = FileId { mount, inode: covering.fs.root() };
+            }
+        }
+        id
+    }
+
+    fn fs_of(&self, id: FileId) -> Result<&Arc<dyn Filesystem>> {
+        self.mounts.get(id.mount).map(|mount| &mount.fs).ok_or_else(|| absent(b"?"))
+    }
+
     /// What the directory `dir` holds, sorted by name, with what is mounted there in place of what it covers. One that cannot be
     /// read is there with its error. At most [`limits::MAX_GUEST_DIR_ENTRIES`]; more are an error.
     pub fn children(&self, dir: &Found) -> Result<Vec<(Vec<u8>, Result<Found>)>> {
@@ -139,19 +199,11 @@ impl Tree {
             let mut path = if dir.path == b"/" { Vec::new() } else { dir.path.clone() };
             path.push(b'/');
             path.extend_from_slice(&name);
-            let found = match self.mounts.iter().rposition(|mount| mount.at == path) {
-                Some(mount) => self.mounted(mount, path),
-                None => fs.stat(inode).map(|stat| Found { path, stat, mount: dir.mount }),
-            };
-            children.push((name, found));
+            let id = self.topmost(FileId { mount: dir.mount, inode });
+            children.push((name, self.found(id).map(|found| Found { path, ..found })));
         }
         children.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(children)
-    }
-
-    fn mounted(&self, index: usize, path: Vec<u8>) -> Result<Found> {
-        let mount = self.mounts.get(index).ok_or_else(|| absent(&path))?;
-        Ok(Found { stat: mount.fs.stat(mount.fs.root())?, path, mount: index })
     }
 
     /// The regular file `found` for reading from its start.

@@ -24,7 +24,7 @@ pub(super) fn open(args: &DeviceArgs, context: &Context) -> Result<Devices> {
 }
 
 /// Where temporary files go that may grow large: `/tmp` is often memory.
-fn spill_dir() -> PathBuf {
+pub(super) fn spill_dir() -> PathBuf {
     std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty()).map_or_else(|| "/var/tmp".into(), PathBuf::from)
 }
 

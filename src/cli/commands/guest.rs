@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::Context;
+use super::{Context, device};
 use crate::cli::args::guest::{GuestCommand, GuestFilesArgs, InsideArgs};
 use crate::error::{Error, Kind, Result, escape_bytes};
 use crate::fs::Tree;
@@ -46,7 +46,7 @@ struct Inside {
 impl Inside {
     fn open(args: &InsideArgs, context: &Context) -> Result<Self> {
         let machine = Machine::open(&args.sources(), &args.disks.open_options(&context.global)?, &context.session)?;
-        let guest = machine.look(&context.session, Some(&std::env::temp_dir()))?;
+        let guest = machine.look(&context.session, Some(&device::spill_dir()))?;
         let tree = guest.files(args.part, args.volume.as_deref())?;
         Ok(Self { guest, tree })
     }

@@ -3,17 +3,22 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use hyper2kvm_fuse::{Ended, Files, Mount, Options, Stopper};
+use hyper2kvm_fuse::{Ended, Files, Mount, Options, Stopper, Tree};
 use serde_json::{Value, json};
 
 use super::{Context, device};
 use crate::cli::args::MountArgs;
 use crate::cli::signals;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, escape_bytes};
 use crate::pipeline::device::{Device, Devices, View};
 use crate::pipeline::export::{DiskFile, TextFile, data_bytes};
+use crate::pipeline::migrate::Machine;
+use crate::pipeline::view::GuestView;
 
 pub(super) fn run(args: &MountArgs, context: &Context) -> Result<()> {
+    if args.files {
+        return guest(args, context);
+    }
     let devices = device::open(&args.device, context)?;
     let info = info(&devices, args);
     if context.global.dry_run {
@@ -24,17 +29,54 @@ pub(super) fn run(args: &MountArgs, context: &Context) -> Result<()> {
         files = files.with_allocated(name, Arc::new(DiskFile(view.clone())), data_bytes(&*view.disk)?);
     }
     let files = files.with("info.json", Arc::new(TextFile(format!("{info:#}\n"))));
+    let writable = args.device.is_writable();
+    serve(files, args, writable, context, || announce(&args.dir, &devices, &info, context))
+}
+
+/// The guest's own files.
+fn guest(args: &MountArgs, context: &Context) -> Result<()> {
+    let open = args.device.guest.disks.open_options(&context.global)?;
+    let machine = Machine::open(&args.device.guest.src, &open, &context.session)?;
+    let spill = args.device.spill_dir.clone().unwrap_or_else(device::spill_dir);
+    let guest = machine.look(&context.session, Some(&spill))?;
+    let tree = guest.files(args.part, args.volume.as_deref())?;
+    let points: Vec<_> = tree.mounts().map(|(at, fs)| (escape_bytes(at), fs.facts().kind)).collect();
+    let place = args.dir.display().to_string();
+    let file_systems: Vec<Value> = points.iter().map(|(at, kind)| json!({ "mount_point": at, "type": kind })).collect();
+    let json = json!({ "sources": args.device.guest.src, "mounted": place, "file_systems": file_systems });
+    if context.global.dry_run {
+        return context
+            .output
+            .result(&json!({ "dry_run": true, "file_systems": file_systems }), "would mount the guest");
+    }
+    let mut text = String::new();
+    for (at, kind) in &points {
+        text.push_str(&format!("mounted {place}{} ({kind})\n", at.trim_end_matches('/')));
+    }
+    text.push_str(&format!("unmount with: fusermount3 -u {place}"));
+    serve(GuestView::new(tree)?, args, false, context, || context.output.result(&json, &text))
+}
+
+/// Shows `tree` until it is unmounted or a signal comes.
+fn serve<T: Tree>(
+    tree: T,
+    args: &MountArgs,
+    writable: bool,
+    context: &Context,
+    announce: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let name = args.device.guest.src.first().cloned().unwrap_or_default();
-    let options = Options { name, writable: args.device.is_writable(), ..Options::default() };
+    // Names and contents never change, so the kernel may keep what it has read.
+    let options = Options { name, writable, page_cache: args.files, ..Options::default() };
 
     // Before the mount is there: whoever sees that may send a signal.
     let stop: Arc<OnceLock<Stopper>> = Arc::default();
     let stopper = Arc::clone(&stop);
     signals::cancel_on_signal(&context.session, move || stopper.get().into_iter().for_each(Stopper::stop))?;
-    let mount = Mount::new(files, &args.dir, &options).map_err(from_mount)?;
+    let mount = Mount::new(tree, &args.dir, &options).map_err(from_mount)?;
     let _ = stop.set(mount.stopper());
     context.session.check()?;
-    announce(&args.dir, &devices, &info, context)?;
+    announce()?;
     match mount.wait().map_err(from_mount)? {
         Ended::Unmounted => Ok(()),
         Ended::Busy => context.output.text("unmounted while files were open; they fail from now on"),
