@@ -18,6 +18,7 @@ pub mod open;
 mod pages;
 pub mod tree;
 mod utf16;
+pub mod xfs;
 
 pub use memory::MemoryFs;
 pub use tree::Tree;

@@ -153,6 +153,41 @@ pub const EXT_CACHE: u64 = 4 << 20;
 /// Bytes of ext metadata that go into one write.
 pub const EXT_WRITE: u64 = 1 << 20;
 
+/// Allocation groups of an XFS file system. mkfs makes at most some hundred; one that grew from 1 GiB to 64 TiB has 262,144.
+pub const MAX_XFS_GROUPS: u32 = 1 << 20;
+
+/// Levels of an XFS B+tree, the kernel's own bound.
+pub const MAX_XFS_LEVELS: u16 = 9;
+
+/// Bytes of an XFS directory's entries. The format allows 32 GiB; 2 GiB are fifty million names.
+pub const MAX_XFS_DIR: u64 = 2 << 30;
+
+/// Leaves that are read to find one name among those with the same hash, or all attributes of one inode. A leaf has some
+/// hundred entries.
+pub const MAX_XFS_HASH_LEAVES: usize = 4096;
+
+/// Bytes of all extended attributes of one XFS inode. The kernel lists no more than 64 KiB of names.
+pub const MAX_XFS_XATTRS: u64 = 64 << 20;
+
+/// Basic blocks of an XFS log: the 2 GiB that the kernel allows, and the padding of mkfs.
+pub const MAX_XFS_LOG: u32 = 4 << 20;
+
+/// Bytes that the replay of an XFS log holds: of transactions that are not committed yet, and of what was changed. mkfs makes
+/// logs of 64 MiB to 2 GiB, half of which may wait for a replay, most of it changes of the same blocks.
+pub const MAX_XFS_REPLAYED: usize = 256 << 20;
+
+/// Buffers that an XFS log says were freed, 40 bytes of memory each.
+pub const MAX_XFS_CANCELLED: usize = 1 << 20;
+
+/// Changes that an XFS log says were begun and not finished. The kernel has some hundred under way.
+pub const MAX_XFS_INTENTS: usize = 1 << 14;
+
+/// Bytes of XFS metadata kept in memory for one file system.
+pub const XFS_CACHE: u64 = 8 << 20;
+
+/// Bytes of what a replayed XFS log changes that go into one write.
+pub const XFS_WRITE: u64 = 1 << 20;
+
 /// Bytes of one block of a VHD: 2 MiB by default, and never seen larger than 16 MiB.
 pub const MAX_VHD_BLOCK: u64 = 256 << 20;
 

@@ -45,3 +45,4 @@ mod strace;
 mod vmdk;
 mod volume;
 mod volumes;
+mod xfs;

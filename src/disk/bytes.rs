@@ -20,6 +20,11 @@ pub(crate) fn le64(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(array(bytes, at))
 }
 
+/// The two bytes at `at`, big-endian; 0 past the end.
+pub(crate) fn be16(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes(array(bytes, at))
+}
+
 /// The four bytes at `at`, big-endian; 0 past the end.
 pub(crate) fn be32(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(array(bytes, at))
@@ -59,6 +64,11 @@ pub(crate) fn put32(bytes: &mut [u8], at: usize, value: u32) {
 
 /// Stores four bytes at `at`, big-endian.
 pub(crate) fn put_be32(bytes: &mut [u8], at: usize, value: u32) {
+    put(bytes, at, &value.to_be_bytes());
+}
+
+/// Stores eight bytes at `at`, big-endian.
+pub(crate) fn put_be64(bytes: &mut [u8], at: usize, value: u64) {
     put(bytes, at, &value.to_be_bytes());
 }
 

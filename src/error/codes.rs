@@ -862,6 +862,29 @@ pub const CODES: &[(&str, &str)] = &[
         "volume.overlap",
         "Two partitions share bytes, so neither is written to: a change of one could damage the other. Repair the table in the guest.",
     ),
+    (
+        "xfs.checksum",
+        "A checksum of the guest's XFS file system is wrong: its metadata was damaged. Run xfs_repair in the guest.",
+    ),
+    ("xfs.corrupt", "The metadata of the guest's XFS file system contradicts itself. Run xfs_repair in the guest."),
+    (
+        "xfs.feature",
+        "The guest's XFS file system, or one of its files, uses a feature that this program does not handle.",
+    ),
+    (
+        "xfs.geometry",
+        "The superblock of the guest's XFS file system gives sizes that are impossible, or larger than its volume. The disk may have been cut short.",
+    ),
+    ("xfs.limit", "The guest's XFS file system, one of its files or its log is larger than this program handles."),
+    (
+        "xfs.log",
+        "The log of the guest's XFS file system cannot be replayed. It is read as it is, and not written to. Mount and unmount it in the guest, or run xfs_repair there.",
+    ),
+    ("xfs.name", "A file in the guest's XFS file system is not of the kind that was asked for."),
+    (
+        "xfs.read-only",
+        "A change was asked of an XFS file system that was opened for reading, or that this program cannot change.",
+    ),
 ];
 
 /// What `code` means, if it is one of ours.

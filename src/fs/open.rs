@@ -7,6 +7,7 @@ use super::btrfs::Btrfs;
 use super::ext::Ext;
 use super::fat::Fat;
 use super::iso::Iso;
+use super::xfs::Xfs;
 use crate::disk::{Disk, DiskMut};
 use crate::error::Result;
 
@@ -18,6 +19,7 @@ pub fn open(kind: &str, volume: Arc<dyn Disk>) -> Option<Result<Arc<dyn Filesyst
         "ext2" | "ext3" | "ext4" => boxed(Ext::open(volume)),
         "vfat" => boxed(Fat::open(volume)),
         "iso9660" => boxed(Iso::open(volume)),
+        "xfs" => boxed(Xfs::open(volume)),
         _ => return None,
     })
 }
@@ -28,6 +30,7 @@ pub fn open_mut(kind: &str, volume: Arc<dyn DiskMut>) -> Option<Result<Arc<dyn F
     Some(match kind {
         "ext2" | "ext3" | "ext4" => boxed(Ext::open_mut(volume)),
         "vfat" => boxed(Fat::open_mut(volume)),
+        "xfs" => boxed(Xfs::open_mut(volume)),
         _ => return open(kind, volume),
     })
 }
@@ -45,7 +48,7 @@ mod tests {
     fn what_no_driver_knows_is_told_apart_from_what_is_damaged() {
         let volume = || Checked::wrap(Memory::new(vec![0; 4096]));
         assert!(open("ReFS", volume()).is_none() && open_mut("ReFS", volume()).is_none());
-        for kind in ["btrfs", "ext2", "ext3", "ext4"] {
+        for kind in ["btrfs", "ext2", "ext3", "ext4", "xfs"] {
             assert!(open(kind, volume()).unwrap().is_err() && open_mut(kind, volume()).unwrap().is_err(), "{kind}");
         }
     }

@@ -1,0 +1,169 @@
+//! Extended attributes ("Extended Attributes"): in the inode, in leaves, and values in blocks of their own.
+
+use std::collections::HashSet;
+
+use super::node::{Fork, Format, Node};
+use super::view::View;
+use super::{acl, block, corrupt};
+use crate::disk::bytes::{be16, be32, long, size, u8_at};
+use crate::error::{Error, Result};
+use crate::limits;
+
+/// Flags of an entry: the value is beside the name; namespaces; a change that was not finished.
+const LOCAL: u8 = 0x1;
+const ROOT: u8 = 0x2;
+const SECURE: u8 = 0x4;
+const PARENT: u8 = 0x8;
+const INCOMPLETE: u8 = 0x80;
+/// Bytes of the longest value.
+const MAX_VALUE: u32 = 64 << 10;
+/// Bytes before a remote value's part in a block of version 5.
+const REMOTE_HEADER: usize = 56;
+
+/// Names and values.
+type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// What is collected, with a bound.
+#[derive(Default)]
+struct Collected {
+    pairs: Pairs,
+    bytes: u64,
+}
+
+impl Collected {
+    fn add(&mut self, node: &Node, flags: u8, name: &[u8], value: impl FnOnce() -> Result<Vec<u8>>) -> Result<()> {
+        if flags & (PARENT | INCOMPLETE) != 0 {
+            return Ok(());
+        }
+        if name.is_empty() || name.contains(&0) {
+            return Err(damaged(node, "a name is impossible"));
+        }
+        let value = value()?;
+        let prefix: &[u8] = match flags & (ROOT | SECURE) {
+            0 => b"user.",
+            ROOT => b"trusted.",
+            SECURE => b"security.",
+            _ => return Err(damaged(node, "an entry is in two namespaces")),
+        };
+        self.bytes = self.bytes.saturating_add(long(name.len()).saturating_add(long(value.len())));
+        if self.bytes > limits::MAX_XFS_XATTRS {
+            return Err(Error::limit("xfs.limit", format!("the attributes of inode {} are too long", node.number)));
+        }
+        if flags & ROOT != 0
+            && let Some(shown) = acl::shown_as(name)
+        {
+            self.pairs.push((shown.to_vec(), acl::to_user(&value)?));
+        }
+        self.pairs.push(([prefix, name].concat(), value));
+        Ok(())
+    }
+}
+
+impl View<'_> {
+    /// All extended attributes of an inode, sorted by name.
+    pub(super) fn attributes(&self, node: &Node) -> Result<Pairs> {
+        let mut all = Collected::default();
+        if !node.fork_range(Fork::Attr).is_empty() {
+            match node.format(Fork::Attr)? {
+                Format::Local => self.short_attributes(node, &mut all)?,
+                Format::Extents if node.extents(Fork::Attr) == 0 => {}
+                _ => self.leaf_attributes(node, &mut all)?,
+            }
+        }
+        all.pairs.sort();
+        Ok(all.pairs)
+    }
+
+    fn short_attributes(&self, node: &Node, all: &mut Collected) -> Result<()> {
+        let area = node.fork(Fork::Attr);
+        let cut = || damaged(node, "an entry is cut short");
+        let bytes = area.get(..usize::from(be16(area, 0))).ok_or_else(cut)?;
+        let mut rest = bytes.get(4..).unwrap_or_default();
+        for _ in 0..u8_at(bytes, 2) {
+            let (namelen, valuelen) = (usize::from(u8_at(rest, 0)), usize::from(u8_at(rest, 1)));
+            let flags = u8_at(rest, 2);
+            let (name, after) = rest.get(3..).and_then(|rest| rest.split_at_checked(namelen)).ok_or_else(cut)?;
+            let (value, next) = after.split_at_checked(valuelen).ok_or_else(cut)?;
+            all.add(node, flags, name, || Ok(value.to_vec()))?;
+            rest = next;
+        }
+        Ok(())
+    }
+
+    fn leaf_attributes(&self, node: &Node, all: &mut Collected) -> Result<()> {
+        let mut leaf = self.da_leaf(node, Fork::Attr, 0, None)?;
+        let mut seen = HashSet::new();
+        loop {
+            self.one_leaf(node, &leaf, all)?;
+            let next = be32(&leaf, 0);
+            if next == 0 {
+                return Ok(());
+            }
+            if !seen.insert(next) {
+                return Err(damaged(node, "its leaves go round in a circle"));
+            }
+            if seen.len() > limits::MAX_XFS_HASH_LEAVES {
+                return Err(Error::limit("xfs.limit", format!("inode {} has too many attributes", node.number)));
+            }
+            leaf = self.da_block(node, Fork::Attr, u64::from(next))?;
+        }
+    }
+
+    fn one_leaf(&self, node: &Node, leaf: &[u8], all: &mut Collected) -> Result<()> {
+        let (magic, count_at, header) =
+            if self.sb.has_crc() { (block::ATTR_LEAF_V5, 56, 80) } else { (block::ATTR_LEAF_V4, 12, 32) };
+        let entries = leaf.get(header..).unwrap_or_default();
+        let count = usize::from(be16(leaf, count_at));
+        if be16(leaf, 8) != magic || count > entries.len() / 8 {
+            return Err(damaged(node, "a leaf contradicts itself"));
+        }
+        for index in 0..count {
+            let at = index.saturating_mul(8);
+            let flags = u8_at(entries, at.saturating_add(6));
+            let place = usize::from(be16(entries, at.saturating_add(4)));
+            let cut = || damaged(node, "an entry is cut short");
+            let entry = leaf.get(place..).ok_or_else(cut)?;
+            if flags & LOCAL != 0 {
+                let (valuelen, namelen) = (usize::from(be16(entry, 0)), usize::from(u8_at(entry, 2)));
+                let (name, rest) = entry.get(3..).and_then(|rest| rest.split_at_checked(namelen)).ok_or_else(cut)?;
+                let value = rest.get(..valuelen).ok_or_else(cut)?;
+                all.add(node, flags, name, || Ok(value.to_vec()))?;
+            } else {
+                let (block, len) = (be32(entry, 0), be32(entry, 4));
+                let namelen = usize::from(u8_at(entry, 8));
+                let name = entry.get(9..).and_then(|rest| rest.get(..namelen)).ok_or_else(cut)?;
+                all.add(node, flags, name, || self.remote_value(node, block, len))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of `len` bytes that starts at `block` of the attribute fork.
+    fn remote_value(&self, node: &Node, block: u32, len: u32) -> Result<Vec<u8>> {
+        if len > MAX_VALUE {
+            return Err(damaged(node, "a value is too long").found(len));
+        }
+        let len = size(u64::from(len));
+        let mut value = Vec::with_capacity(len);
+        let mut at = u64::from(block);
+        while value.len() < len {
+            let (bytes, offset) = self.fork_blocks(node, Fork::Attr, at, 1)?;
+            let part = if self.sb.has_crc() {
+                block::verify(&bytes, offset, &self.sb.meta_uuid, Some(node.number))?;
+                let here = size(u64::from(be32(&bytes, 8)));
+                let right = be32(&bytes, 0) == block::ATTR_REMOTE && u64::from(be32(&bytes, 4)) == long(value.len());
+                bytes.get(REMOTE_HEADER..).and_then(|rest| rest.get(..here)).filter(|part| right && !part.is_empty())
+            } else {
+                Some(&bytes[..])
+            };
+            value.extend_from_slice(part.ok_or_else(|| damaged(node, "a value contradicts itself").offset(offset))?);
+            at = at.saturating_add(1);
+        }
+        value.truncate(len);
+        Ok(value)
+    }
+}
+
+fn damaged(node: &Node, what: &str) -> Error {
+    corrupt(format!("the attributes of inode {} are damaged: {what}", node.number))
+}

@@ -1,0 +1,45 @@
+//! The XFS driver beside the kernel: the same tree, the same replay of the log, and the same free space. Needs root for mounts.
+
+mod busy;
+mod fill;
+mod image;
+mod shapes;
+
+use image::Image;
+
+/// Every shape that mkfs offers: name, options of mkfs.xfs.
+const SHAPES: &[(&str, &[&str])] = &[
+    ("v5", &[]),
+    ("v5-1k", &["-b", "size=1024"]),
+    ("v5-1k-dir-8k", &["-b", "size=1024", "-n", "size=8192"]),
+    ("v5-2k", &["-b", "size=2048", "-i", "size=1024"]),
+    ("v5-dir-64k", &["-n", "size=65536"]),
+    ("v5-inode-2k", &["-i", "size=2048"]),
+    ("v5-plain", &["-m", "crc=1,finobt=0,rmapbt=0,reflink=0,bigtime=0,inobtcount=0", "-i", "sparse=0"]),
+    ("v5-all", &["-m", "rmapbt=1", "-i", "nrext64=1"]),
+    ("v5-sector-4k", &["-s", "size=4096", "-l", "su=32768"]),
+    ("v5-exchange", &[]),
+    ("v5-parent", &[]),
+    ("v5-meta-uuid", &[]),
+];
+
+/// Those that are tried when nothing else is asked for: each form of block, directory block, inode and feature once.
+const USUAL: &str = "v5-1k-dir-8k v5-all v5-plain v5-parent v5-sector-4k";
+
+/// Runs `work` for every shape whose name is in `XFS_SHAPES` (`all` for each of them), or for the usual ones.
+fn each_shape(work: impl Fn(&str, Image)) {
+    let only = std::env::var("XFS_SHAPES").unwrap_or_else(|_| USUAL.to_owned());
+    for (name, options) in SHAPES {
+        if only == "all" || only.split(' ').any(|wanted| wanted == *name) {
+            eprintln!("{name}");
+            let image = Image::make(320, options);
+            match *name {
+                "v5-exchange" => image.add_incompat(0x40),
+                "v5-parent" => image.add_incompat(0xc0),
+                "v5-meta-uuid" => image.set_uuid("5d0d8b0e-92d5-4c0e-8a1c-b1a1f4c2f001"),
+                _ => {}
+            }
+            work(name, image);
+        }
+    }
+}

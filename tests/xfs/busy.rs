@@ -1,0 +1,228 @@
+//! File systems in use when the machine stopped: what the driver makes of their logs, and what the kernel does.
+
+use std::fs::{self, File};
+use std::ops::ControlFlow;
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::Path;
+
+use hyper2kvm::fs::Filesystem;
+use hyper2kvm::fs::xfs::Xfs;
+use rustix::fs::{FallocateFlags, XattrFlags, fallocate, ioctl_ficlone, lremovexattr, lsetxattr};
+
+use super::image::Image;
+use crate::ext::fill::{directory, noise};
+use crate::ext::tree;
+use crate::file_disk::FileDisk;
+use crate::support::tools;
+
+/// A small generator, so that a failure can be repeated from its seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// Does `count` random things to the tree, with an fsync now and then. What is open stays open: unlinked inodes.
+fn work(root: &Path, random: &mut Random, count: u64, open: &mut Vec<File>) {
+    for step in 0..count {
+        let name = |random: &mut Random| root.join(format!("d{}/f{}", random.below(3), random.below(80)));
+        let (a, b) = (name(random), name(random));
+        match random.below(16) {
+            0..=3 => {
+                let len = usize::try_from(random.below(40_000)).unwrap();
+                drop(fs::write(&a, noise(step, len)));
+            }
+            4 => drop(fs::rename(&a, &b)),
+            5 => {
+                if let Ok(file) = File::open(&a)
+                    && random.below(2) == 0
+                {
+                    open.push(file);
+                }
+                drop(fs::remove_file(&a));
+            }
+            6 => drop(fs::hard_link(&a, &b)),
+            7 => drop(symlink("t".repeat(usize::try_from(random.below(900) + 1).unwrap()), &b)),
+            8 => attributes(&a, random),
+            9 => {
+                if let Ok(file) = File::options().write(true).open(&a) {
+                    file.set_len(random.below(30_000)).unwrap();
+                    file.write_all_at(b"end", random.below(400_000)).unwrap();
+                }
+            }
+            10 | 11 => {
+                let dir = root.join(format!("x{}", random.below(20)));
+                if dir.exists() {
+                    fs::remove_dir_all(&dir).unwrap();
+                } else {
+                    directory(&root.join(&dir), "", 1 + u32::try_from(random.below(200)).unwrap());
+                }
+            }
+            12 => {
+                if let Ok(file) = File::options().write(true).open(&a) {
+                    let _ = fallocate(&file, FallocateFlags::empty(), random.below(100_000), 200_000);
+                    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                    for index in 0..random.below(20) {
+                        let _ = fallocate(&file, flags, index * 20_000, 5000);
+                    }
+                }
+            }
+            13 => {
+                if let (Ok(from), Ok(to)) =
+                    (File::open(&a), File::options().write(true).create(true).truncate(false).open(&b))
+                {
+                    let _ = ioctl_ficlone(&to, &from);
+                    drop(to.write_all_at(b"changed", random.below(20_000)));
+                }
+            }
+            14 => {
+                // Many extents: a tree.
+                if let Ok(file) = File::options().write(true).open(&a) {
+                    (0..random.below(60)).for_each(|i| file.write_all_at(b"x", i * 9000).unwrap());
+                    rustix::fs::fsync(&file).unwrap();
+                }
+            }
+            _ => {
+                if let Ok(file) = File::open(&a) {
+                    rustix::fs::fsync(&file).unwrap();
+                }
+            }
+        }
+    }
+}
+
+fn attributes(path: &Path, random: &mut Random) {
+    let name = format!("user.{}", random.below(12));
+    match random.below(4) {
+        0 => lremovexattr(path, &name).unwrap_or(()),
+        1 => {
+            lsetxattr(path, &name, &noise(3, usize::try_from(random.below(20_000)).unwrap()), XattrFlags::empty())
+                .unwrap_or(());
+        }
+        _ => lsetxattr(path, &name, &noise(1, usize::try_from(random.below(300)).unwrap()), XattrFlags::empty())
+            .unwrap_or(()),
+    }
+}
+
+/// Stops the file system as if the machine had stopped; the log is written out first if `flush`.
+fn stop(root: &Path, flush: bool) {
+    let command = if flush { "shutdown -f" } else { "shutdown" };
+    tools::ok("xfs_io", ["-x", "-c", command].map(Path::new).into_iter().chain([root]));
+}
+
+/// Lets the machine stop again and again in the middle of its work, and compares our replay with the kernel's.
+fn crashes(options: &[&str], mount: &str, seed: u64, count: u32) {
+    let image = Image::make(320, options);
+    image.mounted("rw", |root| (0..3).for_each(|dir| fs::create_dir(root.join(format!("d{dir}"))).unwrap()));
+    let mut random = Random(seed);
+    for round in 0..count {
+        let copy = image.mounted(&format!("rw,{mount}"), |root| {
+            let mut open = Vec::new();
+            let steps = random.below(400) + 20;
+            work(root, &mut random, steps, &mut open);
+            if random.below(3) == 0 {
+                rustix::fs::sync();
+                work(root, &mut random, 30, &mut open);
+            }
+            // A copy of a file system in use: it is as good as one of a machine that stopped, where nothing is under way.
+            let copy = (random.below(4) == 0).then(|| {
+                rustix::fs::fsync(File::open(root.join("d0")).unwrap()).unwrap();
+                work(root, &mut random, 10, &mut open);
+                image.copy()
+            });
+            stop(root, random.below(2) == 0);
+            copy
+        });
+        eprintln!("{options:?} {mount} seed {seed} round {round}");
+        compare(&copy.unwrap_or_else(|| image.copy()));
+    }
+}
+
+fn compare(snapshot: &Image) {
+    if let Ok(place) = std::env::var("XFS_KEEP") {
+        tools::ok("cp", ["--sparse=always".as_ref(), snapshot.path.as_os_str(), place.as_ref()]);
+    }
+    let theirs = snapshot.copy();
+    let kernel = theirs.mounted("rw", tree::of_kernel);
+    let read = Xfs::open(FileDisk::open(&snapshot.path)).unwrap();
+    assert_eq!(read.writer().unwrap_err().code(), "xfs.read-only", "{}", read.writer().unwrap_err());
+    tree::assert_same(&tree::of_driver(&read), &kernel);
+    assert_free_is_free(&read, &theirs);
+    let was_dirty = read.facts().dirty;
+    drop(read);
+    let fs = Xfs::open_mut(FileDisk::open(&snapshot.path)).unwrap();
+    assert_eq!(fs.facts().dirty, was_dirty);
+    assert_eq!(fs.writer().unwrap_err().code(), "xfs.read-only", "{}", fs.writer().unwrap_err());
+    tree::assert_same(&tree::of_driver(&fs), &kernel);
+    drop(fs);
+    // All is in place without a replay.
+    snapshot.mounted("ro,norecovery", |root| tree::assert_same(&tree::of_kernel(root), &kernel));
+    let left_dirty = Xfs::open(FileDisk::open(&snapshot.path)).unwrap().facts().dirty;
+    if !left_dirty {
+        snapshot.assert_clean();
+    } else {
+        // The kernel has inodes to remove, or blocks to free that were to become copies of shared ones.
+        let left = snapshot.edit(&[
+            "agi 0",
+            "print unlinked",
+            "agi 1",
+            "print unlinked",
+            "agi 2",
+            "print unlinked",
+            "agi 3",
+            "print unlinked",
+        ]);
+        let reflink = snapshot.edit(&["version"]).contains("REFLINK");
+        assert!(reflink || !left.lines().all(|line| line.contains("null")), "nothing was left to do: {left}");
+    }
+    // The kernel goes on from there.
+    snapshot.mounted("rw", |root| {
+        tree::assert_same(&tree::of_kernel(root), &kernel);
+        directory(root, "more", 300);
+    });
+    snapshot.assert_clean();
+}
+
+/// What is free for us is free for the kernel after its own replay, which frees more.
+fn assert_free_is_free(fs: &Xfs, theirs: &Image) {
+    let after = Xfs::open(FileDisk::open(&theirs.path)).unwrap();
+    assert!(!after.facts().dirty);
+    let mut free = Vec::new();
+    after
+        .free_ranges(&mut |range| {
+            free.push(range);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    let mut sum = 0;
+    fs.free_ranges(&mut |range| {
+        sum += range.end - range.start;
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert!(sum > 0 && !free.is_empty());
+}
+
+#[test]
+fn a_machine_that_stopped_is_read_as_after_the_kernels_replay() {
+    let seeds = std::env::var("XFS_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
+    let first = std::env::var("XFS_FIRST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    for seed in first..first + seeds.unwrap_or(1) {
+        let count = if seeds.is_some() { 6 } else { 2 };
+        crashes(&[], "logbsize=32k", seed, count);
+        crashes(&["-m", "rmapbt=1", "-i", "nrext64=1"], "logbsize=256k", seed + 100, count);
+        crashes(&["-b", "size=1024", "-n", "size=8192"], "logbsize=64k", seed + 200, count);
+        crashes(&["-s", "size=4096", "-l", "su=32768"], "logbsize=128k", seed + 300, count);
+        crashes(
+            &["-m", "finobt=0,rmapbt=0,reflink=0,bigtime=0,inobtcount=0", "-i", "sparse=0"],
+            "wsync",
+            seed + 400,
+            count,
+        );
+    }
+}

@@ -1,0 +1,105 @@
+//! Images that mkfs.xfs makes and the kernel fills.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::support::tools;
+
+/// A file with an XFS file system on it, in memory where possible: the kernel syncs a lot.
+pub(crate) struct Image {
+    _folder: tempfile::TempDir,
+    pub(crate) path: PathBuf,
+    point: PathBuf,
+}
+
+impl Image {
+    /// Makes a sparse file system of `mib` MiB.
+    pub(crate) fn make(mib: u64, options: &[&str]) -> Self {
+        let image = Self::empty();
+        std::fs::File::create(&image.path).unwrap().set_len(mib << 20).unwrap();
+        let always = ["-q", "-f", "-L", "a label"];
+        tools::ok("mkfs.xfs", always.iter().chain(options).map(Path::new).chain([image.path.as_path()]));
+        image
+    }
+
+    fn empty() -> Self {
+        let memory = Path::new("/dev/shm");
+        let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let folder = tempfile::Builder::new().prefix("hyper2kvm-xfs.").tempdir_in(place).unwrap();
+        let (path, point) = (folder.path().join("image"), folder.path().join("mounted"));
+        std::fs::create_dir(&point).unwrap();
+        Self { _folder: folder, path, point }
+    }
+
+    /// A copy in its present state.
+    pub(crate) fn copy(&self) -> Self {
+        let image = Self::empty();
+        tools::ok("cp", ["--sparse=always".as_ref(), self.path.as_path(), image.path.as_path()]);
+        image
+    }
+
+    /// The same with every byte allocated, so that holes show what was discarded.
+    pub(crate) fn full_copy(&self) -> Self {
+        let image = Self::empty();
+        tools::ok("cp", ["--sparse=never".as_ref(), self.path.as_path(), image.path.as_path()]);
+        image
+    }
+
+    /// Mounts it, lets `work` use the mounted tree, and unmounts it.
+    pub(crate) fn mounted<T>(&self, options: &str, work: impl FnOnce(&Path) -> T) -> T {
+        let options = format!("loop,nouuid,{options}");
+        tools::ok("mount", ["-t", "xfs", "-o", &options].map(Path::new).into_iter().chain([&*self.path, &*self.point]));
+        let guard = Unmount(&self.point);
+        let value = work(&self.point);
+        drop(guard);
+        value
+    }
+
+    /// Runs commands of xfs_db in expert mode.
+    pub(crate) fn edit(&self, commands: &[&str]) -> String {
+        let flags = commands.iter().flat_map(|command| ["-c", command]);
+        tools::ok("xfs_db", ["-x"].into_iter().chain(flags).map(Path::new).chain([self.path.as_path()]))
+    }
+
+    /// Sets feature bits that this mkfs does not know and the kernel does.
+    pub(crate) fn add_incompat(&self, bits: u32) {
+        let file = OpenOptions::new().read(true).write(true).open(&self.path).unwrap();
+        let mut sector = [0; 512];
+        file.read_exact_at(&mut sector, 0).unwrap();
+        let value = u32::from_be_bytes(sector[216..220].try_into().unwrap()) | bits;
+        sector[216..220].copy_from_slice(&value.to_be_bytes());
+        sector[224..228].fill(0);
+        let sum = crc32c::crc32c(&sector);
+        sector[224..228].copy_from_slice(&sum.to_le_bytes());
+        file.write_all_at(&sector, 0).unwrap();
+    }
+
+    /// Gives it another UUID than the one that its metadata carries.
+    pub(crate) fn set_uuid(&self, uuid: &str) {
+        tools::ok("xfs_admin", ["-U".as_ref(), uuid.as_ref(), self.path.as_path()]);
+    }
+
+    /// Nothing is wrong with it, and its log is clean.
+    pub(crate) fn assert_clean(&self) {
+        let output = tools::output("xfs_repair", ["-n".as_ref(), "-f".as_ref(), self.path.as_path()]);
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && !text.contains("ALERT"), "{text}");
+    }
+}
+
+struct Unmount<'a>(&'a Path);
+
+impl Drop for Unmount<'_> {
+    /// A `sync` elsewhere keeps a file system busy for a moment.
+    fn drop(&mut self) {
+        for _ in 0..200 {
+            if tools::output("umount", [self.0]).status.success() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        tools::output("umount", ["--lazy".as_ref(), self.0.as_os_str()]);
+        assert!(std::thread::panicking(), "{} cannot be unmounted", self.0.display());
+    }
+}
