@@ -35,6 +35,14 @@ pub fn open_mut(kind: &str, volume: Arc<dyn DiskMut>) -> Option<Result<Arc<dyn F
     })
 }
 
+/// Opens a file system that spreads over `volumes`, in any order. `None` when the driver for `kind` knows no such thing.
+pub fn open_spread(kind: &str, volumes: Vec<Arc<dyn Disk>>) -> Option<Result<Arc<dyn Filesystem>>> {
+    match kind {
+        "btrfs" => Some(boxed(Btrfs::open_devices(volumes))),
+        _ => None,
+    }
+}
+
 fn boxed(opened: Result<impl Filesystem + 'static>) -> Result<Arc<dyn Filesystem>> {
     opened.map(|fs| Arc::new(fs) as Arc<dyn Filesystem>)
 }

@@ -1,6 +1,6 @@
 //! A machine with its guest: overlays on its disks, volumes, file systems, the root, and the facts.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::Arc;
@@ -104,15 +104,18 @@ impl Guest {
             self.overlays.iter().zip(self.tables.iter().map(Option::as_ref)).map(whole).collect();
         let Stack { layers, notes } = Stack::find(&disks, session.keys())?;
         self.notes.extend(notes);
-        for layer in &layers {
+        let spread = spread(&layers);
+        for (index, layer) in layers.iter().enumerate() {
             session.check()?;
-            self.add_volume(layer);
+            self.add_volume(layer, spread.iter().any(|parts| parts.contains(&index)));
         }
+        spread.iter().for_each(|parts| self.open_spread(parts, &layers));
         name_encrypted(&mut self.machine, &layers);
         Ok(())
     }
 
-    fn add_volume(&mut self, layer: &Layer) {
+    /// Adds a volume. One that is a part of a file system is opened later.
+    fn add_volume(&mut self, layer: &Layer, is_part: bool) {
         let leaves = leaves(&layer.disk, &self.overlays);
         let disk = match layer.kind {
             LayerKind::Place { disk } => disk,
@@ -132,7 +135,7 @@ impl Guest {
             ..Volume::default()
         };
         if let Some(signature) = layer.sole() {
-            self.open_volume(&mut volume, signature, &layer.disk);
+            self.open_volume(&mut volume, signature, (!is_part).then_some(&layer.disk));
         } else if layer.signatures.len() > 1 {
             let kinds: Vec<&str> = layer.signatures.iter().map(|signature| signature.kind).collect();
             self.notes.push(format!("{} carries several signatures: {}", layer.name, kinds.join(", ")));
@@ -140,13 +143,13 @@ impl Guest {
         self.machine.volumes.push(volume);
     }
 
-    fn open_volume(&mut self, volume: &mut Volume, signature: &Signature, disk: &Arc<dyn DiskMut>) {
+    fn open_volume(&mut self, volume: &mut Volume, signature: &Signature, disk: Option<&Arc<dyn DiskMut>>) {
         volume.fs_kind = Some(signature.kind.to_owned());
         volume.fs_uuid.clone_from(&signature.uuid);
         volume.fs_label.clone_from(&signature.label);
-        let opened = match signature.usage {
-            Usage::Filesystem => fs::open::open_mut(signature.kind, Arc::clone(disk)),
-            Usage::Crypto | Usage::Raid | Usage::Swap => None,
+        let opened = match (signature.usage, disk) {
+            (Usage::Filesystem, Some(disk)) => fs::open::open_mut(signature.kind, Arc::clone(disk)),
+            _ => None,
         };
         match opened {
             None => {}
@@ -158,6 +161,27 @@ impl Guest {
             }
             Some(Err(error)) => {
                 self.notes.push(format!("the {} of {} cannot be opened: {error}", signature.kind, volume.name));
+            }
+        }
+    }
+
+    /// Opens a file system that spreads over the volumes `parts`. The first one has it, and alone answers to its UUID and label.
+    fn open_spread(&mut self, parts: &[usize], layers: &[Layer]) {
+        let layers: Vec<&Layer> = parts.iter().filter_map(|part| layers.get(*part)).collect();
+        let Some(kind) = layers.first().and_then(|layer| layer.sole()).map(|signature| signature.kind) else { return };
+        let disks = layers.iter().map(|layer| Arc::clone(&layer.disk) as Arc<dyn Disk>).collect();
+        match fs::open::open_spread(kind, disks) {
+            None => {}
+            Some(Err(error)) => self.notes.push(format!("the {kind} of several volumes cannot be opened: {error}")),
+            Some(Ok(fs)) => {
+                let mut fs = Some(fs);
+                for part in parts {
+                    let Some(volume) = self.machine.volumes.get_mut(*part) else { continue };
+                    volume.fs = fs.take();
+                    if volume.fs.is_none() {
+                        (volume.fs_uuid, volume.fs_label) = (None, None);
+                    }
+                }
             }
         }
     }
@@ -341,6 +365,18 @@ fn disk_letters(index: usize) -> String {
             None => return letters.iter().rev().collect(),
         }
     }
+}
+
+/// The layers that are parts of one file system: those with its signature and UUID, where there are several.
+fn spread(layers: &[Layer]) -> Vec<Vec<usize>> {
+    let mut parts: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (index, layer) in layers.iter().enumerate() {
+        let signature = layer.sole().filter(|signature| signature.kind == "btrfs");
+        if let Some(uuid) = signature.and_then(|signature| signature.uuid.as_deref()) {
+            parts.entry(uuid).or_default().push(index);
+        }
+    }
+    parts.into_values().filter(|parts| parts.len() > 1).collect()
 }
 
 /// A file system as the free map sees it.

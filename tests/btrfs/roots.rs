@@ -9,6 +9,7 @@ use hyper2kvm::inspect::{Machine, Root, Volume, find_roots};
 
 use super::fill;
 use super::image::Image;
+use crate::support::Run;
 
 fn system(root: &Path, options: &str) {
     for dir in ["etc", "usr/bin", "home", "var", "mnt"] {
@@ -92,4 +93,30 @@ fn the_default_subvolume_or_what_it_names_is_the_root() {
     });
     assert_eq!((found.len(), content(&found[0], "/which").as_str()), (1, "moved"));
     assert_eq!(roots(|top| create(top, "@")).len(), 0, "an empty subvolume is no root");
+}
+
+#[test]
+fn a_root_that_spreads_over_disks_is_found_on_all_of_them() {
+    use std::os::unix::fs::PermissionsExt;
+    let image = Image::make(2, 256, &["-m", "raid1", "-d", "raid0"]);
+    image.mounted("rw", |top| {
+        create(top, "@");
+        system(&top.join("@"), "subvol=@");
+        fs::write(top.join("@/etc/hostname"), "spread\n").unwrap();
+    });
+    let folder = image.devices[0].parent().unwrap();
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut machine = ".encoding = \"UTF-8\"\nconfig.version = \"8\"\nscsi0.present = \"TRUE\"\n".to_owned();
+    for index in 0..2 {
+        let disk = format!(
+            "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\n\
+             RW 524288 FLAT \"device-{index}\" 0\nddb.adapterType = \"lsilogic\"\n"
+        );
+        fs::write(folder.join(format!("{index}.vmdk")), disk).unwrap();
+        machine += &format!("scsi0:{index}.present = \"TRUE\"\nscsi0:{index}.fileName = \"{index}.vmdk\"\n");
+    }
+    let vmx = folder.join("machine.vmx");
+    fs::write(&vmx, machine).unwrap();
+    let ran = Run::new(["inspect", "--json", vmx.to_str().unwrap()]).success();
+    assert!(ran.stdout.contains("spread") && ran.stdout.contains("\"/home\""), "{}", ran.stdout);
 }
