@@ -10,6 +10,7 @@ use crate::error::Kind;
 pub mod args;
 mod commands;
 mod help;
+pub mod keys;
 mod output;
 mod progress;
 mod signals;

@@ -110,6 +110,11 @@ pub trait DiskMut: Disk {
 
     /// Makes what was written durable, as far as the disk is.
     fn flush(&self) -> Result<()>;
+
+    /// Whether writes can succeed at all.
+    fn can_write(&self) -> bool {
+        true
+    }
 }
 
 /// Bytes as they are in a file of this host.

@@ -4,12 +4,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use hyper2kvm::disk::{Checked, Disk, DiskMut, Slice};
-use hyper2kvm::volume::{lvm, md, scan};
+use hyper2kvm::chain::OpenOptions;
+use hyper2kvm::disk::{Checked, Disk, DiskMut, Slice, readable};
+use hyper2kvm::error::Result;
+use hyper2kvm::pipeline::migrate::Machine;
+use hyper2kvm::session::{Keys, Secret, Session};
+use hyper2kvm::volume::stack::{Stack, Whole};
+use hyper2kvm::volume::{luks, lvm, md, scan};
 use sha2::{Digest, Sha256};
 
 use crate::file_disk::FileDisk;
-use crate::support::tools;
+use crate::support::{Lab, Run, tools};
 
 fn folder() -> &'static PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
@@ -157,5 +162,165 @@ fn without_any_one_member(members: &[(md::Member, Arc<dyn DiskMut>)]) {
                 assert!(!is_redundant, "{array:?}");
             }
         }
+    }
+}
+
+const PASSPHRASE: &[u8] = b"correct horse";
+
+fn unlock(disk: &Arc<dyn DiskMut>, key: &[u8]) -> Result<Arc<dyn DiskMut>> {
+    luks::Header::read(&**disk)?.unlock(Arc::clone(disk), [&Secret::new(key.to_vec())])
+}
+
+#[test]
+fn every_encrypted_volume_has_the_bytes_that_the_kernel_read() {
+    let (expected, partitions) = (sums("luks"), partitions(&disks("luks")[0]));
+    assert_eq!(expected.len(), 9);
+    for (number, partition) in (1..).zip(&partitions).take(9) {
+        // The eighth lost its first key when it got a second, with line feeds in it.
+        let key = if number == 8 { b"line one\nline two\n" } else { PASSPHRASE };
+        let inside = unlock(partition, key).unwrap_or_else(|error| panic!("{number}: {error:?}"));
+        assert_eq!(expected[&format!("c{number}")], sum(&*inside), "{number}");
+        assert_eq!(unlock(partition, b"wrong").unwrap_err().code(), "luks.key-wrong", "{number}");
+    }
+    assert_eq!(unlock(&partitions[7], PASSPHRASE).unwrap_err().code(), "luks.key-wrong");
+    for partition in &partitions[9..] {
+        // Serpent, and integrity, as far as that kernel had them.
+        let error = unlock(partition, PASSPHRASE).unwrap_err();
+        assert!(["luks.unsupported", "luks.header"].contains(&error.code()), "{error:?}");
+    }
+}
+
+#[test]
+fn qemu_reads_what_was_written_through_the_encryption_and_the_other_way_round() {
+    let lab = Lab::new();
+    let plain: Vec<u8> = (0..2_097_152_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let raw = lab.file("plain.raw", &plain);
+    for (options, name) in
+        [("", "a"), (",cipher-alg=aes-128,cipher-mode=cbc,ivgen-alg=essiv,ivgen-hash-alg=sha256", "b")]
+    {
+        let image = lab.path(&format!("{name}.luks"));
+        let secret = "secret,id=s,data=correct horse";
+        let options = format!("key-secret=s,iter-time=10{options}");
+        let to = ["convert", "--object", secret, "-f", "raw", "-O", "luks", "-o", &options];
+        tools::ok(
+            "qemu-img",
+            to.map(std::ffi::OsString::from).into_iter().chain([raw.clone().into(), image.clone().into()]),
+        );
+        let disk: Arc<dyn DiskMut> = FileDisk::open(&image);
+        let inside = unlock(&disk, PASSPHRASE).unwrap();
+        let mut seen = vec![0; plain.len()];
+        inside.read_at(&mut seen, 0).unwrap();
+        assert!(seen == plain, "{name}");
+        let mut model = plain.clone();
+        for (at, len) in [(0, 1), (511, 2), (4096, 8192), (1_000_001, 700_001)] {
+            let data: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+            inside.write_at(&data, at as u64).unwrap();
+            model[at..at + len].copy_from_slice(&data);
+        }
+        inside.zero(900_000..1_000_000).unwrap();
+        model[900_000..1_000_000].fill(0);
+        let back = lab.path(&format!("{name}.raw"));
+        let source = format!("driver=luks,key-secret=s,file.filename={}", image.display());
+        tools::ok(
+            "qemu-img",
+            ["convert", "--object", secret, "--image-opts", &source, "-O", "raw", back.to_str().unwrap()],
+        );
+        assert!(std::fs::read(&back).unwrap() == model, "{name}");
+    }
+}
+
+/// The machine whose root is on LVM in LUKS on RAID 1.
+fn stacked(lab: &Lab) -> Vec<String> {
+    let copy = |n| lab.copy(&folder().join(format!("stacked/disk{n}.raw")), &format!("disk{n}.raw"));
+    [1, 2].map(|n| copy(n).to_str().unwrap().to_owned()).into()
+}
+
+#[test]
+fn a_root_on_lvm_in_luks_on_raid_is_found_with_its_key() {
+    let lab = Lab::new();
+    let sources = stacked(&lab);
+    let key = lab.file("key", [PASSPHRASE, b"\n"].concat());
+    let key = format!("00000000-0000-4000-8000-000000000099:file:{}", key.display());
+    let seen = Run::new(["inspect", "--json", "--key", &key])
+        .arg(&sources[0])
+        .arg(&sources[1])
+        .success()
+        .stdout_contains("stacked");
+    drop(seen);
+    let without = Run::new(["plan"]).arg(&sources[0]).arg(&sources[1]).fails_with(4);
+    drop(without.code("guest.none").stderr_contains("--key 00000000-0000-4000-8000-000000000099:file:PATH"));
+    let listed = Run::new(["serve", "--stdio", "--dry-run", "--json", "--key", &key])
+        .arg(&sources[0])
+        .arg(&sources[1])
+        .success();
+    let listed = listed.json();
+    let names: Vec<&str> = listed["exports"].as_array().unwrap().iter().map(|e| e["name"].as_str().unwrap()).collect();
+    for name in [
+        "disk1/p1",
+        "disk2/p2",
+        "md0",
+        "luks-00000000-0000-4000-8000-000000000099",
+        "vg-guest/root",
+        "vg-guest/var-log",
+    ] {
+        assert!(names.contains(&name), "{name} in {names:?}");
+    }
+}
+
+#[test]
+fn free_space_of_stacked_volumes_is_elided_on_every_disk_and_nothing_else_is() {
+    let lab = Lab::new();
+    let session = Session::with_defaults();
+    let mut keys = Keys::default();
+    keys.add("all", Secret::new(PASSPHRASE.to_vec()));
+    session.give_keys(keys.clone());
+    let machine = Machine::open(&stacked(&lab), &OpenOptions::default(), &session).unwrap();
+    let guest = machine.look(&session, None).unwrap();
+    assert!(guest.notes.is_empty(), "{:?}", guest.notes);
+    let expected = sums("stacked");
+    let check = |tree: &hyper2kvm::fs::Tree| {
+        for file in ["var/log/journal", "boot/vmlinuz", "bin/sh"] {
+            let bytes = tree.read(format!("/{file}"), 1 << 30).unwrap().unwrap_or_else(|| panic!("{file}"));
+            assert_eq!(expected[file], sum(&hyper2kvm::disk::Memory::new(bytes)), "{file}");
+        }
+    };
+    let system = guest.system().unwrap();
+    check(&system.root.tree);
+    let mapper = guest.machine.resolve("/dev/mapper/sealed").expect("the name that crypttab gives");
+    assert_eq!(guest.machine.volumes[mapper].disks, [0, 1]);
+    // What is copied is the disk with zeros where its file systems have nothing: the same files, the same volumes.
+    let trimmed = guest.finish(true).unwrap();
+    let holes = |disk: &Arc<dyn Disk>| {
+        let mut bytes = 0;
+        disk.extents(0..disk.len(), &mut |extent| {
+            bytes += if extent.kind.is_zero() { extent.range.end - extent.range.start } else { 0 };
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+        bytes
+    };
+    let copies: Vec<Arc<dyn DiskMut>> = trimmed
+        .iter()
+        .map(|disk| {
+            assert!(holes(disk) > 30 << 20, "{}", holes(disk));
+            let mut bytes = vec![0; usize::try_from(disk.len()).unwrap()];
+            disk.read_at(&mut bytes, 0).unwrap();
+            Checked::wrap(hyper2kvm::disk::Memory::new(bytes)) as Arc<dyn DiskMut>
+        })
+        .collect();
+    for only in [vec![0, 1], vec![0], vec![1]] {
+        let disks: Vec<Arc<dyn DiskMut>> = only.iter().map(|index| Arc::clone(&copies[*index])).collect();
+        let tables: Vec<_> = disks.iter().map(|disk| scan(&readable(disk)).unwrap()).collect();
+        let whole =
+            disks.iter().zip(&tables).map(|(disk, table)| Whole { disk: Arc::clone(disk), table: table.as_ref() });
+        let stack = Stack::find(&whole.collect::<Vec<_>>(), &keys).unwrap();
+        let open = |name: &str| {
+            let layer = stack.layers.iter().find(|layer| layer.name == name).unwrap_or_else(|| panic!("{name}"));
+            hyper2kvm::fs::open::open("ext4", readable(&layer.disk)).unwrap().unwrap()
+        };
+        let mut tree = hyper2kvm::fs::Tree::new(open("vg-guest/root"));
+        tree.mount("/boot", open("md0")).unwrap();
+        tree.mount("/var/log", open("vg-guest/var-log")).unwrap();
+        check(&tree);
     }
 }

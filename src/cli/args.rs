@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::size::{Rate, Size};
 use crate::chain::{OpenOptions, Selection};
+use crate::cli::keys::KeyArg;
 use crate::convert::{TARGETS, Target};
 use crate::error::Result;
 use crate::session::VhdSize;
@@ -147,6 +148,10 @@ pub struct Global {
     /// Read the disk as it was at this internal snapshot of a qcow2 image, by its id or name.
     #[arg(long, global = true, value_name = "NAME")]
     pub snapshot: Option<String>,
+
+    /// A key of encrypted volumes (LUKS): all, or a UUID, /dev/sda2 or disk1/p2, with file:PATH, fd:N or prompt; repeatable.
+    #[arg(long, global = true, value_name = "SELECTOR:file:PATH", value_parser = crate::cli::keys::parse)]
+    pub key: Vec<KeyArg>,
 
     /// A directory beneath which references of an image may lead; repeatable.
     #[arg(long, global = true, value_name = "DIR")]
@@ -488,7 +493,8 @@ pub struct ServeArgs {
 }
 
 const SERVE_EXAMPLES: &str = "\
-Exports: the first disk without a name; every disk as disk1, disk2 …; its partitions as disk1/p1 …
+Exports: the first disk without a name; every disk as disk1, disk2 …; its partitions as disk1/p1 …;
+logical volumes as VG/LV, arrays as md0 …, encrypted volumes that a --key opens as luks-UUID
 
 Examples:
   hyper2kvm serve guest.ova --unix /tmp/g.sock                  until Ctrl-C; prints how to use it
@@ -496,6 +502,7 @@ Examples:
   hyper2kvm serve guest.ova --fix --unix /tmp/g.sock            ready to boot on virtio, before a byte is copied
   hyper2kvm serve guest.ova --overlay day1.qcow2 --unix /tmp/g.sock   what is written is kept, beside the source
   hyper2kvm serve guest.vmdk --tcp 0.0.0.0:10809 --tls-certificates /etc/pki/nbd
+  hyper2kvm serve guest.vmdk --key all:prompt --unix /tmp/g.sock   volumes inside of LUKS too
   nbdcopy -- [ hyper2kvm serve guest.vmdk --stdio ] disk.raw    one client, without a socket
 
 Started by systemd with a socket unit (Accept=no), it serves on that socket.";
@@ -526,7 +533,8 @@ pub struct MountArgs {
 }
 
 const MOUNT_EXAMPLES: &str = "\
-In the directory: disk.raw with partitions as disk-p1.raw …, or disk1.raw, disk2.raw … where there are several, and info.json.
+In the directory: disk.raw with partitions as disk-p1.raw …, or disk1.raw, disk2.raw … where there are several;
+logical volumes as vg0-root.raw, arrays as md0.raw, opened encrypted volumes as luks-UUID.raw; and info.json.
 
 Examples:
   hyper2kvm mount guest.ova /mnt/guest                 until fusermount3 -u /mnt/guest, or Ctrl-C
@@ -548,7 +556,7 @@ pub struct AttachArgs {
 }
 
 const ATTACH_EXAMPLES: &str = "\
-Every disk and every partition becomes a loop device. Needs root.
+Every disk, partition, logical volume and array becomes a loop device. Needs root.
 
 Examples:
   hyper2kvm attach guest.ova              prints /dev/loop0  disk1 of guest.ova, /dev/loop1  disk1/p1 of guest.ova

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::args::{Command, Global};
 use super::help;
+use super::keys;
 use super::output::Output;
 use crate::error::Result;
 use crate::session::{Budget, Policy, Session};
@@ -36,6 +37,7 @@ pub(super) struct Context {
 pub(super) fn run(command: &Command, global: &Global, output: Output) -> Result<ExitCode> {
     let context =
         Context { global: global.clone(), output, session: session(global, matches!(command, Command::Info(_))) };
+    context.session.give_keys(keys::read(&global.key)?);
     match command {
         Command::Attach(args) => return attach::attach(args, &context),
         Command::Check(args) => return check::run(args, &context),

@@ -186,6 +186,10 @@ impl<D: DiskMut> DiskMut for Checked<D> {
     fn flush(&self) -> Result<()> {
         self.inner.flush()
     }
+
+    fn can_write(&self) -> bool {
+        self.inner.can_write()
+    }
 }
 
 #[cfg(test)]

@@ -377,6 +377,10 @@ impl DiskMut for Mapped {
     fn flush(&self) -> Result<()> {
         self.disks.iter().try_for_each(|disk| disk.flush())
     }
+
+    fn can_write(&self) -> bool {
+        self.disks.iter().all(|disk| disk.can_write())
+    }
 }
 
 #[cfg(test)]

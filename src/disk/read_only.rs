@@ -79,6 +79,10 @@ impl DiskMut for ReadOnly {
     fn flush(&self) -> Result<()> {
         Ok(())
     }
+
+    fn can_write(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]
@@ -97,5 +101,6 @@ mod tests {
         assert_eq!(sealed.write_at(&[1], 0).unwrap_err().code(), "disk.read-only");
         assert_eq!(sealed.zero(0..1).unwrap_err().code(), "disk.read-only");
         sealed.flush().unwrap();
+        assert!(!sealed.can_write());
     }
 }

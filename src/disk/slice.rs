@@ -109,6 +109,10 @@ impl DiskMut for Slice<dyn DiskMut> {
     fn flush(&self) -> Result<()> {
         self.disk.flush()
     }
+
+    fn can_write(&self) -> bool {
+        self.disk.can_write()
+    }
 }
 
 #[cfg(test)]

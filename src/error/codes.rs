@@ -388,6 +388,10 @@ pub const CODES: &[(&str, &str)] = &[
     ("iso.name", "A name on an ISO 9660 volume is not of the right kind of file."),
     ("iso.read-only", "A change was asked of an ISO 9660 volume, which is made once and never changed."),
     (
+        "key.read",
+        "A key of encrypted volumes cannot be read. --key takes SELECTOR:file:PATH, SELECTOR:fd:N or SELECTOR:prompt, which needs a terminal.",
+    ),
+    (
         "libvirt.path",
         "The path of an image cannot stand in a libvirt domain: it is relative, not UTF-8, or has control characters. Choose another output directory or name.",
     ),
@@ -409,7 +413,7 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "luks.key-wrong",
-        "None of the keys that were given opens an encrypted volume. Keys are taken as they are, and a passphrase in a file without the line feed at its end.",
+        "None of the keys that were given opens an encrypted volume. A key in a file is tried as it is, and without a line feed at its end.",
     ),
     (
         "luks.unsupported",

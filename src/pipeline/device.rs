@@ -10,13 +10,14 @@ use serde_json::json;
 use super::guest::Guest;
 use super::migrate::{Machine, Planned};
 use crate::chain::{Image, OpenOptions, Opened, OpenedDisk};
-use crate::disk::{Checked, Disk, DiskMut, Slice};
+use crate::disk::{Checked, Disk, DiskMut, ReadOnly, Slice, readable};
 use crate::error::{Error, Kind, Result};
 use crate::fix::{self, Plan};
 use crate::format::Bitmap;
 use crate::fs::Timestamp;
 use crate::overlay::{Backing, Kept, Overlay};
 use crate::session::Session;
+use crate::volume::stack::{Layer, Stack, Whole};
 use crate::volume::{self, Role};
 
 /// What to make devices of.
@@ -41,6 +42,10 @@ pub struct Request {
 pub struct Devices {
     /// One for each disk, in the machine's order.
     pub disks: Vec<Device>,
+    /// Arrays, logical volumes and opened encrypted volumes.
+    pub volumes: Vec<Volume>,
+    /// What of those could not be used, and why.
+    pub notes: Vec<String>,
     /// What was opened; it lives as long as the devices do.
     pub sources: Vec<Opened>,
     /// What was changed in the guest and what was left, if that was asked for.
@@ -67,6 +72,17 @@ pub struct Partition {
     pub number: u32,
     /// Where it begins on the disk, in bytes.
     pub offset: u64,
+    /// Its bytes.
+    pub view: View,
+}
+
+/// A volume that is neither a disk nor a partition of one.
+#[derive(Clone, Debug)]
+pub struct Volume {
+    /// `vg0/root`, `md0`, `md0/p1`, `luks-UUID`.
+    pub name: String,
+    /// Its device's path in the guest: `/dev/mapper/vg0-root`.
+    pub path: String,
     /// Its bytes.
     pub view: View,
 }
@@ -109,7 +125,7 @@ impl Devices {
             };
             Device::new(index, disk, whole)
         });
-        Ok(Self { disks: devices.collect::<Result<_>>()?, sources: machine.sources, plan: None })
+        Self::with_volumes(devices.collect::<Result<_>>()?, machine.sources, None, session)
     }
 
     fn fixed(
@@ -138,16 +154,47 @@ impl Devices {
             };
             Device::new(index, disk, whole)
         });
-        Ok(Self { disks: devices.collect::<Result<_>>()?, sources, plan: Some(plan) })
+        Self::with_volumes(devices.collect::<Result<_>>()?, sources, Some(plan), session)
     }
 
-    /// Every device and partition by name, such as `disk1` and `disk1/p2`.
+    /// Adds the volumes that lie on the disks.
+    fn with_volumes(disks: Vec<Device>, sources: Vec<Opened>, plan: Option<Plan>, session: &Session) -> Result<Self> {
+        let whole = |device: &Device| -> Arc<dyn DiskMut> {
+            let why = "writes are taken with --writable only";
+            let sealed = || Checked::wrap(ReadOnly::new(Arc::clone(&device.whole.disk), why)) as Arc<dyn DiskMut>;
+            device.whole.writer.as_ref().map_or_else(sealed, Arc::clone)
+        };
+        let table = |device: &Device| volume::scan(&device.whole.disk);
+        let tables = disks.iter().map(table).collect::<Result<Vec<_>>>()?;
+        let wholes: Vec<Whole<'_>> = disks
+            .iter()
+            .zip(&tables)
+            .map(|(device, table)| Whole { disk: whole(device), table: table.as_ref() })
+            .collect();
+        let Stack { layers, notes } = Stack::find(&wholes, session.keys())?;
+        let volume = |layer: Layer| {
+            let path = layer.path?;
+            let view = if layer.disk.can_write() {
+                View::writable(layer.disk)
+            } else {
+                View { disk: readable(&layer.disk), writer: None, image: None }
+            };
+            Some(Volume { name: layer.name, path, view })
+        };
+        let volumes = layers.into_iter().filter_map(volume).collect();
+        notes.iter().for_each(|note| tracing::warn!("{note}"));
+        Ok(Self { disks, volumes, notes, sources, plan })
+    }
+
+    /// Every device, partition and volume by name, such as `disk1`, `disk1/p2` and `vg0/root`.
     pub fn views(&self) -> impl Iterator<Item = (String, &View)> {
-        self.disks.iter().flat_map(|device| {
+        let volumes = self.volumes.iter().map(|volume| (volume.name.clone(), &volume.view));
+        let disks = self.disks.iter().flat_map(|device| {
             let part = |part: &Partition| format!("{}/p{}", device.name, part.number);
             let parts = device.partitions.iter().map(|it| (part(it), &it.view)).collect::<Vec<_>>();
             [(device.name.clone(), &device.whole)].into_iter().chain(parts)
-        })
+        });
+        disks.chain(volumes)
     }
 }
 
@@ -169,9 +216,8 @@ impl Device {
 }
 
 impl View {
-    fn writable<D: DiskMut>(disk: Arc<D>) -> Self {
-        let writer: Arc<dyn DiskMut> = disk;
-        Self { disk: Arc::clone(&writer) as Arc<dyn Disk>, writer: Some(writer), image: None }
+    fn writable(writer: Arc<dyn DiskMut>) -> Self {
+        Self { disk: readable(&writer), writer: Some(writer), image: None }
     }
 
     /// The part `range` of it.

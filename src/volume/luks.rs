@@ -110,6 +110,15 @@ impl Header {
         self.label.as_deref()
     }
 
+    /// What trying one secret on all slots costs: iterations of a hash, and KiB that are gone over.
+    #[must_use]
+    pub fn work(&self) -> u64 {
+        self.slots
+            .iter()
+            .map(|slot| slot.kdf.work().saturating_add(self.digest.kdf.work()))
+            .fold(0, u64::saturating_add)
+    }
+
     /// The inside of the volume on `disk`, with the first of `secrets` that opens it.
     ///
     /// # Errors

@@ -141,6 +141,9 @@ fn degraded(there: usize, wanted: usize) -> Error {
 }
 
 fn mapped(array: &Member, disks: Vec<Arc<dyn DiskMut>>, pieces: Vec<Piece>) -> Result<Arc<dyn DiskMut>> {
+    if pieces.is_empty() {
+        return Err(wrong("has no room for anything"));
+    }
     let label = if array.name.is_empty() { array.uuid.clone() } else { array.name.clone() };
     let mapped =
         Mapped::new("md", label, disks, pieces).map_err(|error| wrong("does not fit on its members").because(error))?;
@@ -288,3 +291,12 @@ fn parity(array: &Member, slots: &[Slot]) -> Result<Arc<dyn DiskMut>> {
 fn wrong(what: &str) -> Error {
     Error::corrupt("md.superblock", format!("an array of MD {what}"))
 }
+
+#[cfg(test)]
+#[allow(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::indexing_slicing,
+    reason = "tests build their input"
+)]
+mod tests;

@@ -28,7 +28,7 @@ pub(super) fn spill_dir() -> PathBuf {
     std::env::var_os("TMPDIR").filter(|dir| !dir.is_empty()).map_or_else(|| "/var/tmp".into(), PathBuf::from)
 }
 
-/// Every disk and partition, as `docs/json.md` has it.
+/// Every disk, partition and volume, as `docs/json.md` has it.
 pub(super) fn list(devices: &Devices) -> Value {
     devices.views().map(|(name, view)| json!({ "name": name, "virtual_size": view.disk.len() })).collect()
 }
@@ -42,6 +42,10 @@ pub(super) fn text(devices: &Devices, context: &Context) -> String {
             text.push_str(&format!("  {}/p{}: {}\n", device.name, part.number, Size(part.view.disk.len())));
         }
     }
+    for volume in &devices.volumes {
+        text.push_str(&format!("{}: {}, {}\n", volume.name, volume.path, Size(volume.view.disk.len())));
+    }
+    devices.notes.iter().for_each(|note| text.push_str(&format!("note: {}\n", escape(note))));
     text
 }
 

@@ -10,7 +10,7 @@ use super::{Context, device};
 use crate::cli::args::MountArgs;
 use crate::cli::signals;
 use crate::error::{Error, Result, escape_bytes};
-use crate::pipeline::device::{Device, Devices, View};
+use crate::pipeline::device::{Device, Devices, View, Volume};
 use crate::pipeline::export::{DiskFile, TextFile, data_bytes};
 use crate::pipeline::migrate::Machine;
 use crate::pipeline::view::GuestView;
@@ -91,7 +91,20 @@ pub(super) fn named(devices: &Devices) -> Vec<(String, &View)> {
         files.push((format!("{stem}.raw"), &device.whole));
         files.extend(device.partitions.iter().map(|part| (format!("{stem}-p{}.raw", part.number), &part.view)));
     }
+    for volume in &devices.volumes {
+        let file = volume_file(volume, |name| files.iter().any(|(taken, _)| taken == name));
+        files.push((file, &volume.view));
+    }
     files
+}
+
+/// The name of a volume's file: that of its device, as device mapper writes it, or one like it that is not taken.
+fn volume_file(volume: &Volume, is_taken: impl Fn(&str) -> bool) -> String {
+    let path = &volume.path;
+    let name =
+        path.strip_prefix("/dev/mapper/").or_else(|| path.strip_prefix("/dev/")).unwrap_or(path).replace('/', "_");
+    let numbered = (2_u64..).map(|number| format!("{name}.{number}.raw"));
+    std::iter::once(format!("{name}.raw")).chain(numbered).find(|name| !is_taken(name)).unwrap_or(name)
 }
 
 fn stem<'a>(devices: &Devices, device: &'a Device) -> &'a str {
@@ -118,7 +131,14 @@ fn info(devices: &Devices, args: &MountArgs) -> Value {
             "partitions": partitions.collect::<Vec<_>>(),
         })
     };
+    let names = named(devices);
+    let first = names.len().saturating_sub(devices.volumes.len());
+    let volumes = devices.volumes.iter().zip(names.iter().skip(first)).map(|(volume, (file, _))| {
+        json!({ "file": file, "name": volume.name, "path": volume.path, "size": volume.view.disk.len() })
+    });
     json!({
+        "volumes": volumes.collect::<Vec<_>>(),
+        "notes": devices.notes,
         "sources": args.device.guest.src,
         "read_only": !args.device.is_writable(),
         "disks": devices.disks.iter().map(disk).collect::<Vec<_>>(),

@@ -88,6 +88,10 @@ fn exports(mut builder: Builder, devices: &Devices, default: &str) -> Builder {
             }
         }
     }
+    for volume in devices.volumes.iter().filter(|volume| volume.name != default) {
+        let export = DiskExport::new(volume.view.clone(), volume.path.clone());
+        builder = builder.export(volume.name.clone(), Arc::new(export));
+    }
     builder
 }
 

@@ -203,4 +203,8 @@ impl DiskMut for Crypt {
     fn flush(&self) -> Result<()> {
         self.disk.flush()
     }
+
+    fn can_write(&self) -> bool {
+        self.disk.can_write()
+    }
 }

@@ -71,6 +71,14 @@ pub(super) enum Kdf {
 }
 
 impl Kdf {
+    /// Iterations, or KiB in all passes.
+    pub(super) fn work(&self) -> u64 {
+        match self {
+            Self::Argon2 { passes, memory, .. } => u64::from(*memory).saturating_mul(u64::from(*passes)),
+            Self::Pbkdf2 { iterations, .. } => u64::from(*iterations),
+        }
+    }
+
     /// The key of `len` bytes.
     ///
     /// # Errors
@@ -96,7 +104,7 @@ impl Kdf {
                 if *memory > limits::MAX_LUKS_MEMORY {
                     return Err(too_costly("KiB of memory", u64::from(limits::MAX_LUKS_MEMORY)).found(memory));
                 }
-                let work = u64::from(*memory).saturating_mul(u64::from(*passes));
+                let work = self.work();
                 if work > limits::MAX_LUKS_WORK || *lanes > 64 {
                     return Err(too_costly("KiB in all passes", limits::MAX_LUKS_WORK).found(work));
                 }
