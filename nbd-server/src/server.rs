@@ -167,8 +167,8 @@ impl Builder {
         self
     }
 
-    /// Listens on a TCP address; port 0 lets the system choose. Addresses beyond [`is_loopback`] need [`Self::tls`] or
-    /// [`Self::open_to_network`].
+    /// Listens on a TCP address; port 0 lets the system choose. Addresses beyond [`is_loopback`] need [`Self::tls`] with
+    /// [`crate::ClientCertificates::Required`], or [`Self::open_to_network`].
     pub fn tcp(mut self, address: SocketAddr) -> Self {
         self.tcp.push(address);
         self
@@ -194,8 +194,8 @@ impl Builder {
         self
     }
 
-    /// Lets everyone who reaches an address use the exports without TLS, also from other machines. Without this, [`Self::start`]
-    /// refuses such addresses.
+    /// Lets everyone who reaches an address use the exports without a certificate, also from other machines. Without this,
+    /// [`Self::start`] refuses such addresses.
     pub const fn open_to_network(mut self) -> Self {
         self.open_network = true;
         self
@@ -234,8 +234,9 @@ impl Builder {
             listeners.push(Listener::inherited(socket)?);
         }
         for listener in &listeners {
-            if !(self.open_network || self.tls.is_some() || listener.is_local()?) {
-                let why = "an address that other machines reach needs TLS, or the word that it shall be open to all";
+            let authenticates = self.tls.as_ref().is_some_and(TlsServer::authenticates);
+            if !(self.open_network || authenticates || listener.is_local()?) {
+                let why = "an address that other machines reach needs TLS with certificates of clients, or the word that it shall be open to all";
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
             }
         }

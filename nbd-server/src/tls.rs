@@ -20,7 +20,11 @@ const MAX_PEM: u64 = 4 << 20;
 
 /// A server's certificate and key, and whose clients it lets in.
 #[derive(Clone, Debug)]
-pub struct TlsServer(Arc<ServerConfig>);
+pub struct TlsServer {
+    config: Arc<ServerConfig>,
+    /// Whether it lets in only who shows a certificate.
+    authenticates: bool,
+}
 
 /// Whom a client trusts, and its own certificate if it has one.
 #[derive(Clone, Debug)]
@@ -67,11 +71,16 @@ impl TlsServer {
             }
         };
         let config = builder.with_single_cert(certificates(cert)?, private_key(key)?).map_err(invalid)?;
-        Ok(Self(Arc::new(config)))
+        Ok(Self { config: Arc::new(config), authenticates: client_ca.is_some() })
+    }
+
+    /// Whether it lets in only who shows a certificate.
+    pub(crate) const fn authenticates(&self) -> bool {
+        self.authenticates
     }
 
     pub(crate) fn session(&self) -> io::Result<Tls> {
-        Ok(Tls::new(ServerConnection::new(Arc::clone(&self.0)).map_err(invalid)?.into()))
+        Ok(Tls::new(ServerConnection::new(Arc::clone(&self.config)).map_err(invalid)?.into()))
     }
 }
 

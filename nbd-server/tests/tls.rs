@@ -148,7 +148,12 @@ fn addresses_that_others_reach_need_tls_or_a_word() {
     let builder = || Server::builder().export("", Arc::new(Memory::mixed())).tcp("0.0.0.0:0".parse().unwrap());
     assert_eq!(builder().start().unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
     drop(builder().open_to_network().start().unwrap());
-    drop(builder().tls(TlsServer::from_folder(folder.path(), ClientCertificates::Required).unwrap()).start().unwrap());
+    let with = |clients| builder().tls(TlsServer::from_folder(folder.path(), clients).unwrap());
+    drop(with(ClientCertificates::Required).start().unwrap());
+    // Secret, but for everyone.
+    let error = with(ClientCertificates::Ignored).start().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+    drop(with(ClientCertificates::Ignored).open_to_network().start().unwrap());
 }
 
 #[test]
