@@ -185,6 +185,9 @@ pub const MAX_XFS_INTENTS: usize = 1 << 14;
 /// Bytes of XFS metadata kept in memory for one file system.
 pub const XFS_CACHE: u64 = 8 << 20;
 
+/// Pieces of XFS metadata that are remembered as right, 32 bytes each: more than the cache holds in blocks of 512 bytes.
+pub const MAX_XFS_VERIFIED: usize = 1 << 15;
+
 /// Bytes of what a replayed XFS log changes that go into one write.
 pub const XFS_WRITE: u64 = 1 << 20;
 

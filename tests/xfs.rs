@@ -23,8 +23,8 @@ const SHAPES: &[(&str, &[&str])] = &[
     ("v5-meta-uuid", &[]),
 ];
 
-/// Those that are tried when nothing else is asked for: each form of block, directory block, inode and feature once.
-const USUAL: &str = "v5-1k-dir-8k v5-all v5-plain v5-parent v5-sector-4k";
+/// Those that are tried when nothing else is asked for: small and large blocks, directory blocks and inodes, few features and all.
+const USUAL: &str = "v5-1k-dir-8k v5-all v5-plain v5-parent";
 
 /// Runs `work` for every shape whose name is in `XFS_SHAPES` (`all` for each of them), or for the usual ones.
 fn each_shape(work: impl Fn(&str, Image)) {

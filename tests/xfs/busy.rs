@@ -213,7 +213,7 @@ fn a_machine_that_stopped_is_read_as_after_the_kernels_replay() {
     let seeds = std::env::var("XFS_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
     let first = std::env::var("XFS_FIRST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     for seed in first..first + seeds.unwrap_or(1) {
-        let count = if seeds.is_some() { 6 } else { 2 };
+        let count = if seeds.is_some() { 6 } else { 1 };
         crashes(&[], "logbsize=32k", seed, count);
         crashes(&["-m", "rmapbt=1", "-i", "nrext64=1"], "logbsize=256k", seed + 100, count);
         crashes(&["-b", "size=1024", "-n", "size=8192"], "logbsize=64k", seed + 200, count);

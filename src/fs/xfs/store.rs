@@ -1,6 +1,6 @@
 //! The volume: its bytes as they are after a replay of the log, and a bounded cache of its metadata.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::disk::bytes::{long, size};
@@ -29,6 +29,8 @@ pub(super) struct Store {
 struct Cache {
     /// By offset and length.
     blocks: HashMap<(u64, usize), Block>,
+    /// Those that were found to be right, with whom they belong to.
+    verified: HashSet<(u64, usize, Option<u64>)>,
     bytes: u64,
 }
 
@@ -75,6 +77,27 @@ impl Store {
         }
         if cache.blocks.insert((offset, len), Arc::clone(&block)).is_none() {
             cache.bytes = cache.bytes.saturating_add(long(len));
+        }
+        Ok(block)
+    }
+
+    /// The same, which `check` finds to be right for `owner`: it is asked once as long as the block is in the cache.
+    pub(super) fn verified(
+        &self,
+        offset: u64,
+        len: usize,
+        owner: Option<u64>,
+        check: impl FnOnce(&[u8]) -> Result<()>,
+    ) -> Result<Block> {
+        let block = self.block(offset, len)?;
+        let key = (offset, len, owner);
+        if !self.cached().verified.contains(&key) {
+            check(&block)?;
+            let mut cache = self.cached();
+            // What left the cache meanwhile may come back as something else.
+            if cache.blocks.contains_key(&(offset, len)) && cache.verified.len() < limits::MAX_XFS_VERIFIED {
+                cache.verified.insert(key);
+            }
         }
         Ok(block)
     }
@@ -167,6 +190,22 @@ mod tests {
         let held = store.changed();
         store.change(&[2; 512], 2048).unwrap();
         assert_eq!(store.changed(), held - 1);
+    }
+
+    #[test]
+    fn what_is_right_is_checked_once() {
+        let mut store = Store::new(Checked::wrap(Memory::new(vec![0; 4096])));
+        let mut checks = 0;
+        for owner in [Some(1), Some(1), None, Some(2), Some(2)] {
+            let check = |_: &[u8]| {
+                checks += 1;
+                Ok(())
+            };
+            store.verified(0, 512, owner, check).unwrap();
+        }
+        assert_eq!(checks, 3);
+        store.change(&[1; 512], 0).unwrap();
+        assert!(store.verified(0, 512, None, |_| Err(crate::fs::xfs::corrupt("changed"))).is_err());
     }
 
     #[test]

@@ -18,11 +18,10 @@ pub(super) struct View<'a> {
 impl View<'_> {
     /// The `len` bytes of metadata at byte `offset`, which must belong to `owner` where they say.
     pub(super) fn metadata(&self, offset: u64, len: usize, owner: Option<u64>) -> Result<Block> {
-        let block = self.store.block(offset, len)?;
-        if self.sb.has_crc() {
-            block::verify(&block, offset, &self.sb.meta_uuid, owner)?;
+        if !self.sb.has_crc() {
+            return self.store.block(offset, len);
         }
-        Ok(block)
+        self.store.verified(offset, len, owner, |bytes| block::verify(bytes, offset, &self.sb.meta_uuid, owner))
     }
 
     /// The block of metadata `fsbno` of inode `owner`.
@@ -56,8 +55,13 @@ impl View<'_> {
 
     /// The directory or attribute block that starts at block `first` of a fork.
     pub(super) fn da_block(&self, node: &Node, fork: Fork, first: u64) -> Result<Block> {
-        let log = if fork == Fork::Data { self.sb.dirblklog } else { 0 };
-        let (block, offset) = self.fork_blocks(node, fork, first, 1_u64.wrapping_shl(log))?;
+        let count = 1_u64.wrapping_shl(if fork == Fork::Data { self.sb.dirblklog } else { 0 });
+        let piece = self.map(node, fork, first)?;
+        if let Some(fsbno) = piece.block.filter(|_| piece.count >= count && !piece.unwritten) {
+            let len = crate::disk::bytes::size(self.sb.bytes(count));
+            return self.metadata(self.sb.run(fsbno, count)?, len, Some(node.number));
+        }
+        let (block, offset) = self.fork_blocks(node, fork, first, count)?;
         if self.sb.has_crc() {
             block::verify(&block, offset, &self.sb.meta_uuid, Some(node.number))?;
         }
