@@ -14,6 +14,7 @@ pub mod ext;
 pub mod fat;
 pub mod iso;
 mod memory;
+pub mod ntfs;
 pub mod open;
 mod pages;
 pub mod tree;

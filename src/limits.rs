@@ -331,3 +331,18 @@ pub const MAX_LUKS_WORK: u64 = 64 << 20;
 
 /// Key slots of one encrypted volume: LUKS2's own bound.
 pub const MAX_LUKS_SLOTS: usize = 32;
+
+/// Runs of one NTFS file that are held at once, 32 bytes each. A file of 4 GiB in single clusters has as many.
+pub const MAX_NTFS_RUNS: usize = 1 << 20;
+
+/// Bytes of an NTFS attribute list: the format's own bound.
+pub const MAX_NTFS_ATTRIBUTE_LIST: u64 = 256 << 10;
+
+/// Bytes of an NTFS directory's index blocks: some million names.
+pub const MAX_NTFS_INDEX: u64 = 256 << 20;
+
+/// Bytes that NTFS compresses together: 16 clusters of at most 4 KiB; larger clusters are never compressed.
+pub const MAX_NTFS_UNIT: u64 = 64 << 10;
+
+/// Bytes of a named stream that is shown as an extended attribute: the kernel's own bound for one.
+pub const MAX_NTFS_STREAM: u64 = 64 << 10;

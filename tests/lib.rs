@@ -36,6 +36,7 @@ mod matrix;
 mod memory;
 mod migrate;
 mod mount;
+mod ntfs;
 mod package;
 mod pipes;
 mod places;

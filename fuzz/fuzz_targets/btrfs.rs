@@ -18,7 +18,8 @@ const SCRIPT: &str = "d=$(mktemp -d); trap 'rm -r $d' EXIT; PATH=$PATH:/usr/sbin
 static IMAGE: LazyLock<(Vec<u8>, Vec<usize>)> = LazyLock::new(|| {
     let image = Command::new("bash").args(["-c", SCRIPT]).output().unwrap().stdout;
     assert!(image.len() > 1 << 20, "btrfs-progs is needed");
-    let places = (0..image.len()).step_by(4096).filter(|at| image[at + 32..at + 48] == image[0x1_0020..0x1_0030]).collect();
+    let places =
+        (0..image.len()).step_by(4096).filter(|at| image[at + 32..at + 48] == image[0x1_0020..0x1_0030]).collect();
     (image, places)
 });
 

@@ -457,6 +457,19 @@ pub const CODES: &[(&str, &str)] = &[
     ("md.reshape", "An array is being reshaped. Let that end in the guest; /proc/mdstat shows how far it is."),
     ("md.superblock", "The superblock of an MD array's member is damaged, or its members contradict each other."),
     ("md.unsupported", "An array uses a level, layout or feature that is not read. The message names it."),
+    ("ntfs.corrupt", "The metadata of the guest's NTFS contradicts itself. Run chkdsk in the guest."),
+    (
+        "ntfs.feature",
+        "A file of the guest's NTFS is stored in a way that this program does not handle: encrypted (EFS), deduplicated, compressed by the Windows Overlay Filter (compact.exe /u undoes that in the guest), or kept elsewhere.",
+    ),
+    (
+        "ntfs.geometry",
+        "The boot sector of the guest's NTFS gives sizes that are impossible, or larger than its volume. The disk may have been cut short.",
+    ),
+    ("ntfs.limit", "A file or directory of the guest's NTFS is in more pieces, or larger, than this program handles."),
+    ("ntfs.name", "A name in the guest's NTFS is not of the right kind of file."),
+    ("ntfs.not-found", "A file record of the guest's NTFS is not in use."),
+    ("ntfs.read-only", "A change was asked of an NTFS file system, which this program only reads yet."),
     (
         "output.changed",
         "While the output was being written, something else removed or replaced its .partial file. Nothing was given the final name; run the command again.",

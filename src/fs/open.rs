@@ -7,6 +7,7 @@ use super::btrfs::Btrfs;
 use super::ext::Ext;
 use super::fat::Fat;
 use super::iso::Iso;
+use super::ntfs::Ntfs;
 use super::xfs::Xfs;
 use crate::disk::{Disk, DiskMut};
 use crate::error::Result;
@@ -19,6 +20,7 @@ pub fn open(kind: &str, volume: Arc<dyn Disk>) -> Option<Result<Arc<dyn Filesyst
         "ext2" | "ext3" | "ext4" => boxed(Ext::open(volume)),
         "vfat" => boxed(Fat::open(volume)),
         "iso9660" => boxed(Iso::open(volume)),
+        "ntfs" => boxed(Ntfs::open(volume)),
         "xfs" => boxed(Xfs::open(volume)),
         _ => return None,
     })
