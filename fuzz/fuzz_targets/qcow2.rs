@@ -15,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(layer) = qcow2::Qcow2::open(file, &Session::with_defaults()) else { return };
     for index in 0..layer.bitmaps().len().min(4) {
         let (mut end, mut left) = (0, 64);
-        let _ = layer.dirty(index, &mut |range| {
+        let _ = layer.dirty(index, 0, &mut |range| {
             assert!(range.start < range.end && (end == 0 || end < range.start));
             end = range.end;
             left -= 1;

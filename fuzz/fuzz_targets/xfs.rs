@@ -11,7 +11,8 @@ use hyper2kvm::fs::xfs::Xfs;
 use libfuzzer_sys::fuzz_target;
 
 static IMAGES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
-    let script = "d=$(mktemp -d); trap 'rm -r $d' EXIT; PATH=$PATH:/usr/sbin; head -c 30000 /dev/zero >$d/c; exec 2>/dev/null
+    let script =
+        "d=$(mktemp -d); trap 'rm -r $d' EXIT; PATH=$PATH:/usr/sbin; head -c 30000 /dev/zero >$d/c; exec 2>/dev/null
         (printf '/dev/null\n0 0\nd--755 0 0\nfile ---644 0 0 %s/c\nlink l--777 0 0 %0900d\nlarge d--755 0 0\n' $d 7
         seq -f 'a-longer-name-%g ---644 0 0 /dev/null' 300; printf '$\n$\n') >$d/p; truncate -s 16M $d/i
         mkfs.xfs --unsupported -q -f -b size=1024 -d agcount=1 -p $d/p $1 $d/i >/dev/null; cat $d/i";
