@@ -10,7 +10,10 @@ use libfuzzer_sys::fuzz_target;
 
 /// LVM's checksum, as label, header and text have it.
 fn sum(bytes: &[u8]) -> [u8; 4] {
-    bytes.iter().fold(0xf597_a6cf_u32, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |c, _| c >> 1 ^ (c & 1) * 0xedb8_8320)).to_le_bytes()
+    bytes
+        .iter()
+        .fold(0xf597_a6cf_u32, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |c, _| c >> 1 ^ (c & 1) * 0xedb8_8320))
+        .to_le_bytes()
 }
 
 fuzz_target!(|data: &[u8]| {

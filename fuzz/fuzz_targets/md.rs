@@ -27,8 +27,12 @@ fuzz_target!(|data: &[u8]| {
             sb[144..152].copy_from_slice(&8_u64.to_le_bytes());
         }
         let used = if kind & 8 == 0 { 256 + 2 * (sb[220] as usize | (sb[221] as usize) << 8).min(1920) } else { 4096 };
-        let sum: u64 = sb[..used].chunks(4).enumerate().filter(|(i, _)| i * 4 != skip)
-            .map(|(_, w)| w.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))).sum();
+        let sum: u64 = sb[..used]
+            .chunks(4)
+            .enumerate()
+            .filter(|(i, _)| i * 4 != skip)
+            .map(|(_, w)| w.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
+            .sum();
         sb[skip..skip + 4].copy_from_slice(&(((sum & 0xffff_ffff) + (sum >> 32)) as u32).to_le_bytes());
         let disk: Arc<dyn DiskMut> = Checked::wrap(Memory::new(bytes));
         members.extend(md::probe(&*disk).ok().flatten().map(|member| (member, disk)));
