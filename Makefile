@@ -1,6 +1,6 @@
 # The project's commands. `make` alone lists them; the work is in scripts/ and in cargo.
 .DEFAULT_GOAL := help
-.PHONY: help build test demo lint fmt fixtures bench benchdevice fuzz soak clean
+.PHONY: help build test demo lint fmt fixtures bench benchdevice fuzz soak zoo clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,6 @@ fmt: ## format the code
 fixtures: ## build the guests that the tests use (cached)
 	@scripts/install-deps.sh
 	@tests/fixtures/build.sh
-	@tests/fixtures/volumes.sh
 
 bench: ## time migrate and convert against qemu-img, in alternating pairs
 	@scripts/bench.sh
@@ -37,6 +36,9 @@ fuzz: ## fuzz every target for SECONDS=60 (or TARGETS="a b")
 
 soak: ## kill and restart migrations for MINUTES=60
 	@scripts/soak.sh $(or $(MINUTES),60)
+
+zoo: ## compare volumes of LVM, MD and LUKS with what the kernel of an emulated machine reads
+	@scripts/zoo.sh
 
 clean: ## remove what was built here (make's fixtures stay; tests/fixtures/build.sh --prune trims those)
 	cargo clean

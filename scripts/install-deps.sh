@@ -13,12 +13,13 @@ oracles=(
     libvirt-daemon libvirt-daemon-driver-qemu libxml2-utils mtools nbdkit ntfs-3g openssl p7zip-full parted psmisc python3 python3-libnbd
     python3-libvhdi python3-libvmdk strace tar udftools xfsprogs xorriso xz-utils
 )
-# The small machine that makes volumes of LVM, MD and LUKS: made of what is installed here, a kernel too.
-appliance=(cryptsetup-bin libguestfs-tools lvm2 mdadm)
 qemu=(ovmf qemu-system-x86 qemu-utils)
+# With `zoo`: the small machine that makes volumes of LVM, MD and LUKS, made of what is installed here, a kernel too.
+zoo=()
 
 main() {
     check_rust
+    [ "${1:-}" != zoo ] || zoo=(cryptsetup-bin libguestfs-tools lvm2 mdadm "$(kernel)")
     local missing
     mapfile -t missing < <(missing_packages)
     if [ "${#missing[@]}" -eq 0 ]; then
@@ -35,7 +36,7 @@ main() {
 # Debian keeps the status of removed packages too, so only "installed" counts.
 missing_packages() {
     local package
-    for package in "${build[@]}" "${guest[@]}" "${oracles[@]}" "${appliance[@]}" "$(kernel)" "${qemu[@]}"; do
+    for package in "${build[@]}" "${guest[@]}" "${oracles[@]}" "${qemu[@]}" "${zoo[@]}"; do
         [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || echo "$package"
     done
 }
@@ -101,4 +102,4 @@ check_rust() {
     done
 }
 
-main
+main "$@"

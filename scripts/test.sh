@@ -7,7 +7,6 @@ main() {
     step "packages" scripts/install-deps.sh
     step "lint" scripts/lint.sh
     step "fixtures" tests/fixtures/build.sh
-    step "volumes" tests/fixtures/volumes.sh
     step "unit tests" cargo test --locked --package hyper2kvm --lib --bins
     step "documentation tests" cargo test --locked --package hyper2kvm --doc
     step "fuzz smoke" scripts/fuzz.sh "${FUZZ_SECONDS:-10}"

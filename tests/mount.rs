@@ -165,3 +165,24 @@ fn the_guests_own_files_are_as_the_kernel_shows_them() {
     tools::ok("fusermount3", ["-u".as_ref(), point.as_os_str()]);
     running.wait().exits_with(0);
 }
+
+#[test]
+fn every_file_system_of_the_kernel_is_right_through_the_device() {
+    for kind in ["xfs", "btrfs", "ext4"] {
+        let lab = Lab::new();
+        let made = Mounted::new(kind, 320, &lab, "made");
+        tools::ok("cp", ["--archive".as_ref(), "/etc".as_ref(), made.path().as_os_str()]);
+        let expected = Tree::read(made.path());
+        made.close();
+        assert!(expected.len() > 200, "{kind}");
+        let image = lab.path("disk.vmdk");
+        let convert = ["convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized"].map(Path::new);
+        tools::ok("qemu-img", convert.into_iter().chain([&*lab.path(&format!("made.{kind}")), &image]));
+        let (running, point) = mounted(&[&image], &lab);
+        let through = Mounted::device(&point.join(FILE), &lab, "through");
+        assert!(expected.changes(&Tree::read(through.path())).is_empty(), "{kind}");
+        through.close();
+        tools::ok("fusermount3", ["-u".as_ref(), point.as_os_str()]);
+        running.wait().exits_with(0);
+    }
+}

@@ -31,7 +31,7 @@ fn folder() -> &'static PathBuf {
 fn disks(machine: &str) -> Vec<Arc<dyn DiskMut>> {
     let file = |n: u32| folder().join(machine).join(format!("disk{n}.raw"));
     let disks: Vec<_> = (1..).map(file).take_while(|path| path.exists()).collect();
-    assert!(!disks.is_empty(), "{} is missing: run `make fixtures`", folder().display());
+    assert!(!disks.is_empty(), "{} is missing: run `make zoo`", folder().display());
     disks.iter().map(|path| FileDisk::open(path) as Arc<dyn DiskMut>).collect()
 }
 
@@ -67,6 +67,7 @@ fn partitions(disk: &Arc<dyn DiskMut>) -> Vec<Arc<dyn DiskMut>> {
 }
 
 #[test]
+#[ignore = "needs disks that an emulated machine makes: make zoo"]
 fn every_logical_volume_has_the_bytes_that_the_kernel_read() {
     let found = lvm::groups(&disks("lvm"));
     assert!(found.problems.is_empty(), "{:?}", found.problems);
@@ -85,6 +86,7 @@ fn every_logical_volume_has_the_bytes_that_the_kernel_read() {
 }
 
 #[test]
+#[ignore = "needs disks that an emulated machine makes: make zoo"]
 fn without_one_disk_what_has_another_copy_is_still_right() {
     let expected = sums("lvm");
     for gone in 0..disks("lvm").len() {
@@ -117,6 +119,7 @@ fn without_one_disk_what_has_another_copy_is_still_right() {
 }
 
 #[test]
+#[ignore = "needs disks that an emulated machine makes: make zoo"]
 fn every_array_has_the_bytes_that_the_kernel_read() {
     let mut members = Vec::new();
     for disk in disks("md").iter().flat_map(partitions) {
@@ -172,6 +175,7 @@ fn unlock(disk: &Arc<dyn DiskMut>, key: &[u8]) -> Result<Arc<dyn DiskMut>> {
 }
 
 #[test]
+#[ignore = "needs disks that an emulated machine makes: make zoo"]
 fn every_encrypted_volume_has_the_bytes_that_the_kernel_read() {
     let (expected, partitions) = (sums("luks"), partitions(&disks("luks")[0]));
     assert_eq!(expected.len(), 9);
@@ -236,6 +240,7 @@ fn stacked(lab: &Lab) -> Vec<String> {
 }
 
 #[test]
+#[ignore = "needs disks that an emulated machine makes: make zoo"]
 fn a_root_on_lvm_in_luks_on_raid_is_found_with_its_key() {
     let lab = Lab::new();
     let sources = stacked(&lab);
@@ -268,6 +273,7 @@ fn a_root_on_lvm_in_luks_on_raid_is_found_with_its_key() {
 }
 
 #[test]
+#[ignore = "needs disks that an emulated machine makes: make zoo"]
 fn free_space_of_stacked_volumes_is_elided_on_every_disk_and_nothing_else_is() {
     let lab = Lab::new();
     let session = Session::with_defaults();
