@@ -544,14 +544,18 @@ fn reads_what_qemu_img_writes() {
     }
 }
 
-/// QEMU, killed at one sync after the other, leaves a log behind; its own replay, which writes the file, is the oracle.
+/// QEMU, killed at one sync after the other, leaves a log behind; its own replay, which writes the file, is the oracle. strace
+/// counts the syncs of each thread, and which thread makes which is the scheduler's choice: so there may be more rounds than one.
 #[test]
 #[allow(clippy::disallowed_methods, reason = "tests compare with a second implementation")]
 fn a_log_that_qemu_left_is_replayed_as_qemu_replays_it() {
     let dir = tempfile::tempdir().unwrap();
     let (vhdx, raw) = (dir.path().join("vhdx"), dir.path().join("raw"));
     let mut logs = 0;
-    for sync in 3..12 {
+    for (round, sync) in (0..10).flat_map(|round| (3..12).map(move |sync| (round, sync))) {
+        if round > 0 && logs > 1 {
+            break;
+        }
         let _ = std::fs::remove_file(&vhdx);
         qemu_img(&["create", "-f", "vhdx", "-o", "block_size=1M", arg(&vhdx), "40M"]);
         let mut io = std::process::Command::new("strace");
