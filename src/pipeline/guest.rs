@@ -277,11 +277,16 @@ fn find_homes(
     if depth > MAX_BOXES || found.len() >= limits::MAX_FREE_RANGES.saturating_mul(4) {
         return;
     }
+    // A disk without a partition table is a volume itself.
+    if is_same(from, on) {
+        found.push(range);
+        return;
+    }
     let below = from.below();
-    from.homes(range, &mut |index, range| match below.get(index) {
-        Some(disk) if is_same(disk, on) => found.push(range),
-        Some(disk) => find_homes(disk, range, on, depth.saturating_add(1), found),
-        None => {}
+    from.homes(range, &mut |index, range| {
+        if let Some(disk) = below.get(index) {
+            find_homes(disk, range, on, depth.saturating_add(1), found);
+        }
     });
 }
 
