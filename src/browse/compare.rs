@@ -63,8 +63,8 @@ pub fn compare(
     visit: &mut dyn FnMut(Difference) -> Result<()>,
 ) -> Result<()> {
     let mut entered = HashSet::new();
-    let mut todo = vec![Pair::Both(a.top.clone(), b.top.clone())];
-    while let Some(pair) = todo.pop() {
+    let mut pending = vec![Pair::Both(a.top.clone(), b.top.clone())];
+    while let Some(pair) = pending.pop() {
         session.check()?;
         let (was, is) = match pair {
             Pair::Only(found, change) => {
@@ -84,7 +84,7 @@ pub fn compare(
                 return Err(Error::limit("guest.walk-size", "a tree with too many directories"));
             }
             let pairs = merge(children(a.tree, &was)?, children(b.tree, &is)?);
-            todo.extend(pairs.into_iter().rev());
+            pending.extend(pairs.into_iter().rev());
         }
     }
     Ok(())

@@ -31,8 +31,8 @@ pub fn walk(
     visit: &mut dyn FnMut(Result<&Found>, usize) -> Result<Step>,
 ) -> Result<()> {
     let mut entered = HashSet::new();
-    let mut todo = vec![(Ok(top.clone()), 0_usize)];
-    while let Some((found, depth)) = todo.pop() {
+    let mut pending = vec![(Ok(top.clone()), 0_usize)];
+    while let Some((found, depth)) = pending.pop() {
         session.check()?;
         let step = visit(found.as_ref().map_err(Error::clone), depth)?;
         let Ok(dir) = found else { continue };
@@ -46,8 +46,8 @@ pub fn walk(
         }
         let below = depth.saturating_add(1);
         match children(tree, &dir, &mut entered) {
-            Ok(children) => todo.extend(children.into_iter().rev().map(|child| (child, below))),
-            Err(error) => todo.push((Err(error), below)),
+            Ok(children) => pending.extend(children.into_iter().rev().map(|child| (child, below))),
+            Err(error) => pending.push((Err(error), below)),
         }
     }
     Ok(())
