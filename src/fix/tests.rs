@@ -121,8 +121,8 @@ fn text(root: &Root, path: &str) -> String {
 /// Everything in a tree: kind, owner, mode, times, extended attributes, content.
 fn snapshot(tree: &Tree) -> BTreeMap<String, String> {
     let mut files = BTreeMap::new();
-    let mut todo = vec![String::new()];
-    while let Some(dir) = todo.pop() {
+    let mut pending = vec![String::new()];
+    while let Some(dir) = pending.pop() {
         for entry in tree.list(if dir.is_empty() { "/" } else { &dir }).unwrap() {
             let path = format!("{dir}/{}", entry.text().unwrap());
             let stat = tree.find_link(&path).unwrap().unwrap().stat;
@@ -135,7 +135,7 @@ fn snapshot(tree: &Tree) -> BTreeMap<String, String> {
             let (mode, owner, times) = (stat.mode, (stat.uid, stat.gid), (stat.atime, stat.mtime));
             files.insert(path.clone(), format!("{:?} {mode:o} {owner:?} {times:?} {xattrs:?} {content:?}", entry.kind));
             if entry.kind == FileKind::Directory {
-                todo.push(path);
+                pending.push(path);
             }
         }
     }

@@ -343,7 +343,7 @@ impl Tree {
         if path.len() > limits::MAX_GUEST_PATH {
             return Ok(None);
         }
-        let mut walk = Walk { tree: self, trail: Vec::new(), todo: components(path).map(<[u8]>::to_vec).collect() };
+        let mut walk = Walk { tree: self, trail: Vec::new(), pending: components(path).map(<[u8]>::to_vec).collect() };
         walk.run(follow_last)
     }
 
@@ -359,7 +359,7 @@ impl Tree {
 struct Walk<'a> {
     tree: &'a Tree,
     trail: Vec<Step>,
-    todo: VecDeque<Vec<u8>>,
+    pending: VecDeque<Vec<u8>>,
 }
 
 struct Step {
@@ -371,7 +371,7 @@ struct Step {
 impl Walk<'_> {
     fn run(&mut self, follow_last: bool) -> Result<Option<Found>> {
         let mut links = 0_usize;
-        while let Some(name) = self.todo.pop_front() {
+        while let Some(name) = self.pending.pop_front() {
             match name.as_slice() {
                 b"." => continue,
                 b".." => {
@@ -381,7 +381,7 @@ impl Walk<'_> {
                 _ => {}
             }
             let Some(step) = self.enter(&name)? else { return Ok(None) };
-            let is_last = self.todo.is_empty();
+            let is_last = self.pending.is_empty();
             if step.stat.kind != FileKind::Symlink || (is_last && !follow_last) {
                 self.trail.push(step);
                 continue;
@@ -434,7 +434,7 @@ impl Walk<'_> {
             self.trail.clear();
         }
         for name in components(&target).rev() {
-            self.todo.push_front(name.to_vec());
+            self.pending.push_front(name.to_vec());
         }
         Ok(true)
     }

@@ -99,10 +99,11 @@ impl Image {
 
     /// `path` with the links in it resolved, as far as the image has them; names that are not there stay as they are.
     pub(crate) fn canonical(&self, path: &str) -> Option<String> {
-        let mut todo: Vec<String> = path.split('/').rev().filter(|part| !part.is_empty()).map(str::to_owned).collect();
+        let mut pending: Vec<String> =
+            path.split('/').rev().filter(|part| !part.is_empty()).map(str::to_owned).collect();
         let mut done: Vec<String> = Vec::new();
         let mut links = 0_usize;
-        while let Some(part) = todo.pop() {
+        while let Some(part) = pending.pop() {
             match part.as_str() {
                 "." => continue,
                 ".." => {
@@ -121,7 +122,7 @@ impl Image {
             if target.starts_with('/') {
                 done.clear();
             }
-            todo.extend(target.split('/').rev().filter(|part| !part.is_empty()).map(str::to_owned));
+            pending.extend(target.split('/').rev().filter(|part| !part.is_empty()).map(str::to_owned));
         }
         Some(done.join("/"))
     }

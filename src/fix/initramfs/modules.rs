@@ -105,15 +105,15 @@ impl Lists {
     pub(crate) fn closure<'a>(&'a self, wanted: impl IntoIterator<Item = &'a str>) -> Vec<&'a Module> {
         let by_name: BTreeMap<&str, &Module> =
             self.modules.iter().map(|module| (module.name.as_str(), module)).collect();
-        let mut todo: VecDeque<String> = wanted.into_iter().map(str::to_owned).collect();
+        let mut pending: VecDeque<String> = wanted.into_iter().map(str::to_owned).collect();
         let mut names: BTreeSet<String> = BTreeSet::new();
-        while let Some(name) = todo.pop_front() {
+        while let Some(name) = pending.pop_front() {
             let Some(module) = by_name.get(name.as_str()).filter(|_| !names.contains(&name)) else { continue };
-            todo.extend(module.needs.iter().filter_map(|path| name_of(path)));
+            pending.extend(module.needs.iter().filter_map(|path| name_of(path)));
             let soft = self.softdeps.iter().filter(|(of, _)| *of == name);
             for word in soft.flat_map(|(_, rest)| rest.split_ascii_whitespace()).filter(|word| !word.ends_with(':')) {
                 let alias = self.aliases.iter().find(|(alias, _)| alias == word);
-                todo.push_back(alias.map_or_else(|| word.replace('-', "_"), |(_, module)| module.clone()));
+                pending.push_back(alias.map_or_else(|| word.replace('-', "_"), |(_, module)| module.clone()));
             }
             names.insert(name);
         }
