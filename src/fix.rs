@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::fs::{Attributes, Timestamp, Tree};
-use crate::inspect::{Facts, Machine, Root};
+use crate::inspect::{Linux, Machine, Root};
 use crate::limits;
 use draft::Draft;
 
@@ -148,7 +148,7 @@ impl Plan {
 }
 
 /// Plans everything that the guest under `root` needs.
-pub fn plan(facts: &Facts, machine: &Machine, root: &Root) -> Result<Plan> {
+pub fn plan(facts: &Linux, machine: &Machine, root: &Root) -> Result<Plan> {
     let mut draft = Draft::new(facts, machine, root);
     fstab::plan(&mut draft)?;
     crypttab::plan(&mut draft)?;

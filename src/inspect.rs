@@ -29,9 +29,27 @@ pub use os::Os;
 pub use roots::{Root, find_roots};
 pub use tools::{Init, Tool};
 
+/// What is known about one installed system.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Facts {
+    /// A Linux of any distribution.
+    Linux(Box<Linux>),
+}
+
+impl Facts {
+    /// The facts of a Linux.
+    #[must_use]
+    pub fn linux(&self) -> Option<&Linux> {
+        match self {
+            Self::Linux(facts) => Some(facts),
+        }
+    }
+}
+
 /// Everything that is known about one installed Linux.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct Facts {
+pub struct Linux {
     /// Name and version of the distribution.
     pub os: Os,
     /// The host name, as configured.
@@ -63,7 +81,7 @@ pub struct Facts {
 }
 
 /// Reads the facts of an installed Linux.
-pub fn linux(tree: &Tree) -> Result<Facts> {
+pub fn linux(tree: &Tree) -> Result<Linux> {
     let mut reader = Reader { tree, notes: Vec::new() };
     let bootloaders = grub::find(&mut reader)?;
     let boot_entries = grub::entries(&mut reader, &bootloaders)?;
@@ -71,7 +89,7 @@ pub fn linux(tree: &Tree) -> Result<Facts> {
     let fstab = reader.text("/etc/fstab")?.map(|text| fstab::parse(&text)).unwrap_or_default();
     let init = tools::init(&mut reader)?;
     let kernel_nic_names = network::kernel_names(&mut reader, &boot_entries)?;
-    Ok(Facts {
+    Ok(Linux {
         os: os::read(&mut reader)?,
         hostname: os::hostname(&mut reader)?,
         arch: os::arch(tree)?,

@@ -6,7 +6,7 @@ use super::{Action, Change, Left, Plan, diff};
 use crate::error::{Kind, Result};
 use crate::fs::tree::split_name;
 use crate::fs::{Attributes, Tree};
-use crate::inspect::{Facts, Machine, Root};
+use crate::inspect::{Linux, Machine, Root};
 use crate::limits;
 
 /// Bytes that each file system keeps free of fixes, so that the guest can still start.
@@ -24,7 +24,7 @@ pub(super) enum Vital {
 }
 
 pub(super) struct Draft<'a> {
-    facts: &'a Facts,
+    facts: &'a Linux,
     machine: &'a Machine,
     root: &'a Root,
     plan: Plan,
@@ -32,11 +32,11 @@ pub(super) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    pub(super) fn new(facts: &'a Facts, machine: &'a Machine, root: &'a Root) -> Self {
+    pub(super) fn new(facts: &'a Linux, machine: &'a Machine, root: &'a Root) -> Self {
         Self { facts, machine, root, plan: Plan::default(), taken: BTreeMap::new() }
     }
 
-    pub(super) fn facts(&self) -> &'a Facts {
+    pub(super) fn facts(&self) -> &'a Linux {
         self.facts
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::*;
 use crate::fs::MemoryFs;
 
-fn facts(fs: MemoryFs) -> Facts {
+fn facts(fs: MemoryFs) -> Linux {
     linux(&Tree::new(Arc::new(fs))).unwrap()
 }
 

@@ -136,7 +136,7 @@ impl Devices {
     ) -> Result<Self> {
         let planned = machine.plan(session, Some(&request.spill))?;
         let now = Timestamp { seconds: session.now(), nanoseconds: 0 };
-        fix::apply(&planned.plan, &planned.guest.system()?.root.tree, now)?;
+        fix::apply(&planned.plan, &planned.guest.linux()?.0.tree, now)?;
         planned.guest.settle()?;
         let Planned { sources, disks, guest, plan, .. } = planned;
         // With the guest go its file systems, whose caches know nothing of what others write from now on.

@@ -10,7 +10,7 @@ use crate::container::ovf::{self, Ovf};
 use crate::disk::{Checked, Disk, DiskMut};
 use crate::error::{Error, Result};
 use crate::fs::{self, Filesystem, Tree};
-use crate::inspect::{self, Facts, Machine, MachineDisk, MachineNic, Root, Volume};
+use crate::inspect::{self, Facts, Linux, Machine, MachineDisk, MachineNic, Root, Volume};
 use crate::limits;
 use crate::overlay::Overlay;
 use crate::session::Session;
@@ -30,8 +30,8 @@ pub struct Guest {
     pub tables: Vec<Option<Table>>,
     /// Disks, volumes and network cards.
     pub machine: Machine,
-    /// The installed system, when there is one.
-    pub system: Option<System>,
+    /// The installed systems, in the order of their root volumes. The first is the one that is fixed.
+    pub systems: Vec<System>,
     /// What could not be read, and why.
     pub notes: Vec<String>,
 }
@@ -57,19 +57,18 @@ impl Guest {
             overlays: Vec::new(),
             tables: Vec::new(),
             machine: Machine { nics: nics(described, session), ..Machine::default() },
-            system: None,
+            systems: Vec::new(),
             notes: Vec::new(),
         };
         for (index, disk) in disks.iter().enumerate() {
             guest.add_disk(index, disk, session, spill_dir)?;
         }
         guest.add_volumes(session)?;
-        let mut roots = inspect::find_roots(&guest.machine)?.into_iter();
-        if let Some(root) = roots.next() {
-            let facts = inspect::linux(&root.tree)?;
-            guest.system = Some(System { root, facts });
+        for root in inspect::find_roots(&guest.machine)? {
+            let facts = Facts::Linux(Box::new(inspect::linux(&root.tree)?));
+            guest.systems.push(System { root, facts });
         }
-        let others = roots.count();
+        let others = guest.systems.len().saturating_sub(1);
         if others > 0 {
             guest.notes.push(format!("{others} more installed systems are left as they are"));
         }
@@ -186,9 +185,16 @@ impl Guest {
         }
     }
 
-    /// The installed system, or an error that says what was found instead.
-    pub fn system(&self) -> Result<&System> {
-        self.system.as_ref().ok_or_else(|| {
+    /// The installed system that is fixed.
+    #[must_use]
+    pub fn system(&self) -> Option<&System> {
+        self.systems.first()
+    }
+
+    /// The installed Linux, or an error that says what was found instead.
+    pub fn linux(&self) -> Result<(&Root, &Linux)> {
+        let linux = self.system().and_then(|system| Some((&system.root, system.facts.linux()?)));
+        linux.ok_or_else(|| {
             let kinds: Vec<&str> = self.machine.volumes.iter().filter_map(|volume| volume.fs_kind.as_deref()).collect();
             let found = if kinds.is_empty() { "no file system".to_owned() } else { kinds.join(", ") };
             let error =

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::copies::convert_all;
 use super::files::{self, Staged};
-use super::guest::{Guest, System};
+use super::guest::Guest;
 use super::report::{Artifact, Report, Stage};
 use super::{digests_json, naming, source};
 use crate::chain::{OpenOptions, Opened, OpenedDisk};
@@ -132,7 +132,7 @@ impl Machine {
         let guest = self.look(session, spill_dir)?;
         let looked = start.elapsed();
         let start = Instant::now();
-        let System { root, facts } = guest.system()?;
+        let (root, facts) = guest.linux()?;
         let plan = fix::plan(facts, &guest.machine, root)?;
         let Self { sources, disks } = self;
         Ok(Planned { sources, disks, guest, plan, times: (looked, start.elapsed()) })
@@ -152,9 +152,9 @@ pub fn run(request: &Request, session: &Arc<Session>, progress: &dyn Progress) -
 
     progress.update(&Update::start(Phase::Fix, 0));
     let fixing = Instant::now();
-    let system = planned.guest.system()?;
+    let (root, _) = planned.guest.linux()?;
     let now = Timestamp { seconds: session.now(), nanoseconds: 0 };
-    let applied = fix::apply(&planned.plan, &system.root.tree, now)?;
+    let applied = fix::apply(&planned.plan, &root.tree, now)?;
     let final_disks = planned.guest.finish(!request.keep_free_space)?;
     let fixed = fixing.elapsed();
 
@@ -289,7 +289,7 @@ fn report(request: &Request, planned: &Planned, names: &Names, done: &Done<'_>, 
     let outcomes = done.outcomes;
     let sum = |part: fn(&Outcome) -> Duration| outcomes.iter().map(part).sum::<Duration>();
     let stage = |name, duration, result| Stage { name, duration, result };
-    let facts = planned.guest.system.as_ref().map(|system| &system.facts);
+    let facts = planned.guest.system().map(|system| &system.facts);
     let converted: Vec<Value> = outcomes.iter().map(outcome_json).collect();
     let verified = if request.verify { "passed" } else { "off" };
     let left = planned.plan.left.iter().map(|left| ("plan", format!("{}: {}: {}", left.path, left.what, left.why)));

@@ -23,7 +23,8 @@ fn json_of(args: &GuestArgs, guest: &Guest) -> Value {
         "machine": guest.machine,
         "partition_tables": guest.tables.iter().map(|table| table.as_ref().map(table_json)).collect::<Vec<_>>(),
         "firmware": if guest.looks_like_uefi() { "uefi" } else { "bios" },
-        "guest": guest.system.as_ref().map(guest_json),
+        "guest": guest.system().map(guest_json),
+        "other_guests": guest.systems.iter().skip(1).map(guest_json).collect::<Vec<_>>(),
         "notes": guest.notes,
     })
 }
@@ -62,7 +63,7 @@ fn table_json(table: &Table) -> Value {
 
 fn text_of(guest: &Guest, context: &Context) -> String {
     let mut text = String::new();
-    match &guest.system {
+    match guest.system() {
         Some(system) => text.push_str(&system_text(system, context)),
         None => text.push_str("no operating system found\n"),
     }
@@ -85,7 +86,7 @@ fn text_of(guest: &Guest, context: &Context) -> String {
 }
 
 fn system_text(system: &System, context: &Context) -> String {
-    let facts = &system.facts;
+    let Some(facts) = system.facts.linux() else { return String::new() };
     let mut rows: Vec<(String, String)> = Vec::new();
     let mut row = |key: &str, value: Option<String>| {
         if let Some(value) = value {

@@ -32,7 +32,7 @@ impl Guest {
     }
 
     fn default_files(&self) -> Result<Tree> {
-        if let Some(system) = &self.system {
+        if let Some(system) = self.system() {
             return Ok(system.root.tree.clone());
         }
         let mut readable = self.machine.volumes.iter().filter_map(|volume| volume.fs.as_ref());

@@ -31,7 +31,7 @@ struct Row<'a> {
 impl<'a> Row<'a> {
     fn new(inside: &'a Inside, index: usize, volume: &'a Volume) -> Option<Self> {
         let facts = volume.fs.as_ref()?.facts();
-        let mounts = inside.guest.system.as_ref().map(|system| system.root.mounts.as_slice()).unwrap_or_default();
+        let mounts = inside.guest.system().map(|system| system.root.mounts.as_slice()).unwrap_or_default();
         let mounted = mounts.iter().filter(|(_, mounted)| *mounted == index).map(|(at, _)| shown(at.as_bytes()));
         Some(Self { name: inside.guest.machine.name_of(volume), facts, mounted: mounted.collect() })
     }
