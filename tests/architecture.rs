@@ -16,6 +16,7 @@ const ORDER: &[&[&str]] = &[
     &["overlay"],
     &["volume"],
     &["fs"],
+    &["initramfs"],
     &["browse", "registry", "inspect"],
     &["fix"],
     &["convert"],

@@ -6,31 +6,18 @@
 //! and what it gets. Nothing in the image is changed, so cutting the file at its old length undoes it.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
-mod codec;
-mod cpio;
-mod image;
-mod index;
-#[cfg(test)]
-mod kmod;
-mod modules;
-
 use std::collections::{BTreeMap, BTreeSet};
 
-use self::codec::Codec;
-use self::image::{Image, Node};
-use self::modules::{Lists, Module, name_of, plain_path};
 use super::draft::{Draft, Vital};
 use super::{Change, Left};
 use crate::error::{Error, Kind, Result, escape};
+use crate::initramfs::codec::{self, Codec};
+use crate::initramfs::cpio;
+use crate::initramfs::image::{self, Image};
+use crate::initramfs::modules::{Lists, Module, modules_dir, plain_path};
+use crate::initramfs::{Held, TRANSPORTS};
 use crate::inspect::Kernel;
-use crate::inspect::kernels::modules_dir;
 use crate::limits;
-
-/// Drivers of the transports and disks that KVM offers. Each must be in the image or in the kernel; what they need follows.
-const WANTED: &[&str] = &["virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod"];
-
-/// Programs that load modules by their aliases, one of which an image must have for a module to be of use.
-const LOADERS: &[&str] = &["udevd", "systemd-udevd", "modprobe", "kmod", "busybox", "nlplug-findfs", "mdev", "udevadm"];
 
 /// Plans the segments for every kernel. Gives whether any image lacked drivers.
 pub(super) fn plan(draft: &mut Draft<'_>) -> Result<bool> {
@@ -55,7 +42,7 @@ fn check_builtin(draft: &mut Draft<'_>, kernel: &Kernel) -> Result<()> {
         Some(dir) => Lists::builtin_of_guest(draft.tree(), dir)?,
         None => Lists::default(),
     };
-    if WANTED.iter().any(|name| !lists.is_builtin(name)) {
+    if TRANSPORTS.iter().any(|name| !lists.is_builtin(name)) {
         draft.left(Left {
             path: kernel.image.clone(),
             what: "the kernel has no initramfs that could be given virtio drivers".to_owned(),
@@ -107,21 +94,19 @@ fn examine(draft: &Draft<'_>, kernel: &Kernel, path: &str) -> Result<Verdict> {
         return Ok(Verdict::Cannot(format!("it has {} bytes, more than any real one", file.size())));
     }
     let image = image::read(file)?;
-    if is_early(&image) {
+    if image.is_early() {
         return Ok(Verdict::Complete);
     }
-    let Some((release, image_dir)) = release_of(&image, kernel) else {
+    let Some(held) = Held::of(&image, kernel.release.as_deref(), kernel.modules.is_some()) else {
         return Ok(Verdict::Cannot("the release of its kernel is not known".to_owned()));
     };
-    let guest_dir = modules_dir(tree, &release)?;
+    let guest_dir = modules_dir(tree, &held.release)?;
     let builtin = match &guest_dir {
         Some(dir) => Lists::builtin_of_guest(tree, dir)?,
         None => Lists::default(),
     };
-    let own = own_lists(&image, &image_dir);
-    let present = present_modules(&image, &image_dir);
-    let has = |name: &str| present.contains_key(name) || own.is_builtin(name) || builtin.is_builtin(name);
-    let missing: Vec<&str> = WANTED.iter().copied().filter(|name| !has(name)).collect();
+    let has = |name: &str| held.has(name) || builtin.is_builtin(name);
+    let missing: Vec<&str> = TRANSPORTS.iter().copied().filter(|name| !has(name)).collect();
     if missing.is_empty() {
         return Ok(Verdict::Complete);
     }
@@ -131,67 +116,24 @@ fn examine(draft: &Draft<'_>, kernel: &Kernel, path: &str) -> Result<Verdict> {
     };
     let absent: Vec<&str> = missing.iter().copied().filter(|name| guest.module(name).is_none()).collect();
     let (Some(guest_dir), true) = (&guest_dir, absent.is_empty()) else {
-        return Ok(Verdict::Cannot(format!("the kernel {} has no module {}", escape(&release), absent.join(", "))));
+        return Ok(Verdict::Cannot(format!(
+            "the kernel {} has no module {}",
+            escape(&held.release),
+            absent.join(", ")
+        )));
     };
-    if !can_load(&image) {
+    if !image.can_load() {
         return Ok(Verdict::Cannot("it has no program that loads modules by itself".to_owned()));
     }
     let added: Vec<&Module> = guest.closure(missing).into_iter().filter(|module| !has(&module.name)).collect();
-    let lists = guest.union(&own, &present, &added);
-    let segment = build(draft, &image, &image_dir, guest_dir, &added, &lists)?;
+    let lists = guest.union(&held.lists, &held.modules, &added);
+    let segment = build(draft, &image, &held.dir, guest_dir, &added, &lists)?;
     match join(&image, segment)? {
         Some(segment) => {
             Ok(Verdict::Lacks { segment, modules: added.iter().map(|module| module.name.clone()).collect() })
         }
         None => Ok(Verdict::Cannot("the kernel does not read on behind its last, compressed part".to_owned())),
     }
-}
-
-/// Whether an image holds nothing but what the processor gets before the kernel starts, or nothing at all.
-fn is_early(image: &Image) -> bool {
-    image.nodes().all(|(name, _)| {
-        name.is_empty() || name.split(|byte| *byte == b'/').next() == Some(b"kernel") || name == b"early_cpio"
-    })
-}
-
-/// The release that the image is for, and the directory of its modules in the image.
-fn release_of(image: &Image, kernel: &Kernel) -> Option<(String, String)> {
-    let mut releases = image.releases();
-    if let Some(release) = &kernel.release {
-        if let Some(found) = releases.iter().find(|(known, _)| known == release) {
-            return Some(found.clone());
-        }
-        if releases.is_empty() || kernel.modules.is_some() {
-            return Some((release.clone(), image.canonical(&format!("lib/modules/{release}"))?));
-        }
-    }
-    if releases.len() == 1 { releases.pop() } else { None }
-}
-
-fn own_lists(image: &Image, dir: &str) -> Lists {
-    let text = |name: &str| image.text(&format!("{dir}/{name}")).unwrap_or_default();
-    Lists::parse(
-        &text("modules.dep"),
-        &text("modules.alias"),
-        &text("modules.symbols"),
-        &text("modules.softdep"),
-        &text("modules.builtin"),
-    )
-}
-
-/// The modules in the image: names, and paths relative to `dir`.
-fn present_modules(image: &Image, dir: &str) -> BTreeMap<String, String> {
-    let prefix = format!("{dir}/");
-    let files = image.nodes().filter(|(_, node)| matches!(node, Node::File | Node::Link(_)));
-    let paths = files.filter_map(|(name, _)| std::str::from_utf8(name).ok()?.strip_prefix(prefix.as_str()));
-    paths.filter_map(|path| Some((name_of(path)?, path.to_owned()))).collect()
-}
-
-fn can_load(image: &Image) -> bool {
-    image.nodes().any(|(name, node)| {
-        let last = name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        matches!(node, Node::File | Node::Link(_)) && LOADERS.iter().any(|loader| loader.as_bytes() == last)
-    })
 }
 
 fn build(
@@ -257,42 +199,8 @@ fn join(image: &Image, segment: Vec<u8>) -> Result<Option<Vec<u8>>> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-
-    /// An initramfs as a distribution makes it: merged `/usr`, udev, and modules with their index.
-    pub(in crate::fix) fn image(codec: Option<&str>, release: &str, modules: &[&str]) -> Vec<u8> {
-        let mut writer = cpio::Writer::default();
-        let base = format!("usr/lib/modules/{release}");
-        for dir in ["usr", "usr/bin", "usr/lib", "usr/lib/modules", &base, &format!("{base}/kernel")] {
-            writer.dir(dir).unwrap();
-        }
-        writer.link("lib", "usr/lib").unwrap();
-        writer.file("usr/bin/modprobe", b"").unwrap();
-        let mut dep = String::new();
-        for module in modules {
-            writer.file(&format!("{base}/kernel/{module}.ko"), b"\x7fELF").unwrap();
-            dep.push_str(&format!("kernel/{module}.ko:\n"));
-        }
-        writer.file(&format!("{base}/modules.dep"), dep.as_bytes()).unwrap();
-        let archive = writer.finish().unwrap();
-        match codec {
-            Some(name) => [Codec::Gzip, Codec::Lz4, Codec::Xz, Codec::Zstd]
-                .into_iter()
-                .find(|codec| codec.name() == name)
-                .unwrap()
-                .encode(&archive)
-                .unwrap(),
-            None => archive,
-        }
-    }
-
-    /// The files of an image below a release's module directory.
-    pub(in crate::fix) fn modules_in(image: &[u8], release: &str) -> Vec<String> {
-        let image = image::read(image).unwrap();
-        let (_, dir) = image.releases().into_iter().find(|(known, _)| known == release).unwrap();
-        present_modules(&image, &dir).into_values().collect()
-    }
 
     fn end(codec: Option<Codec>, size: u64, decoded: u64, padding: u64) -> Image {
         let mut image = Image::default();

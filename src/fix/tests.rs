@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::initramfs::tests::{image, modules_in};
 use super::*;
 use crate::fs::{FileKind, Filesystem, FilesystemMut, MemoryFs};
+use crate::initramfs::tests::{image, modules_in};
 use crate::inspect::{MachineDisk, MachineNic, Volume, find_roots, linux};
 
 const UUID: &str = "34ee0fa2-db51-4b3e-b872-9553c9e79616";

@@ -9,6 +9,7 @@ use super::Reader;
 use super::grub::{BootEntry, locate};
 use crate::error::Result;
 use crate::fs::{FileKind, Tree};
+use crate::initramfs::modules::modules_dir;
 use crate::limits;
 
 /// A bootable kernel.
@@ -96,13 +97,6 @@ fn siblings(tree: &Tree, suffix: &str) -> Result<Vec<String>> {
         }
     }
     Ok(images)
-}
-
-/// The directory of a release's modules, as a canonical path.
-pub(crate) fn modules_dir(tree: &Tree, release: &str) -> Result<Option<String>> {
-    let found = tree.find(format!("/lib/modules/{release}"))?;
-    let found = found.filter(|found| found.stat.kind == FileKind::Directory);
-    Ok(found.and_then(|found| found.text().map(str::to_owned)))
 }
 
 /// The file name's end when there are modules for it, else what the kernel's header says, else the file name's end.

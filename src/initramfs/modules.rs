@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use super::index::Index;
 use crate::error::Result;
-use crate::fs::Tree;
+use crate::fs::{FileKind, Tree};
 use crate::limits;
 
 /// What depmod's text files in `/lib/modules/RELEASE` say.
@@ -203,6 +203,13 @@ impl Lists {
             ("modules.symbols.bin", symbols_index),
         ])
     }
+}
+
+/// The directory of a release's modules, as a canonical path.
+pub(crate) fn modules_dir(tree: &Tree, release: &str) -> Result<Option<String>> {
+    let found = tree.find(format!("/lib/modules/{release}"))?;
+    let found = found.filter(|found| found.stat.kind == FileKind::Directory);
+    Ok(found.and_then(|found| found.text().map(str::to_owned)))
 }
 
 /// One of a guest's lists as text.
