@@ -25,7 +25,7 @@ pub use grub::{BootEntry, Bootloader, BootloaderKind};
 pub use kernels::Kernel;
 pub use machine::{Machine, MachineDisk, MachineNic, Volume, is_disk_name};
 pub use network::{Method, NicConfig, Pin};
-pub use os::Os;
+pub use os::{Os, Packaging, Version};
 pub use roots::{Root, find_roots};
 pub use tools::{Init, Tool};
 
@@ -58,8 +58,8 @@ pub struct Linux {
     pub arch: Option<String>,
     /// What runs as process 1.
     pub init: Init,
-    /// `deb`, `rpm`, `apk` or `pacman`.
-    pub package_format: Option<&'static str>,
+    /// What installs software.
+    pub packaging: Packaging,
     /// The lines of fstab that name a file system.
     pub fstab: Vec<fstab::Entry>,
     /// Boot loaders with the files that configure them.
@@ -94,7 +94,7 @@ pub fn linux(tree: &Tree) -> Result<Linux> {
         hostname: os::hostname(&mut reader)?,
         arch: os::arch(tree)?,
         init,
-        package_format: os::package_format(tree)?,
+        packaging: os::packaging(tree)?,
         fstab,
         bootloaders,
         boot_entries,

@@ -1,6 +1,10 @@
 //! Which distribution it is, its host name, its architecture.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
+mod osinfo;
+mod packages;
+mod release;
+
 use std::io::Read;
 
 use serde::Serialize;
@@ -10,60 +14,83 @@ use crate::error::{Error, Result};
 use crate::fs::Tree;
 use crate::fs::tree::cause;
 
+pub use packages::Packaging;
+pub(super) use packages::packaging;
+
 /// Name and version of a distribution.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Os {
-    /// `debian`, `rhel`, `opensuse-leap` …
+    /// `debian`, `rhel`, `opensuse-leap` …: `ID` of os-release(5), also where an older file said so.
     pub id: Option<String>,
     /// What it descends from, nearest first.
     pub id_like: Vec<String>,
+    /// Its name without a version: `Rocky Linux`.
+    pub name: Option<String>,
     /// `12`, `9.4`.
     pub version_id: Option<String>,
-    /// For people.
+    /// The version in numbers, with the minor one from where the distribution keeps it.
+    pub version: Option<Version>,
+    /// The name of the version: `bookworm`.
+    pub codename: Option<String>,
+    /// Name and version for people.
     pub pretty_name: Option<String>,
+    /// The edition for people: `Server Edition`.
+    pub variant: Option<String>,
+    /// The edition: `server`, `workstation`, `silverblue`.
+    pub variant_id: Option<String>,
+    /// Which build of the distribution's image it was made from.
+    pub build_id: Option<String>,
+    /// The short id in libosinfo's database, for the distributions that are in it.
+    pub osinfo: Option<String>,
     /// The file that said so.
     pub source: Option<String>,
 }
 
+/// The first two numbers of a version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Version {
+    /// The first number.
+    pub major: u32,
+    /// The second one; 0 when there is none.
+    pub minor: u32,
+}
+
+impl Version {
+    /// The version that `text` begins with: `9.4`, `11-updates`, `v3.18_alpha`. `None` when it begins with no number.
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.strip_prefix('v').unwrap_or(text);
+        let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
+        let (major, rest) = text.split_at_checked(digits(text))?;
+        let major = major.parse().ok()?;
+        let minor = rest.strip_prefix('.').and_then(|rest| rest.get(..digits(rest))?.parse().ok()).unwrap_or(0);
+        Some(Self { major, minor })
+    }
+}
+
 const LONGEST: usize = 256;
 
-/// Release files of distributions without os-release: path, id, and the id that it is like.
-const RELEASE_FILES: &[(&str, &str, &str)] = &[
-    ("/etc/oracle-release", "ol", "rhel"),
-    ("/etc/centos-release", "centos", "rhel"),
-    ("/etc/fedora-release", "fedora", ""),
-    ("/etc/redhat-release", "rhel", ""),
-    ("/etc/SuSE-release", "suse", ""),
-    ("/etc/debian_version", "debian", ""),
-    ("/etc/alpine-release", "alpine", ""),
-    ("/etc/arch-release", "arch", ""),
-    ("/etc/gentoo-release", "gentoo", ""),
-    ("/etc/slackware-version", "slackware", ""),
-];
-
 pub(super) fn read(reader: &mut Reader<'_>) -> Result<Os> {
+    let mut os = match os_release(reader)? {
+        Some(os) => os,
+        None => release::read(reader)?.unwrap_or_default(),
+    };
+    os.version = os.version_id.as_deref().and_then(Version::parse);
+    release::refine(reader, &mut os)?;
+    os.osinfo = osinfo::short_id(&os);
+    Ok(os)
+}
+
+fn os_release(reader: &mut Reader<'_>) -> Result<Option<Os>> {
     for path in ["/etc/os-release", "/usr/lib/os-release"] {
         if let Some(text) = reader.text(path)? {
             let mut os = parse(&text);
             if os.id.is_some() || os.pretty_name.is_some() {
                 os.source = Some(path.to_owned());
-                return Ok(os);
+                return Ok(Some(os));
             }
         }
     }
-    for (path, id, like) in RELEASE_FILES {
-        let Some(text) = reader.text(path)? else { continue };
-        let line = bounded(text.lines().next().unwrap_or_default().trim());
-        let version = line.split(' ').find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
-        return Ok(Os {
-            id: Some((*id).to_owned()),
-            id_like: Some(*like).filter(|like| !like.is_empty()).map(str::to_owned).into_iter().collect(),
-            version_id: version.map(str::to_owned),
-            pretty_name: Some(line.clone()).filter(|line| !line.is_empty()),
-            source: Some((*path).to_owned()),
-        });
-    }
-    Ok(Os::default())
+    Ok(None)
 }
 
 /// Reads os-release(5): shell-like assignments.
@@ -77,10 +104,15 @@ pub(super) fn parse(text: &str) -> Os {
             continue;
         }
         match key {
+            "BUILD_ID" => os.build_id = Some(value),
             "ID" => os.id = Some(value),
             "ID_LIKE" => os.id_like = value.split_ascii_whitespace().map(str::to_owned).collect(),
-            "VERSION_ID" => os.version_id = Some(value),
+            "NAME" => os.name = Some(value),
             "PRETTY_NAME" => os.pretty_name = Some(value),
+            "VARIANT" => os.variant = Some(value),
+            "VARIANT_ID" => os.variant_id = Some(value),
+            "VERSION_CODENAME" => os.codename = Some(value),
+            "VERSION_ID" => os.version_id = Some(value),
             _ => {}
         }
     }
@@ -148,28 +180,23 @@ fn elf_arch(header: &[u8; 20]) -> Option<&'static str> {
         (3, ..) => "i686",
         (183, ..) => "aarch64",
         (40, ..) => "armv7l",
+        (20, ..) => "ppc",
         (21, _, 1) => "ppc64le",
         (21, ..) => "ppc64",
+        (22, 1, _) => "s390",
         (22, ..) => "s390x",
+        (2 | 18, ..) => "sparc",
+        (43, ..) => "sparc64",
+        (50, ..) => "ia64",
+        (8, 2, 1) => "mips64el",
+        (8, 2, _) => "mips64",
+        (8, _, 1) => "mipsel",
+        (8, ..) => "mips",
+        (0x9026, ..) => "alpha",
+        (258, 2, _) => "loongarch64",
         (243, 2, _) => "riscv64",
         _ => return None,
     })
-}
-
-pub(super) fn package_format(tree: &Tree) -> Result<Option<&'static str>> {
-    let databases = [
-        ("/var/lib/dpkg/status", "deb"),
-        ("/usr/lib/sysimage/rpm", "rpm"),
-        ("/var/lib/rpm", "rpm"),
-        ("/lib/apk/db/installed", "apk"),
-        ("/var/lib/pacman/local", "pacman"),
-    ];
-    for (path, format) in databases {
-        if tree.exists(path)? {
-            return Ok(Some(format));
-        }
-    }
-    Ok(None)
 }
 
 fn bounded(text: &str) -> String {
@@ -177,13 +204,13 @@ fn bounded(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use super::*;
     use crate::fs::MemoryFs;
 
-    fn os(files: &[(&str, &str)]) -> Os {
+    pub(super) fn os(files: &[(&str, &str)]) -> Os {
         let fs = MemoryFs::default();
         for (path, text) in files {
             fs.add_file(path, text).unwrap();
@@ -202,15 +229,6 @@ mod tests {
         assert_eq!(os.id_like, ["rhel", "centos", "fedora"]);
         assert_eq!(os.version_id.as_deref(), Some("9.4"));
         assert_eq!(os.source.as_deref(), Some("/usr/lib/os-release"));
-    }
-
-    #[test]
-    fn falls_back_to_release_files() {
-        let found = os(&[("/etc/redhat-release", "Red Hat Enterprise Linux Server release 5.11 (Tikanga)\n")]);
-        assert_eq!((found.id.as_deref(), found.version_id.as_deref()), (Some("rhel"), Some("5.11")));
-        let found = os(&[("/etc/os-release", "garbage"), ("/etc/debian_version", "7.11\n")]);
-        assert_eq!((found.id.as_deref(), found.version_id.as_deref()), (Some("debian"), Some("7.11")));
-        assert_eq!(os(&[]), Os::default());
     }
 
     #[test]

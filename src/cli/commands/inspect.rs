@@ -96,7 +96,7 @@ fn system_text(system: &System, context: &Context) -> String {
     row("system", facts.os.pretty_name.clone().or_else(|| facts.os.id.clone()));
     row("host name", facts.hostname.clone());
     row("architecture", facts.arch.clone());
-    row("packages", facts.package_format.map(str::to_owned));
+    row("packages", facts.packaging.format.map(str::to_owned));
     for kernel in &facts.kernels {
         row("kernel", Some(kernel.image.clone()));
     }
