@@ -51,6 +51,11 @@ pub trait Filesystem: Debug + Send + Sync {
     /// All extended attributes, full name (`security.selinux`) and value, sorted by name.
     fn xattrs(&self, inode: Inode) -> Result<Vec<(Vec<u8>, Vec<u8>)>>;
 
+    /// Bytes free. Where they have to be counted, this reads what it takes.
+    fn free(&self) -> Result<u64> {
+        Ok(self.facts().free.unwrap_or(0))
+    }
+
     /// Visits the byte ranges of the volume that are provably free, ascending. A driver that cannot prove anything visits
     /// nothing.
     fn free_ranges(&self, visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>) -> Result<()>;
@@ -237,8 +242,8 @@ pub struct FsFacts {
     pub block_size: u64,
     /// Bytes that the file system covers, from the start of the volume.
     pub size: u64,
-    /// Bytes free.
-    pub free: u64,
+    /// Bytes free, where that is written down; [`Filesystem::free`] counts them where it is not.
+    pub free: Option<u64>,
     /// Whether there was something to replay, to finish or to check when it was opened.
     pub dirty: bool,
     /// Feature names, in the format's own terms.

@@ -205,7 +205,7 @@ fn any_changes_leave_what_the_model_has_and_nothing_to_repair() {
         let expected = files::of_driver(&both.memory);
         files::assert_same(&files::of_driver(&fat), &expected);
         let again = image.fs();
-        assert_eq!(again.facts().free, again.writer().unwrap().available().unwrap(), "{shape}");
+        assert_eq!(again.free().unwrap(), again.writer().unwrap().available().unwrap(), "{shape}");
         files::assert_same(&files::of_driver(&again), &expected);
         files::assert_same(&image.by_mtools(), &expected);
         files::assert_same(&image.by_7zip(), &expected);

@@ -164,7 +164,7 @@ impl Core {
             core.replay()?;
         }
         match core.free_bytes() {
-            Ok(free) => core.facts.free = free,
+            Ok(free) => core.facts.free = Some(free),
             Err(error) if error.kind() == Kind::Corrupt => core.facts.dirty = true,
             Err(error) => return Err(error),
         }
@@ -238,7 +238,7 @@ fn facts(sb: &Superblock, given: u64) -> FsFacts {
         label: sb.label.clone(),
         block_size: u64::from(sb.sectorsize),
         size: if given > 1 { sb.total_bytes } else { sb.device_len },
-        free: sb.total_bytes.saturating_sub(sb.bytes_used),
+        free: Some(sb.total_bytes.saturating_sub(sb.bytes_used)),
         dirty: false,
         features,
     }

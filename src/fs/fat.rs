@@ -78,14 +78,10 @@ impl Fat {
         let (boot, by_backup) = find_boot(&pages)?;
         let backup = || read_only("the boot sector is damaged, and only its backup could be read");
         let refusal = refusal.or_else(|| by_backup.then(backup));
-        let mut view = View::new(&pages, &boot, Room::default());
+        let view = View::new(&pages, &boot, Room::default());
         let dirty = by_backup || !view.is_clean()?;
         let label = view.dir(ROOT)?.label().or_else(|| boot.label.clone());
         let told = view.fs_info()?.filter(|(free, _)| !dirty && *free <= boot.clusters);
-        let free = match told {
-            Some((free, _)) => free,
-            None => view.count()?,
-        };
         let next = view.fs_info()?.map_or(0, |(_, next)| next);
         // What FSInfo says is not believed for changes.
         let room = Room { free: view.room.free, next };
@@ -95,7 +91,7 @@ impl Fat {
             label,
             block_size: boot.cluster.get(),
             size: boot.size,
-            free: u64::from(free).saturating_mul(boot.cluster.get()),
+            free: told.map(|(free, _)| u64::from(free).saturating_mul(boot.cluster.get())),
             dirty,
             features: vec![boot.width.name().to_owned()],
         };
@@ -240,6 +236,10 @@ impl Filesystem for Fat {
 
     fn xattrs(&self, inode: Inode) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         self.reading(|view| view.node(inode).map(|_| Vec::new()))
+    }
+
+    fn free(&self) -> Result<u64> {
+        self.facts.free.map_or_else(|| self.available(), Ok)
     }
 
     fn free_ranges(&self, visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>) -> Result<()> {

@@ -77,7 +77,7 @@ impl Iso {
             label: joliet.as_ref().and_then(|joliet| joliet.label.clone()).or_else(|| primary.label.clone()),
             block_size: primary.block,
             size: primary.size.min(pages.volume_len()),
-            free: 0,
+            free: Some(0),
             dirty: false,
             features,
         };

@@ -65,7 +65,7 @@ impl MemoryFs {
             label: label.map(str::to_owned),
             block_size: BLOCK,
             size: DEFAULT_CAPACITY,
-            free: DEFAULT_CAPACITY,
+            free: Some(DEFAULT_CAPACITY),
             dirty: false,
             features: Vec::new(),
         };
@@ -83,7 +83,7 @@ impl MemoryFs {
     #[must_use]
     pub fn with_capacity(mut self, capacity: u64) -> Self {
         self.facts.size = capacity;
-        self.facts.free = capacity;
+        self.facts.free = Some(capacity);
         self.lock().capacity = capacity;
         self
     }

@@ -77,7 +77,7 @@ impl Ntfs {
             label: None,
             block_size: boot.cluster.get(),
             size: boot.size,
-            free: 0,
+            free: None,
             dirty: by_copy,
             features: Vec::new(),
         };
@@ -96,12 +96,6 @@ impl Ntfs {
             ntfs.facts.features.extend(is.then(|| name.to_owned()));
         }
         ntfs.facts.dirty |= state.dirty || state.hibernated || state.logged;
-        let mut free = 0_u64;
-        ntfs.free_clusters(&mut |run| {
-            free = free.saturating_add(run.end.saturating_sub(run.start));
-            ControlFlow::Continue(())
-        })?;
-        ntfs.facts.free = free.saturating_mul(ntfs.boot.cluster.get());
         Ok(ntfs)
     }
 
@@ -285,6 +279,15 @@ impl Filesystem for Ntfs {
         }
         found.sort();
         Ok(found)
+    }
+
+    fn free(&self) -> Result<u64> {
+        let mut free = 0_u64;
+        self.free_clusters(&mut |run| {
+            free = free.saturating_add(run.end.saturating_sub(run.start));
+            ControlFlow::Continue(())
+        })?;
+        Ok(free.saturating_mul(self.boot.cluster.get()))
     }
 
     fn free_ranges(&self, visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>) -> Result<()> {

@@ -151,6 +151,12 @@ impl Guest {
             _ => None,
         };
         match opened {
+            None if signature.usage == Usage::Filesystem && disk.is_some() => {
+                self.notes.push(format!("{} holds {}, of which no files can be read", volume.name, signature.kind));
+            }
+            None if signature.kind == "BitLocker" => {
+                self.notes.push(format!("{} is encrypted by BitLocker, which cannot be opened", volume.name));
+            }
             None => {}
             Some(Ok(fs)) => {
                 volume.fs_kind = Some(fs.facts().kind.to_owned());

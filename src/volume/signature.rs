@@ -3,9 +3,11 @@
 //! Two reads: the start and the end of the volume. Free space is only believed when one signature is there
 //! ([`sole`]), since a second one may own blocks that the first calls free.
 
-use crate::disk::bytes::{be32, is_at, le16, le32, le64, text, u8_at, uuid};
+use crate::disk::bytes::{is_at, le16, le32, text, u8_at, uuid};
 use crate::disk::{Disk, read_vec};
 use crate::error::Result;
+
+mod named;
 
 /// Bytes read from the start: the furthest magic there is a ZFS uberblock's at 128 KiB.
 const HEAD: u64 = 132 << 10;
@@ -51,16 +53,23 @@ pub fn probe(volume: &dyn Disk) -> Result<Vec<Signature>> {
     let tail_len = usize::try_from(volume.len().saturating_sub(tail_start)).unwrap_or(0);
     let tail = read_vec(volume, tail_start, tail_len)?;
     let mut found = of_head(&head);
+    if let Some(encrypted) = named::bitlocker(&head, volume)? {
+        // A drive to go pretends to be FAT.
+        found.retain(|signature| signature.kind != "vfat");
+        found.push(encrypted);
+    }
     found.extend(of_tail(&tail, tail_start, volume.len()));
     found.sort_by_key(|signature| signature.offset);
     Ok(found)
 }
 
-/// The one signature of a volume; `None` when there are several or none.
+/// The one signature of a volume; `None` when there are several or none. A disc that holds the same files as ISO 9660 and as UDF
+/// is UDF: Windows' own discs have all their files there only, and Linux mounts it as such.
 #[must_use]
 pub fn sole(signatures: &[Signature]) -> Option<&Signature> {
     match signatures {
         [one] => Some(one),
+        [a, b] if (a.kind, b.kind) == ("iso9660", "udf") => Some(b),
         _ => None,
     }
 }
@@ -75,7 +84,11 @@ fn of_head(head: &[u8]) -> Vec<Signature> {
     found.extend(lvm(head));
     found.extend(md(head, 0, 0));
     found.extend(md(head, 4096, 0));
-    found.extend(zfs(head));
+    found.extend(named::exfat(head));
+    found.extend(named::f2fs(head));
+    found.extend(named::udf(head));
+    found.extend(named::ufs(head));
+    found.extend(named::zfs(head));
     for magic in MAGICS {
         if is_at(head, magic.at, magic.bytes) {
             found.push(magic.signature(head));
@@ -148,17 +161,10 @@ const MAGICS: &[Magic] = &[
     Magic::fs("xfs", 0, b"XFSB").named(32, (108, 12)),
     Magic::fs("btrfs", 0x1_0040, b"_BHRfS_M").named(0x1_0020, (0x1_012b, 256)),
     Magic::fs("ntfs", 3, b"NTFS    "),
-    Magic::fs("exfat", 3, b"EXFAT   "),
     Magic::fs("ReFS", 3, b"ReFS\0\0\0\0"),
-    Magic::fs("BitLocker", 3, b"-FVE-FS-").of(Usage::Crypto),
     Magic::fs("iso9660", 0x8001, b"CD001").labelled(0x8028, 32),
-    Magic::fs("udf", 0x8801, b"NSR02"),
-    Magic::fs("udf", 0x8801, b"NSR03"),
-    Magic::fs("udf", 0x9001, b"NSR02"),
-    Magic::fs("udf", 0x9001, b"NSR03"),
     Magic::fs("squashfs", 0, b"hsqs"),
     Magic::fs("erofs", 1024, &[0xe2, 0xe1, 0xf5, 0xe0]).named(1072, (1088, 16)),
-    Magic::fs("f2fs", 1024, &[0x10, 0x20, 0xf5, 0xf2]),
     Magic::fs("nilfs2", 1024, &[2, 0, 0, 0, 0, 0, 0x34, 0x34]),
     Magic::fs("hfsplus", 1024, b"H+\0\x04"),
     Magic::fs("hfsplus", 1024, b"HX\0\x05"),
@@ -171,8 +177,6 @@ const MAGICS: &[Magic] = &[
     Magic::fs("ocfs2", 0x2000, b"OCFSV2"),
     Magic::fs("bcachefs", 4120, &[0xc6, 0x85, 0x73, 0xf6, 0x66, 0xce, 0x90, 0xa9]),
     Magic::fs("bcache", 4120, &[0xc6, 0x85, 0x73, 0xf6, 0x4e, 0x1a, 0x45, 0xca]).of(Usage::Raid),
-    Magic::fs("ufs", 8192 + 0x55c, &[0x54, 0x19, 0x01, 0x00]),
-    Magic::fs("ufs", 0x1_0000 + 0x55c, &[0x19, 0x01, 0x54, 0x19]),
     Magic::fs("LVM1_member", 0, b"HM\x01\0").of(Usage::Raid),
 ];
 
@@ -278,15 +282,6 @@ fn md(bytes: &[u8], at: usize, base: u64) -> Option<Signature> {
         label: sb.get(32..64).and_then(text),
         offset: base.saturating_add(u64::try_from(at).unwrap_or(0)),
     })
-}
-
-/// A ZFS member: any uberblock of the first label.
-fn zfs(head: &[u8]) -> Option<Signature> {
-    let magic = 0x00ba_b10c_u64;
-    let at = (0..4_usize)
-        .map(|slot| slot.saturating_mul(1024).saturating_add(128 << 10))
-        .find(|at| le64(head, *at) == magic || u64::from(be32(head, at.saturating_add(4))) == magic)?;
-    Some(plain("zfs_member", Usage::Raid, u64::try_from(at).unwrap_or(0)))
 }
 
 fn plain(kind: &'static str, usage: Usage, offset: u64) -> Signature {

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::signature::{self, Signature};
+use super::signature::{self, Signature, Usage};
 use super::{Partition, Role, Table, luks, lvm, md};
-use crate::disk::{Checked, DiskMut, Slice, readable};
+use crate::disk::bytes::is_at;
+use crate::disk::{Checked, DiskMut, Slice, read_vec, readable};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::session::Keys;
@@ -134,6 +135,14 @@ impl Stack {
             let slice = Checked::wrap(Slice::new_mut(label, Arc::clone(&whole.disk), partition.range.clone())?);
             let name = format!("disk{number}/p{}", partition.number);
             self.add(name, LayerKind::Place { disk }, slice, Some(partition.clone()))?;
+            if is_dynamic(whole, partition)?
+                && let Some(layer) = self.layers.last_mut()
+            {
+                // What begins there may go on elsewhere, or have a copy that is newer.
+                let dynamic = Signature { kind: "LDM", usage: Usage::Raid, uuid: None, label: None, offset: 0 };
+                layer.signatures = vec![dynamic];
+                self.notes.push(format!("{} is of a Windows dynamic disk, whose volumes are not read", layer.name));
+            }
         }
         Ok(())
     }
@@ -328,6 +337,18 @@ fn is_whole_member(whole: &Whole<'_>, table: &Table) -> bool {
     !table.partitions.iter().any(|partition| is_of_partition(&partition))
 }
 
+/// Whether a partition belongs to Windows' Logical Disk Manager. On an MBR its private header lies behind the table.
+fn is_dynamic(whole: &Whole<'_>, partition: &Partition) -> Result<bool> {
+    const PRIVATE_HEADER: u64 = 6 * 512;
+    match partition.type_id.as_str() {
+        "5808c8aa-7e8f-42e0-85d2-e1e90434cfb3" | "af9b60a0-1431-4f62-bc68-3311714a69ad" => Ok(true),
+        "42" if whole.disk.len() >= PRIVATE_HEADER + 512 => {
+            Ok(is_at(&read_vec(&*whole.disk, PRIVATE_HEADER, 8)?, 0, b"PRIVHEAD"))
+        }
+        _ => Ok(false),
+    }
+}
+
 fn array_name(array: &md::Array) -> String {
     match (array.number, &array.name) {
         (Some(number), _) => format!("md{number}"),
@@ -351,4 +372,32 @@ fn open_encrypted(layer: &Layer, keys: &Keys) -> Result<(String, Arc<dyn DiskMut
     names.extend(layer.aliases.iter().map(String::as_str));
     let disk = header.unlock(Arc::clone(&layer.disk), keys.fitting(&names))?;
     Ok((uuid, disk))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::Memory;
+    use crate::disk::bytes::{put, put32};
+    use crate::volume::scan;
+
+    #[test]
+    fn volumes_of_dynamic_disks_are_named_and_not_taken_for_what_they_hold() {
+        let mut image = vec![0; 1 << 20];
+        put(&mut image, 446, &[0, 0, 0, 0, 0x42]);
+        put32(&mut image, 446 + 8, 64);
+        put32(&mut image, 446 + 12, 1024);
+        put(&mut image, 510, &[0x55, 0xaa]);
+        put(&mut image, 64 * 512 + 3, b"NTFS    ");
+        for (header, kind) in [(&b"PRIVHEAD"[..], "LDM"), (b"", "ntfs")] {
+            let mut image = image.clone();
+            put(&mut image, 6 * 512, header);
+            let disk: Arc<dyn DiskMut> = Checked::wrap(Memory::new(image));
+            let table = scan(&readable(&disk)).unwrap().unwrap();
+            let stack = Stack::find(&[Whole { disk, table: Some(&table) }], &Keys::default()).unwrap();
+            let [layer] = stack.layers.as_slice() else { panic!("{:?}", stack.layers) };
+            assert_eq!(layer.sole().unwrap().kind, kind);
+            assert_eq!(stack.notes.len(), usize::from(kind == "LDM"), "{:?}", stack.notes);
+        }
+    }
 }

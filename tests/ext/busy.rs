@@ -150,7 +150,7 @@ fn free_space_of_a_disk_that_is_copied_as_it_is_counts_only_when_nothing_is_pend
         let single = source::open_disk(image.path.to_str().unwrap(), None, &options, &session).unwrap();
         guest::without_free_space(&single.disk, &session).unwrap().describe()
     };
-    let clean = Ext::open(FileDisk::open(&image.path)).unwrap().facts().free;
+    let clean = Ext::open(FileDisk::open(&image.path)).unwrap().free().unwrap();
     assert_eq!(free(&image), ("trim", format!("{clean} bytes free")));
     let snapshot = image.mounted("rw", |root| {
         fs::create_dir(root.join("d0")).unwrap();

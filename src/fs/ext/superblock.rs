@@ -147,7 +147,7 @@ impl Superblock {
             label: text(&array::<16>(&self.raw, 0x78)),
             block_size: self.block_size.get(),
             size: self.blocks_count.saturating_mul(self.block_size.get()),
-            free: self.free_blocks().saturating_mul(self.block_size.get()),
+            free: Some(self.free_blocks().saturating_mul(self.block_size.get())),
             dirty,
             features: features::names(self.compat(), self.incompat(), self.ro_compat()),
         }

@@ -131,7 +131,7 @@ impl Superblock {
             label: text(&array::<12>(&self.raw, 108)),
             block_size: self.block_size(),
             size: self.bytes(self.dblocks),
-            free: self.bytes(free.min(self.dblocks)),
+            free: Some(self.bytes(free.min(self.dblocks))),
             dirty,
             features: self.features.names(),
         }

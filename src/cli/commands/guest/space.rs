@@ -25,19 +25,23 @@ pub(super) fn run(args: &InsideArgs, context: &Context) -> Result<()> {
 struct Row<'a> {
     name: String,
     facts: &'a FsFacts,
+    /// Bytes free; `None` where that cannot be told.
+    free: Option<u64>,
     mounted: Vec<String>,
 }
 
 impl<'a> Row<'a> {
     fn new(inside: &'a Inside, index: usize, volume: &'a Volume) -> Option<Self> {
-        let facts = volume.fs.as_ref()?.facts();
+        let fs = volume.fs.as_ref()?;
         let mounts = inside.guest.system().map(|system| system.root.mounts.as_slice()).unwrap_or_default();
         let mounted = mounts.iter().filter(|(_, mounted)| *mounted == index).map(|(at, _)| shown(at.as_bytes()));
-        Some(Self { name: inside.guest.machine.name_of(volume), facts, mounted: mounted.collect() })
+        let (name, mounted) = (inside.guest.machine.name_of(volume), mounted.collect());
+        let free = fs.free().inspect_err(|error| tracing::warn!(volume = shown(name.as_bytes()), %error, "free space"));
+        Some(Self { name, facts: fs.facts(), free: free.ok(), mounted })
     }
 
-    fn used(&self) -> u64 {
-        self.facts.size.saturating_sub(self.facts.free)
+    fn used(&self) -> Option<u64> {
+        self.free.map(|free| self.facts.size.saturating_sub(free))
     }
 
     fn json(&self) -> Value {
@@ -48,7 +52,7 @@ impl<'a> Row<'a> {
             "label": self.facts.label,
             "size": self.facts.size,
             "used": self.used(),
-            "free": self.facts.free,
+            "free": self.free,
             "dirty": self.facts.dirty,
             "features": self.facts.features,
             "mounted_on": self.mounted,
@@ -56,15 +60,16 @@ impl<'a> Row<'a> {
     }
 
     fn line(&self) -> String {
-        let percent = self.used().saturating_mul(100).div_ceil(self.facts.size.max(1));
-        let size = |bytes| Size(bytes).to_string();
+        let percent = self.used().map(|used| used.saturating_mul(100).div_ceil(self.facts.size.max(1)).to_string());
+        let percent = percent.unwrap_or_else(|| "?".to_owned());
+        let size = |bytes: Option<u64>| bytes.map_or_else(|| "?".to_owned(), |bytes| Size(bytes).to_string());
         format!(
             "{:16} {:8} {:>10} {:>10} {:>10} {percent:>3}%  {}",
             shown(self.name.as_bytes()),
             self.facts.kind,
-            size(self.facts.size),
+            size(Some(self.facts.size)),
             size(self.used()),
-            size(self.facts.free),
+            size(self.free),
             self.mounted.join(", ")
         )
     }
