@@ -99,6 +99,19 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// Bytes that are written into a file.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Append { content, .. } | Self::Create { content, .. } | Self::Edit { content, .. } => {
+                u64::try_from(content.len()).unwrap_or(u64::MAX)
+            }
+            Self::CreateDir { .. } | Self::Link { .. } => 0,
+        }
+    }
+}
+
 fn length<S: serde::Serializer>(content: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(u64::try_from(content.len()).unwrap_or(u64::MAX))
 }

@@ -17,6 +17,7 @@ pub mod files;
 pub mod guest;
 pub mod migrate;
 pub mod naming;
+pub mod needs;
 pub mod report;
 pub mod source;
 pub mod view;

@@ -180,6 +180,15 @@ fn the_plan_is_what_is_done_and_touches_nothing() {
     let plan = Run::new(["plan", "--json"]).arg(&ova).success().json();
     assert_eq!(stamp(&ova), before);
     assert_eq!(planned_paths(&plan["plan"]), planned_paths(&Migrated::of(Variant::Dirty).report["plan"]));
+
+    // The plan counts without the fixes, which are written when it is carried out.
+    let report = &Migrated::of(Variant::Dirty).report;
+    let read = report["pipeline"]["stages"]["convert"]["result"]["disks"][0]["read"].as_u64().expect("bytes");
+    let (data, fixes) = (plan["needs"]["data_bytes"].as_u64().expect("bytes"), &plan["needs"]["fixes"]);
+    assert!(read.abs_diff(data) <= fixes.as_u64().expect("bytes") + (4 << 20), "{read} {data} {fixes}");
+    let file = report["artifacts"][0]["size_bytes"].as_u64().expect("bytes");
+    assert!(file <= plan["needs"]["free_space"].as_u64().expect("bytes"), "{file} {}", plan["needs"]);
+    assert_eq!(plan["needs"]["will_boot"], true);
 }
 
 #[test]

@@ -4,15 +4,39 @@ use serde_json::json;
 
 use super::Context;
 use crate::cli::args::GuestArgs;
+use crate::cli::size::Size;
 use crate::error::{Result, escape};
 use crate::fix::Plan;
 use crate::pipeline::migrate::Machine;
+use crate::pipeline::needs::Needs;
 
 pub(super) fn run(args: &GuestArgs, context: &Context) -> Result<()> {
     let machine = Machine::open(&args.src, &args.disks.open_options(&context.global)?, &context.session)?;
     let planned = machine.plan(&context.session, None)?;
-    let json = json!({ "sources": args.src, "plan": planned.plan, "notes": planned.guest.notes });
-    context.output.result(&json, &text(&planned.plan, context))
+    let needs = Needs::of(&planned, false)?;
+    let json = json!({ "sources": args.src, "plan": planned.plan, "needs": needs, "notes": planned.guest.notes });
+    context.output.result(&json, &(text(&planned.plan, context) + &needs_text(&needs, context)))
+}
+
+fn needs_text(needs: &Needs, context: &Context) -> String {
+    let mut text = format!(
+        "{} {} to read and write, and {} of free space for the result\n",
+        context.output.bold("needs "),
+        Size(needs.data_bytes),
+        Size(needs.free_space),
+    );
+    if let Some(time) = &needs.time {
+        text.push_str(&format!(
+            "       reading alone takes about {:.0} s at {}/s, measured with {} of it\n",
+            time.read_seconds.ceil(),
+            Size(time.bytes_per_second),
+            Size(time.sampled_bytes),
+        ));
+    }
+    if !needs.will_boot {
+        text.push_str(&context.output.yellow("       what is left keeps the guest from booting on virtio\n"));
+    }
+    text
 }
 
 /// The plan for people.
