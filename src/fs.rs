@@ -68,6 +68,11 @@ pub trait Filesystem: Debug + Send + Sync {
         Ok(Vec::new())
     }
 
+    /// The number of the subvolume that is the root here; `None` for a file system that has no such thing.
+    fn subvolume_id(&self) -> Option<u64> {
+        None
+    }
+
     /// The same file system with a subvolume as its root; `None` when there is no such subvolume.
     fn subvolume(&self, _name: &SubvolumeName) -> Result<Option<Arc<dyn Filesystem>>> {
         Ok(None)

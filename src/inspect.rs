@@ -26,7 +26,7 @@ pub use kernels::Kernel;
 pub use machine::{Machine, MachineDisk, MachineNic, Volume, is_disk_name};
 pub use network::{Method, NicConfig, Pin};
 pub use os::{Os, Packaging, Version};
-pub use roots::{Root, find_roots};
+pub use roots::{Mount, Root, find_roots};
 pub use tools::{Init, Tool};
 
 /// What is known about one installed system.

@@ -34,5 +34,6 @@ pub mod source;
 #[cfg(test)]
 mod testing;
 pub mod volume;
+mod xml;
 
 pub use error::{Error, Kind, Result};

@@ -1,7 +1,6 @@
 //! libvirt: the domain XML of a migrated machine.
 
 mod names;
-mod writer;
 mod xml;
 
 pub use names::{Mac, OsId};

@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// The modules from left to right; those on one line may use each other.
 const ORDER: &[&[&str]] = &[
-    &["error", "limits", "session"],
+    &["error", "limits", "session", "xml"],
     &["disk"],
     &["cache"],
     &["source"],

@@ -312,6 +312,10 @@ impl Filesystem for Btrfs {
         self.core.subvolumes()
     }
 
+    fn subvolume_id(&self) -> Option<u64> {
+        Some(self.root)
+    }
+
     fn subvolume(&self, name: &SubvolumeName) -> Result<Option<Arc<dyn Filesystem>>> {
         let id = match name {
             SubvolumeName::Default => Some(self.core.store.default_volume()?),

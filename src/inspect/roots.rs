@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::fstab::{self, Entry};
 use super::machine::Machine;
 use super::subvolumes;
 use crate::error::{Kind, Result};
-use crate::fs::{SubvolumeName, Tree};
+use crate::fs::{Filesystem, SubvolumeName, Tree};
 use crate::limits;
 
 /// An installed system.
@@ -17,10 +19,34 @@ pub struct Root {
     pub volume: usize,
     /// Its root with everything that fstab mounts and a driver can open.
     pub tree: Tree,
-    /// What is mounted where: mount point and index in [`Machine::volumes`]. The root comes first.
-    pub mounts: Vec<(String, usize)>,
+    /// What is mounted where; the root comes first.
+    pub mounts: Vec<Mount>,
     /// Lines of fstab that could not be mounted here, and why.
     pub unmounted: Vec<(Entry, String)>,
+}
+
+/// A mounted file system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Mount {
+    /// The mount point in the guest.
+    #[serde(rename = "mount_point")]
+    pub at: String,
+    /// Index in [`Machine::volumes`].
+    pub volume: usize,
+    /// The path of its subvolume from the top-level one, empty for that one itself; `None` for a file system that has none.
+    pub subvolume: Option<String>,
+}
+
+impl Mount {
+    fn new(at: &str, volume: usize, fs: &dyn Filesystem) -> Result<Self> {
+        let named = match fs.subvolume_id() {
+            Some(id) => fs.subvolumes()?.into_iter().find(|subvolume| subvolume.id == id),
+            None => None,
+        };
+        let path = named.and_then(|subvolume| subvolume.path);
+        let subvolume = path.map(|path| String::from_utf8_lossy(&path).into_owned());
+        Ok(Self { at: at.to_owned(), volume, subvolume })
+    }
 }
 
 /// The installed systems of a machine, in volume order: file systems with `/etc`, `/bin` (or `/usr/bin`) and one of fstab,
@@ -55,7 +81,10 @@ pub(super) fn is_root(tree: &Tree) -> Result<bool> {
 }
 
 fn assemble(machine: &Machine, volume: usize, tree: Tree) -> Result<Root> {
-    let mut root = Root { volume, tree, mounts: vec![("/".to_owned(), volume)], unmounted: Vec::new() };
+    let mut root = Root { volume, tree, mounts: Vec::new(), unmounted: Vec::new() };
+    if let Some((_, fs)) = root.tree.mounts().next() {
+        root.mounts.push(Mount::new("/", volume, &**fs)?);
+    }
     let text = match root.tree.read("/etc/fstab", limits::MAX_GUEST_CONFIG) {
         Err(error) if error.kind() == Kind::Limit => None,
         other => other?,
@@ -84,7 +113,7 @@ fn mount(machine: &Machine, root: &mut Root, entry: &Entry) -> Result<Option<Str
     let Some(fs) = machine.volumes.get(index).and_then(|volume| volume.fs.as_ref()) else {
         return no("there is no driver for its file system");
     };
-    let is_mounted = root.mounts.iter().any(|(_, mounted)| *mounted == index);
+    let is_mounted = root.mounts.iter().any(|mount| mount.volume == index);
     let names_part = entry.has_option("subvol") || entry.has_option("subvolid");
     let fs = if names_part || is_mounted {
         let name = if names_part { subvolumes::wanted(entry) } else { Some(SubvolumeName::Default) };
@@ -101,8 +130,8 @@ fn mount(machine: &Machine, root: &mut Root, entry: &Entry) -> Result<Option<Str
     if !root.tree.is_dir(&entry.mount_point)? {
         return no("its mount point is no directory");
     }
+    root.mounts.push(Mount::new(&entry.mount_point, index, &*fs)?);
     root.tree.mount(&entry.mount_point, fs)?;
-    root.mounts.push((entry.mount_point.clone(), index));
     Ok(None)
 }
 
@@ -140,7 +169,8 @@ mod tests {
         assert_eq!(roots.len(), 1);
         let root = &roots[0];
         assert_eq!(root.volume, 1);
-        assert_eq!(root.mounts, [("/".to_owned(), 1), ("/boot".to_owned(), 0), ("/boot/efi".to_owned(), 2)]);
+        let mounts: Vec<(&str, usize)> = root.mounts.iter().map(|mount| (mount.at.as_str(), mount.volume)).collect();
+        assert_eq!(mounts, [("/", 1), ("/boot", 0), ("/boot/efi", 2)]);
         assert!(root.tree.is_file("/boot/efi/EFI/BOOT/BOOTX64.EFI").unwrap());
         let unmounted: Vec<_> = root.unmounted.iter().map(|(entry, _)| entry.mount_point.as_str()).collect();
         assert_eq!(unmounted, ["/data", "/nowhere"]);

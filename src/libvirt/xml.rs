@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::names::{self, Mac, OsId};
-use super::writer::{self, Writer};
 use crate::error::{Error, Kind, Result, escape};
+use crate::xml::{self, Writer};
 
 /// A machine to be defined. Nothing in it is trusted: names and networks may come from a source that is hostile.
 #[derive(Clone, Debug)]
@@ -353,7 +353,7 @@ fn path_text(path: &Path) -> Result<&str> {
     if !path.is_absolute() {
         return refused("libvirt needs the image's absolute path");
     }
-    if text.chars().any(|c| c.is_control() || !writer::is_allowed(c)) {
+    if text.chars().any(|c| c.is_control() || !xml::is_allowed(c)) {
         return refused("the image's path has control characters, which XML cannot hold");
     }
     Ok(text)

@@ -19,6 +19,7 @@ use crate::volume::stack::{Layer, LayerKind, Stack, Whole};
 use crate::volume::trim::{FreeMap, FreeSpace, Trimmed};
 use crate::volume::{self, Table};
 
+mod inspector;
 mod tree;
 
 /// A machine, opened for inspection and fixing. Nothing is written but its overlays.

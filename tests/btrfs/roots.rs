@@ -65,7 +65,7 @@ fn the_root_is_found_on_subvolumes() {
         assert_eq!(content(root, "/which"), "the root", "{name}");
         assert_eq!(content(root, "/home/mine"), "x");
         assert_eq!(content(root, "/mnt/@home/mine"), "x", "the top level is the default");
-        let mounts: Vec<&str> = root.mounts.iter().map(|(at, _)| at.as_str()).collect();
+        let mounts: Vec<&str> = root.mounts.iter().map(|mount| mount.at.as_str()).collect();
         assert_eq!(mounts, ["/", "/home", "/mnt"]);
         let unmounted: Vec<_> =
             root.unmounted.iter().map(|(entry, why)| (entry.mount_point.as_str(), why.as_str())).collect();

@@ -30,9 +30,7 @@ fn json_of(args: &GuestArgs, guest: &Guest) -> Value {
 }
 
 fn guest_json(system: &System) -> Value {
-    let mounts: Vec<Value> =
-        system.root.mounts.iter().map(|(at, volume)| json!({ "mount_point": at, "volume": volume })).collect();
-    json!({ "root_volume": system.root.volume, "mounts": mounts, "facts": system.facts })
+    json!({ "root_volume": system.root.volume, "mounts": system.root.mounts, "facts": system.facts })
 }
 
 fn table_json(table: &Table) -> Value {
@@ -109,8 +107,8 @@ fn system_text(system: &System, context: &Context) -> String {
     for tool in &facts.tools {
         row("tools", Some(tool.path.clone()));
     }
-    for (at, _) in &system.root.mounts {
-        row("mounted", Some(at.clone()));
+    for mount in &system.root.mounts {
+        row("mounted", Some(mount.at.clone()));
     }
     format!("{}\n{}", context.output.bold("guest"), table(&rows))
 }

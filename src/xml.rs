@@ -4,24 +4,24 @@ use std::fmt::Write;
 
 /// A document in the making.
 #[derive(Debug, Default)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     out: String,
     open: Vec<&'static str>,
 }
 
 /// An attribute's name and value.
-pub(super) type Attribute<'a> = (&'static str, &'a str);
+pub(crate) type Attribute<'a> = (&'static str, &'a str);
 
 impl Writer {
     /// `<name a='b'>`, until [`Writer::close`].
-    pub(super) fn open(&mut self, name: &'static str, attributes: &[Attribute<'_>]) {
+    pub(crate) fn open(&mut self, name: &'static str, attributes: &[Attribute<'_>]) {
         self.tag(name, attributes);
         self.out.push_str(">\n");
         self.open.push(name);
     }
 
     /// The end of what was opened last.
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         if let Some(name) = self.open.pop() {
             self.indent();
             let _ = writeln!(self.out, "</{name}>");
@@ -29,13 +29,13 @@ impl Writer {
     }
 
     /// `<name a='b'/>`.
-    pub(super) fn leaf(&mut self, name: &'static str, attributes: &[Attribute<'_>]) {
+    pub(crate) fn leaf(&mut self, name: &'static str, attributes: &[Attribute<'_>]) {
         self.tag(name, attributes);
         self.out.push_str("/>\n");
     }
 
     /// `<name a='b'>text</name>`.
-    pub(super) fn text(&mut self, name: &'static str, attributes: &[Attribute<'_>], text: &str) {
+    pub(crate) fn text(&mut self, name: &'static str, attributes: &[Attribute<'_>], text: &str) {
         self.tag(name, attributes);
         self.out.push('>');
         escape(&mut self.out, text);
@@ -43,7 +43,7 @@ impl Writer {
     }
 
     /// Everything written, with all elements closed.
-    pub(super) fn finish(mut self) -> String {
+    pub(crate) fn finish(mut self) -> String {
         while !self.open.is_empty() {
             self.close();
         }
@@ -69,7 +69,7 @@ impl Writer {
 }
 
 /// Whether XML 1.0 can hold `c`, as itself or as a reference (section 2.2).
-pub(super) fn is_allowed(c: char) -> bool {
+pub(crate) fn is_allowed(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..)
 }
 
