@@ -11,13 +11,16 @@ pub(crate) mod index;
 #[cfg(test)]
 mod kmod;
 pub(crate) mod modules;
+pub(crate) mod unified;
 
 use std::collections::BTreeMap;
+use std::io::Read;
 
 use serde::Serialize;
 
 use self::image::{Image, Node};
 use self::modules::{Lists, modules_dir, name_of};
+use self::unified::Program;
 use crate::error::{Error, Kind, Result};
 use crate::fs::Tree;
 use crate::limits;
@@ -75,20 +78,34 @@ impl Contents {
     }
 }
 
-/// Looks into the image at `path`, which boots the kernel `release`. An image that is damaged, too large or of a compression that
+/// Looks into the image at `path`, or into the one inside a unified kernel image, which boots the kernel `release`. An image that is damaged, too large or of a compression that
 /// is not read gives [`Contents::problem`].
 ///
 /// # Errors
 /// `guest.not-found` when there is no such file; what reading the guest's disk gives.
 pub fn look(tree: &Tree, path: &str, release: Option<&str>) -> Result<Contents> {
-    let file =
-        tree.open(path)?.ok_or_else(|| Error::new(Kind::NotFound, "guest.not-found", "no such file").at(path))?;
-    let mut contents = Contents { path: path.to_owned(), size: file.size(), ..Contents::default() };
-    if file.size() > limits::MAX_INITRAMFS {
-        contents.problem = Some(format!("it has {} bytes, more than any real one", file.size()));
+    let mut contents = Contents { path: path.to_owned(), ..Contents::default() };
+    let unified = match Program::open(tree, path)? {
+        Some(program) => program.stream(".initrd")?,
+        None => None,
+    };
+    let stream: Box<dyn Read> = match unified {
+        Some((size, stream)) => {
+            contents.size = size;
+            Box::new(stream)
+        }
+        None => {
+            let absent = || Error::new(Kind::NotFound, "guest.not-found", "no such file").at(path);
+            let file = tree.open(path)?.ok_or_else(absent)?;
+            contents.size = file.size();
+            Box::new(file)
+        }
+    };
+    if contents.size > limits::MAX_INITRAMFS {
+        contents.problem = Some(format!("it has {} bytes, more than any real one", contents.size));
         return Ok(contents);
     }
-    match image::read(file) {
+    match image::read(stream) {
         Ok(image) => contents.fill(tree, &image, release)?,
         Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Limit | Kind::Unsupported) => {
             contents.problem = Some(error.to_string());
@@ -302,6 +319,15 @@ pub(crate) mod tests {
         let tree = guest(&[("/ucode.img", &writer.finish().unwrap())]);
         let contents = look(&tree, "/ucode.img", Some("6.1")).unwrap();
         assert!(contents.early && contents.missing.is_empty() && !contents.can_boot_virtio());
+    }
+
+    #[test]
+    fn looks_into_unified_kernel_images() {
+        let initrd = image(Some("gzip"), "6.1", TRANSPORTS);
+        let program = unified::tests::program(&[(".linux", b"kernel"), (".initrd", &initrd)], false);
+        let contents = look(&guest(&[("/u.efi", &program)]), "/u.efi", Some("6.1")).unwrap();
+        assert!(contents.can_boot_virtio());
+        assert_eq!(contents.size, u64::try_from(initrd.len()).unwrap());
     }
 
     #[test]

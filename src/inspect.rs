@@ -4,8 +4,8 @@
 //! of that tree. An unknown distribution is not an error: every fact is optional. Text from the guest is bounded here and
 //! escaped where it is printed.
 
+pub mod bootloader;
 pub mod fstab;
-pub mod grub;
 pub mod kernels;
 pub mod network;
 
@@ -21,7 +21,7 @@ use crate::error::{Kind, Result};
 use crate::fs::Tree;
 use crate::limits;
 
-pub use grub::{BootEntry, Bootloader, BootloaderKind};
+pub use bootloader::{BootEntry, Bootloader, BootloaderKind, EfiProgram, EfiProgramKind};
 pub use kernels::Kernel;
 pub use machine::{Machine, MachineDisk, MachineNic, Volume, is_disk_name};
 pub use network::{Method, NicConfig, Pin};
@@ -66,6 +66,8 @@ pub struct Linux {
     pub bootloaders: Vec<Bootloader>,
     /// What those files boot.
     pub boot_entries: Vec<BootEntry>,
+    /// What EFI system partitions hold.
+    pub efi_programs: Vec<EfiProgram>,
     /// Kernels that can be booted, each with its initramfs images and modules.
     pub kernels: Vec<Kernel>,
     /// Software that only makes sense on the hypervisor that the guest comes from.
@@ -83,8 +85,8 @@ pub struct Linux {
 /// Reads the facts of an installed Linux.
 pub fn linux(tree: &Tree) -> Result<Linux> {
     let mut reader = Reader { tree, notes: Vec::new() };
-    let bootloaders = grub::find(&mut reader)?;
-    let boot_entries = grub::entries(&mut reader, &bootloaders)?;
+    let mut bootloaders = bootloader::find(&mut reader)?;
+    let boot_entries = bootloader::entries(&mut reader, &mut bootloaders)?;
     let kernels = kernels::find(&mut reader, &boot_entries)?;
     let fstab = reader.text("/etc/fstab")?.map(|text| fstab::parse(&text)).unwrap_or_default();
     let init = tools::init(&mut reader)?;
@@ -98,6 +100,7 @@ pub fn linux(tree: &Tree) -> Result<Linux> {
         fstab,
         bootloaders,
         boot_entries,
+        efi_programs: bootloader::efi_programs(&mut reader)?,
         kernels,
         tools: tools::find(tree)?,
         nics: network::find(&mut reader)?,

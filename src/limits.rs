@@ -56,6 +56,9 @@ pub const MAX_GUEST_CONFIG: u64 = 1 << 20;
 /// three entries each.
 pub const MAX_BOOT_ENTRIES: usize = 512;
 
+/// Programs on EFI system partitions that are told. Distributions have up to ten in two directories, firmware tools some dozens.
+pub const MAX_EFI_PROGRAMS: usize = 256;
+
 /// Kernels considered in one guest. Each may get drivers, which are held in memory until they are written.
 pub const MAX_KERNELS: usize = 32;
 

@@ -8,7 +8,7 @@ use super::draft::{Draft, Vital};
 use super::spec::{is_unstable, volume};
 use super::text::{edit_lines, edit_options};
 use crate::error::{Result, escape};
-use crate::inspect::grub::Keyword;
+use crate::inspect::bootloader::Keyword;
 use crate::inspect::{Bootloader, BootloaderKind, Machine, Volume};
 
 const KEYS: &[&str] = &["root", "resume", "boot"];
@@ -22,6 +22,12 @@ pub(super) fn plan(draft: &mut Draft<'_>) -> Result<()> {
                 "the unified kernel image keeps its command line and initramfs",
                 "it may be signed; changing it is not supported yet",
             ),
+            BootloaderKind::Lilo => draft.leave(
+                &bootloader.config,
+                "LILO's configuration keeps device names",
+                "what it boots is in its map, which only the guest's own lilo can write",
+            ),
+            BootloaderKind::SystemdBoot => {}
             _ => config(draft, bootloader)?,
         }
     }

@@ -15,7 +15,7 @@ use crate::initramfs::codec::{self, Codec};
 use crate::initramfs::cpio;
 use crate::initramfs::image::{self, Image};
 use crate::initramfs::modules::{Lists, Module, modules_dir, plain_path};
-use crate::initramfs::{Held, TRANSPORTS};
+use crate::initramfs::{Held, TRANSPORTS, look};
 use crate::inspect::Kernel;
 use crate::limits;
 
@@ -24,7 +24,9 @@ pub(super) fn plan(draft: &mut Draft<'_>) -> Result<bool> {
     let mut lacked = false;
     let mut seen: BTreeSet<String> = BTreeSet::new();
     for kernel in draft.facts().kernels.clone() {
-        if kernel.initramfs.is_empty() {
+        if kernel.unified {
+            check_unified(draft, &kernel)?;
+        } else if kernel.initramfs.is_empty() {
             check_builtin(draft, &kernel)?;
         }
         for path in &kernel.initramfs {
@@ -48,6 +50,21 @@ fn check_builtin(draft: &mut Draft<'_>, kernel: &Kernel) -> Result<()> {
             what: "the kernel has no initramfs that could be given virtio drivers".to_owned(),
             why: "its drivers for virtio are not known to be built in; without them it finds no root on virtio"
                 .to_owned(),
+            stops_boot: true,
+        });
+    }
+    Ok(())
+}
+
+/// The initramfs inside a unified kernel image cannot be given anything.
+fn check_unified(draft: &mut Draft<'_>, kernel: &Kernel) -> Result<()> {
+    let contents = look(draft.tree(), &kernel.image, kernel.release.as_deref())?;
+    if !contents.can_boot_virtio() {
+        let lacks = format!("its initramfs lacks {}", contents.missing.join(", "));
+        draft.left(Left {
+            path: kernel.image.clone(),
+            what: "the initramfs inside the unified kernel image is not given virtio drivers".to_owned(),
+            why: contents.problem.unwrap_or(lacks),
             stops_boot: true,
         });
     }

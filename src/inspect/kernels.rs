@@ -6,7 +6,7 @@ use std::io::Read;
 use serde::Serialize;
 
 use super::Reader;
-use super::grub::{BootEntry, locate};
+use super::bootloader::{BootEntry, BootloaderKind, locate};
 use crate::error::Result;
 use crate::fs::{FileKind, Tree};
 use crate::initramfs::modules::modules_dir;
@@ -23,6 +23,10 @@ pub struct Kernel {
     pub initramfs: Vec<String>,
     /// The directory of its modules.
     pub modules: Option<String>,
+    /// Whether it is a unified kernel image, which has its initramfs inside.
+    pub unified: bool,
+    /// Whether it is what a boot loader starts when nobody chooses.
+    pub default: bool,
 }
 
 const KERNEL_NAMES: &[&str] = &["vmlinuz-", "vmlinux-", "kernel-", "bzImage-", "Image-", "linux-"];
@@ -44,13 +48,14 @@ pub(super) fn find(reader: &mut Reader<'_>, entries: &[BootEntry]) -> Result<Vec
         for initrd in &entry.initrds {
             initramfs.extend(file(reader.tree, initrd)?);
         }
-        merge(reader.tree, &mut kernels, image, initramfs)?;
+        merge(reader.tree, &mut kernels, image, initramfs, entry)?;
     }
     for listed in reader.tree.list("/boot")? {
         let Some(name) = listed.text().filter(|_| listed.kind == FileKind::Regular) else { continue };
         if let Some(suffix) = KERNEL_NAMES.iter().find_map(|prefix| name.strip_prefix(prefix)) {
             let Some(image) = file(reader.tree, &format!("/boot/{name}"))? else { continue };
-            merge(reader.tree, &mut kernels, image, siblings(reader.tree, suffix)?)?;
+            let initramfs = siblings(reader.tree, suffix)?;
+            merge(reader.tree, &mut kernels, image, initramfs, &BootEntry::default())?;
         }
     }
     if kernels.len() > limits::MAX_KERNELS {
@@ -60,21 +65,29 @@ pub(super) fn find(reader: &mut Reader<'_>, entries: &[BootEntry]) -> Result<Vec
     Ok(kernels)
 }
 
-fn merge(tree: &Tree, kernels: &mut Vec<Kernel>, image: String, initramfs: Vec<String>) -> Result<()> {
-    let known = kernels.iter().position(|kernel| kernel.image == image);
-    let kernel = match known.and_then(|index| kernels.get_mut(index)) {
-        Some(kernel) => kernel,
+/// Adds what is known of a kernel to what is known of it already.
+fn merge(
+    tree: &Tree,
+    kernels: &mut Vec<Kernel>,
+    image: String,
+    initramfs: Vec<String>,
+    entry: &BootEntry,
+) -> Result<()> {
+    let unified = entry.kind == BootloaderKind::Uki;
+    let place = match kernels.iter().position(|kernel| kernel.image == image) {
+        Some(place) => place,
         None => {
-            let release = release(tree, &image)?;
+            let release = if unified { entry.version.clone() } else { release(tree, &image)? };
             let modules = match &release {
                 Some(release) => modules_dir(tree, release)?,
                 None => None,
             };
-            kernels.push(Kernel { image, release, initramfs: Vec::new(), modules });
-            let Some(kernel) = kernels.last_mut() else { return Ok(()) };
-            kernel
+            kernels.push(Kernel { image, release, modules, unified, ..Kernel::default() });
+            kernels.len().saturating_sub(1)
         }
     };
+    let Some(kernel) = kernels.get_mut(place) else { return Ok(()) };
+    kernel.default |= entry.default;
     for path in initramfs {
         if !kernel.initramfs.contains(&path) {
             kernel.initramfs.push(path);
@@ -169,12 +182,10 @@ mod tests {
         fs.add_link("/lib", "usr/lib").unwrap();
         let tree = Tree::new(Arc::new(fs));
         let entry = BootEntry {
-            config: String::new(),
-            line: 1,
-            title: None,
             kernel: "/boot/vmlinuz".to_owned(),
             initrds: vec!["/ucode.img".to_owned(), "/initrd.img-6.1".to_owned(), "/gone".to_owned()],
-            options: String::new(),
+            default: true,
+            ..BootEntry::default()
         };
         let kernels = find(&mut Reader { tree: &tree, notes: Vec::new() }, &[entry.clone(), entry]).unwrap();
         let short: Vec<_> = kernels
@@ -191,6 +202,26 @@ mod tests {
                 ("/boot/vmlinuz-linux", Some("6.9.1-arch1-1"), 1, Some("/usr/lib/modules/6.9.1-arch1-1")),
             ]
         );
+    }
+
+    #[test]
+    fn a_unified_image_is_a_kernel_with_its_own_release() {
+        let fs = MemoryFs::default();
+        fs.add_file("/efi/EFI/Linux/arch.efi", bzimage("1.1")).unwrap();
+        fs.add_dir("/lib/modules/6.9").unwrap();
+        let tree = Tree::new(Arc::new(fs));
+        let path = "/efi/EFI/Linux/arch.efi".to_owned();
+        let entry = BootEntry {
+            kind: BootloaderKind::Uki,
+            kernel: path.clone(),
+            version: Some("6.9".to_owned()),
+            ..BootEntry::default()
+        };
+        let kernels = find(&mut Reader { tree: &tree, notes: Vec::new() }, &[entry]).unwrap();
+        let modules = Some("/lib/modules/6.9".to_owned());
+        let wanted =
+            Kernel { image: path, release: Some("6.9".to_owned()), modules, unified: true, ..Kernel::default() };
+        assert_eq!(kernels, [wanted]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use serde::Serialize;
 
 use super::Reader;
-use super::grub::BootEntry;
+use super::bootloader::BootEntry;
 use super::os::shell_value;
 use crate::error::Result;
 use crate::fs::Tree;
@@ -534,14 +534,7 @@ mod tests {
             let tree = Tree::new(Arc::new(fs));
             let entries: Vec<_> = options
                 .iter()
-                .map(|options| BootEntry {
-                    config: String::new(),
-                    line: 1,
-                    title: None,
-                    kernel: String::new(),
-                    initrds: Vec::new(),
-                    options: (*options).to_owned(),
-                })
+                .map(|options| BootEntry { options: (*options).to_owned(), ..BootEntry::default() })
                 .collect();
             kernel_names(&mut Reader { tree: &tree, notes: Vec::new() }, &entries).unwrap()
         };

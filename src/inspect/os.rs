@@ -199,7 +199,7 @@ fn elf_arch(header: &[u8; 20]) -> Option<&'static str> {
     })
 }
 
-fn bounded(text: &str) -> String {
+pub(super) fn bounded(text: &str) -> String {
     text.chars().take(LONGEST).collect()
 }
 
