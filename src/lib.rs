@@ -23,6 +23,7 @@ pub mod error;
 pub mod fix;
 pub mod format;
 pub mod fs;
+pub mod hive;
 pub mod initramfs;
 pub mod inspect;
 pub mod libvirt;

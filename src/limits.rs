@@ -349,3 +349,30 @@ pub const MAX_NTFS_UNIT: u64 = 64 << 10;
 
 /// Bytes of a named stream that is shown as an extended attribute: the kernel's own bound for one.
 pub const MAX_NTFS_STREAM: u64 = 64 << 10;
+
+/// Bytes of a registry hive's bins: offsets of cells have 31 bits.
+pub const MAX_HIVE: u64 = 2 << 30;
+
+/// Levels of keys that a walk of a hive goes down: Windows makes no more than 512.
+pub const MAX_HIVE_DEPTH: usize = 512;
+
+/// Keys that one walk of a hive visits, 16 bytes of memory each. A SOFTWARE hive of a busy server has some hundred thousand.
+pub const MAX_HIVE_KEYS: usize = 1 << 21;
+
+/// Subkeys of one key, 12 bytes of memory each. The largest in the field are some ten thousand classes.
+pub const MAX_HIVE_SUBKEYS: usize = 1 << 18;
+
+/// Values of one key. Windows allows 16,383 a key in some versions and keeps some thousands in practice.
+pub const MAX_HIVE_VALUES: usize = 1 << 16;
+
+/// Bytes of one value's data. Windows advises against more than 2 KiB; the largest in the field have 1 MiB.
+pub const MAX_HIVE_VALUE: usize = 16 << 20;
+
+/// Sectors of a hive that are taken from its logs, some 16 bytes of memory each: 512 MiB of changes.
+pub const MAX_HIVE_DIRTY: usize = 1 << 20;
+
+/// Bytes of one entry of a hive's log. Windows writes entries of some kilobytes to a few megabytes.
+pub const MAX_HIVE_LOG_ENTRY: u64 = 256 << 20;
+
+/// Blocks of 16 KiB of a hive that are kept in memory: 4 MiB.
+pub const MAX_HIVE_BLOCKS: usize = 256;

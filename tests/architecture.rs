@@ -16,7 +16,7 @@ const ORDER: &[&[&str]] = &[
     &["overlay"],
     &["volume"],
     &["fs"],
-    &["initramfs"],
+    &["hive", "initramfs"],
     &["browse", "registry", "inspect"],
     &["fix"],
     &["convert"],

@@ -335,6 +335,23 @@ pub const CODES: &[(&str, &str)] = &[
         "A tree of the guest has more directories, or longer paths, than any that makes sense. Name a part of it.",
     ),
     (
+        "hive.absent",
+        "There is no such key or value in the registry hive. Keys are named from the hive's root, apart by backslashes.",
+    ),
+    (
+        "hive.corrupt",
+        "The registry hive contradicts itself. Where it was taken from a machine that was running, its .LOG1 and .LOG2 files, which lie beside it, have what is missing; boot Windows once and shut it down, so that it repairs the hive.",
+    ),
+    (
+        "hive.limit",
+        "The registry hive has more keys or values, deeper keys or larger values than this program handles.",
+    ),
+    ("hive.signature", "A file that was named as a registry hive does not begin as one."),
+    (
+        "hive.version",
+        "The registry hive is of a version that this program does not read, or it is a log of a hive; name the hive itself.",
+    ),
+    (
         "host.signals",
         "The operating system refused to deliver signals to this process, so it could not be stopped cleanly.",
     ),

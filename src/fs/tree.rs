@@ -469,6 +469,11 @@ impl FileReader {
         self.size
     }
 
+    /// Reads into `buf` from `offset` on, wherever reading in order has come to; fewer bytes than asked only at the end.
+    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
+        self.fs.read_at(self.inode, buf, offset)
+    }
+
     /// Everything, or an error when that is more than `max` bytes.
     pub fn read_all(&mut self, max: u64) -> Result<Vec<u8>> {
         let too_long = || {
