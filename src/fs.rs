@@ -8,8 +8,12 @@ use std::sync::Arc;
 
 use crate::error::Result;
 
+mod bits;
 pub mod btrfs;
 mod calendar;
+mod clusters;
+mod dos_time;
+pub mod exfat;
 pub mod ext;
 pub mod fat;
 pub mod iso;

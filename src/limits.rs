@@ -264,7 +264,10 @@ pub const FS_WRITE: u64 = 1 << 20;
 /// Bytes of a FAT directory: the 65,536 entries that the specification allows.
 pub const MAX_FAT_DIR: u64 = 65_536 * 32;
 
-/// Pieces of one FAT file that are held at once, 12 bytes each. A file of 4 GiB in single clusters of 4 KiB has as many.
+/// Bytes of an exFAT directory: the format's own bound.
+pub const MAX_EXFAT_DIR: u64 = 256 << 20;
+
+/// Pieces of one FAT or exFAT file that are held at once, 12 bytes each. A file of 4 GiB in single clusters of 4 KiB has as many.
 pub const MAX_FAT_RUNS: usize = 1 << 20;
 
 /// Chunks of a btrfs file system: 64 TiB in chunks of 1 GiB, some 150 bytes of memory each.

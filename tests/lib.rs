@@ -23,6 +23,7 @@ mod cli;
 mod convert;
 mod deflate;
 mod docs;
+mod exfat;
 mod ext;
 mod fat;
 mod file_disk;

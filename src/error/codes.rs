@@ -135,6 +135,20 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("disk.too-large", "A disk or file claims to be larger than the largest size that any format allows."),
     (
+        "exfat.corrupt",
+        "The guest's exFAT file system contradicts itself at the place that the message names. chkdsk in the guest, or fsck.exfat, repairs it.",
+    ),
+    (
+        "exfat.geometry",
+        "The boot region of an exFAT file system gives sizes that are impossible, or that the volume does not hold.",
+    ),
+    (
+        "exfat.limit",
+        "A file of an exFAT file system is in more pieces, or a directory larger, than this program handles.",
+    ),
+    ("exfat.name", "A name in an exFAT file system is not of the right kind of file."),
+    ("exfat.read-only", "A change was asked of an exFAT file system, which can only be read."),
+    (
         "ext.checksum",
         "A checksum of the guest's ext file system is wrong: its metadata was damaged. Run e2fsck in the guest.",
     ),

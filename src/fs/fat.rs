@@ -15,6 +15,7 @@ use std::fmt;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use super::clusters::Chain;
 use super::pages::Pages;
 use super::{Attributes, DirEntry, FileKind, Filesystem, FilesystemMut, FsFacts, Inode, Stat, Timestamp, utf16};
 use crate::disk::bytes::{long, size};
@@ -22,7 +23,6 @@ use crate::disk::{Disk, DiskMut};
 use crate::error::{Error, Kind, Result};
 use crate::limits;
 use boot::{Boot, Width};
-use table::Chain;
 use view::{Room, View};
 
 mod boot;
@@ -31,12 +31,14 @@ mod names;
 mod table;
 #[cfg(test)]
 mod tests;
-mod time;
 mod view;
 mod write;
 
 /// The root directory.
 const ROOT: Inode = Inode(1);
+
+/// The code of what there is too much of.
+const LIMIT: &str = "fat.limit";
 
 /// Files whose clusters are kept in memory.
 const CHAINS: usize = 64;
@@ -141,19 +143,8 @@ impl Fat {
 
     /// Fills `buf` from `offset` of a file that reaches that far.
     fn read_content(&self, chain: &Chain, buf: &mut [u8], offset: u64) -> Result<()> {
-        let cluster = self.boot.cluster;
-        let mut done = 0_usize;
-        while done < buf.len() {
-            let at = offset.saturating_add(long(done));
-            let index = u32::try_from(at / cluster).unwrap_or(u32::MAX);
-            let (first, len) = chain.at(index).ok_or_else(|| corrupt("a file has too few clusters"))?;
-            let room = u64::from(len).saturating_mul(cluster.get()).saturating_sub(at % cluster);
-            let end = done.saturating_add(size(room)).min(buf.len());
-            let piece = buf.get_mut(done..end).unwrap_or_default();
-            self.pages.content(piece, self.boot.place(first).saturating_add(at % cluster))?;
-            done = end;
-        }
-        Ok(())
+        let read = self.boot.heap().read(&self.pages, chain, buf, offset)?;
+        read.ok_or_else(|| corrupt("a file has too few clusters"))
     }
 }
 

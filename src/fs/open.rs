@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Filesystem;
 use super::btrfs::Btrfs;
+use super::exfat::Exfat;
 use super::ext::Ext;
 use super::fat::Fat;
 use super::iso::Iso;
@@ -18,6 +19,7 @@ pub fn open(kind: &str, volume: Arc<dyn Disk>) -> Option<Result<Arc<dyn Filesyst
     Some(match kind {
         "btrfs" => boxed(Btrfs::open(volume)),
         "ext2" | "ext3" | "ext4" => boxed(Ext::open(volume)),
+        "exfat" => boxed(Exfat::open(volume)),
         "vfat" => boxed(Fat::open(volume)),
         "iso9660" => boxed(Iso::open(volume)),
         "ntfs" => boxed(Ntfs::open(volume)),

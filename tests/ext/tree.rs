@@ -75,7 +75,10 @@ fn kernel_entry(place: &Path) -> Entry {
 
 fn kernel_xattrs(place: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut names = vec![0; 65536];
-    let len = llistxattr(place, &mut names[..]).unwrap();
+    let len = match llistxattr(place, &mut names[..]) {
+        Err(rustix::io::Errno::OPNOTSUPP) => return Vec::new(),
+        len => len.unwrap(),
+    };
     let mut all: Vec<_> = names[..len]
         .split(|byte| *byte == 0)
         .filter(|name| !name.is_empty())

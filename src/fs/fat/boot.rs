@@ -6,15 +6,13 @@ use std::ops::Range;
 use super::corrupt;
 use crate::disk::bytes::{is_at, le16, le32, text, u8_at};
 use crate::error::{Error, Result};
+use crate::fs::clusters::{FIRST, Heap};
 
 /// Bytes of the part of a boot sector that is read.
 pub(super) const LEN: usize = 512;
 
 /// Bytes of a directory entry.
 pub(super) const SLOT: u64 = 32;
-
-/// The number of the first cluster.
-pub(super) const FIRST: u32 = 2;
 
 /// How wide the entries of the table are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,8 +148,12 @@ impl Boot {
 
     /// Where a cluster begins.
     pub(super) fn place(&self, cluster: u32) -> u64 {
-        let index = u64::from(cluster.saturating_sub(FIRST));
-        self.data.saturating_add(index.saturating_mul(self.cluster.get()))
+        self.heap().place(cluster)
+    }
+
+    /// Where clusters lie.
+    pub(super) fn heap(&self) -> Heap {
+        Heap { start: self.data, cluster: self.cluster }
     }
 }
 

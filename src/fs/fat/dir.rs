@@ -2,12 +2,12 @@
 
 use super::boot::{Root, SLOT, Width};
 use super::names::{self, Parts, Short};
-use super::table::Chain;
 use super::view::View;
-use super::{ROOT, corrupt, time};
+use super::{ROOT, corrupt};
 use crate::disk::bytes::{array, le16, le32, long, put16, put32, size, text, u8_at};
 use crate::error::{Error, Kind, Result, escape_bytes};
-use crate::fs::{FileKind, Inode, Stat, Timestamp, utf16};
+use crate::fs::clusters::Chain;
+use crate::fs::{FileKind, Inode, Stat, Timestamp, dos_time, utf16};
 use crate::limits;
 
 pub(super) const ATTR_READ_ONLY: u8 = 1;
@@ -67,21 +67,21 @@ impl Slot {
     }
 
     fn mtime(&self) -> Timestamp {
-        time::read(le16(&self.0, 24), le16(&self.0, 22), 0)
+        dos_time::read(le16(&self.0, 24), le16(&self.0, 22), 0)
     }
 
     pub(super) fn set_mtime(&mut self, moment: Timestamp) {
-        let (date, clock, _) = time::write(moment);
+        let (date, clock, _) = dos_time::write(moment);
         put16(&mut self.0, 24, date);
         put16(&mut self.0, 22, clock);
     }
 
     pub(super) fn set_atime(&mut self, moment: Timestamp) {
-        put16(&mut self.0, 18, time::write(moment).0);
+        put16(&mut self.0, 18, dos_time::write(moment).0);
     }
 
     pub(super) fn set_btime(&mut self, moment: Timestamp) {
-        let (date, clock, hundredths) = time::write(moment);
+        let (date, clock, hundredths) = dos_time::write(moment);
         put16(&mut self.0, 16, date);
         put16(&mut self.0, 14, clock);
         crate::disk::bytes::put(&mut self.0, 13, &[hundredths]);
@@ -298,10 +298,10 @@ impl View<'_> {
             allocated: u64::from(node.slot.size()).checked_next_multiple_of(cluster).unwrap_or(0),
             device: None,
             links: 1,
-            atime: time::read(le16(&node.slot.0, 18), 0, 0),
+            atime: dos_time::read(le16(&node.slot.0, 18), 0, 0),
             mtime: node.slot.mtime(),
             ctime: node.slot.mtime(),
-            btime: Some(time::read(le16(&node.slot.0, 16), le16(&node.slot.0, 14), u8_at(&node.slot.0, 13))),
+            btime: Some(dos_time::read(le16(&node.slot.0, 16), le16(&node.slot.0, 14), u8_at(&node.slot.0, 13))),
         };
         if node.is_directory() {
             let dir = self.dir(inode)?;

@@ -2,11 +2,12 @@
 
 use std::ops::{ControlFlow, Range};
 
-use super::boot::{FIRST, Width};
+use super::boot::Width;
 use super::view::View;
-use super::{corrupt, full};
+use super::{LIMIT, corrupt, full};
 use crate::disk::bytes::{le16, le32, long, put32, size};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::fs::clusters::{Chain, FIRST};
 use crate::limits;
 
 /// Entries looked at in one read.
@@ -20,77 +21,6 @@ pub(super) enum Next {
     End,
     /// Bad, or no cluster of this file system.
     Wrong(u32),
-}
-
-/// Clusters that lie one after the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
-    /// Clusters of the chain before it.
-    pub(super) before: u32,
-    pub(super) first: u32,
-    pub(super) len: u32,
-}
-
-/// The clusters of a file or directory, in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Chain {
-    runs: Vec<Run>,
-}
-
-impl Chain {
-    /// Number of clusters.
-    pub(super) fn len(&self) -> u32 {
-        self.runs.last().map_or(0, |run| run.before.saturating_add(run.len))
-    }
-
-    pub(super) fn runs(&self) -> &[Run] {
-        &self.runs
-    }
-
-    /// The first cluster; 0 without one, as directory entries have it.
-    pub(super) fn first(&self) -> u32 {
-        self.runs.first().map_or(0, |run| run.first)
-    }
-
-    /// The cluster at `index`, and how many lie in one piece from there.
-    pub(super) fn at(&self, index: u32) -> Option<(u32, u32)> {
-        let after = self.runs.partition_point(|run| run.before <= index);
-        let run = self.runs.get(after.checked_sub(1)?)?;
-        let within = index.checked_sub(run.before).filter(|within| *within < run.len)?;
-        Some((run.first.saturating_add(within), run.len.saturating_sub(within)))
-    }
-
-    /// Every cluster from `index` on.
-    pub(super) fn from(&self, index: u32) -> impl Iterator<Item = u32> + '_ {
-        (index..self.len()).filter_map(|index| self.at(index).map(|(cluster, _)| cluster))
-    }
-
-    pub(super) fn push(&mut self, cluster: u32) -> Result<()> {
-        let (before, pieces) = (self.len(), self.runs.len());
-        match self.runs.last_mut() {
-            Some(run) if run.first.saturating_add(run.len) == cluster => run.len = run.len.saturating_add(1),
-            _ if pieces >= limits::MAX_FAT_RUNS => {
-                return Err(Error::limit("fat.limit", "a file is in too many pieces").found(pieces));
-            }
-            _ => self.runs.push(Run { before, first: cluster, len: 1 }),
-        }
-        Ok(())
-    }
-
-    fn truncate(&mut self, len: u32) {
-        self.runs.retain(|run| run.before < len);
-        if let Some(run) = self.runs.last_mut() {
-            run.len = run.len.min(len.saturating_sub(run.before));
-        }
-    }
-
-    /// Whether no cluster is in it twice.
-    fn is_straight(&self) -> bool {
-        let mut ranges: Vec<Range<u32>> =
-            self.runs.iter().map(|run| run.first..run.first.saturating_add(run.len)).collect();
-        ranges.sort_unstable_by_key(|range| range.start);
-        ranges.windows(2).all(|pair| matches!(pair, [a, b] if a.end <= b.start))
-    }
 }
 
 impl View<'_> {
@@ -154,7 +84,7 @@ impl View<'_> {
                     if chain.len() >= self.boot.clusters {
                         return Err(corrupt("a chain of clusters never ends").found(first));
                     }
-                    chain.push(cluster)?;
+                    chain.push(cluster, LIMIT)?;
                     next = self.meaning(self.entry(cluster)?);
                 }
                 Next::Free => return Err(corrupt("a chain of clusters leads to a free one").found(first)),
@@ -197,7 +127,7 @@ impl View<'_> {
             if let Some(last) = last {
                 self.set_entry(last, cluster)?;
             }
-            chain.push(cluster)?;
+            chain.push(cluster, LIMIT)?;
             last = Some(cluster);
         }
         Ok(())

@@ -377,11 +377,11 @@ fn directories_have_a_bound() {
 fn pieces_of_a_file_have_a_bound() {
     let mut chain = Chain::default();
     for index in 0..u32::try_from(limits::MAX_FAT_RUNS).unwrap() {
-        chain.push(2 + index * 2).unwrap();
+        chain.push(2 + index * 2, LIMIT).unwrap();
     }
-    assert_eq!(chain.push(1).unwrap_err().code(), "fat.limit");
+    assert_eq!(chain.push(1, LIMIT).unwrap_err().code(), "fat.limit");
     let last = chain.len() - 1;
-    chain.push(2 + last * 2 + 1).unwrap();
+    chain.push(2 + last * 2 + 1, LIMIT).unwrap();
 }
 
 #[test]

@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use super::boot::{Root, SLOT};
 use super::dir::{ATTR_ARCHIVE, ATTR_DIRECTORY, ATTR_READ_ONLY, Dir, FREE, Node, Slot, missing};
 use super::names::{self, Short};
-use super::table::Chain;
 use super::view::View;
 use super::{corrupt, full};
 use crate::disk::bytes::{long, put, size};
 use crate::error::{Error, Kind, Result, escape_bytes};
+use crate::fs::clusters::Chain;
 use crate::fs::{Attributes, FileKind, Inode, utf16};
 use crate::limits;
 

@@ -7,10 +7,7 @@ use super::{BITMAP_FILE, LOG_FILE, Ntfs, VOLUME_FILE};
 use crate::disk::bytes::{array, is_at, le16, le32, le64, long, size, u8_at};
 use crate::error::Result;
 use crate::fs::Filesystem;
-use crate::fs::utf16;
-
-/// Bytes of the bitmap that are read at once.
-const STEP: usize = 256 << 10;
+use crate::fs::{bits, utf16};
 
 /// What the volume says of itself.
 #[derive(Debug, Default)]
@@ -82,33 +79,6 @@ impl Ntfs {
     pub(super) fn free_clusters(&self, visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>) -> Result<()> {
         let Some(bitmap) = self.file(BITMAP_FILE)?.stream(DATA, &[], self)? else { return Ok(()) };
         let clusters = self.boot.clusters.min(bitmap.len().saturating_mul(8));
-        let mut run = 0..0;
-        let mut bytes = vec![0; STEP];
-        let mut at = 0_u64;
-        while at.saturating_mul(8) < clusters {
-            let len = size(bitmap.len().saturating_sub(at)).min(STEP);
-            let part = bytes.get_mut(..len).unwrap_or_default();
-            self.read_stream(&bitmap, part, at)?;
-            for (byte, value) in (at..).zip(part.iter()).filter(|(_, value)| **value != 0xff) {
-                for bit in (0..8_u64).filter(|bit| value >> bit & 1 == 0) {
-                    let cluster = byte.saturating_mul(8).saturating_add(bit);
-                    if cluster >= clusters {
-                        break;
-                    }
-                    if run.end != cluster {
-                        if run.start < run.end && visit(run.clone()).is_break() {
-                            return Ok(());
-                        }
-                        run.start = cluster;
-                    }
-                    run.end = cluster.saturating_add(1);
-                }
-            }
-            at = at.saturating_add(long(len));
-        }
-        if run.start < run.end {
-            let _ = visit(run);
-        }
-        Ok(())
+        bits::clear_runs(clusters, |buf, at| self.read_stream(&bitmap, buf, at), visit)
     }
 }
