@@ -313,7 +313,7 @@ pub fn escape(text: &str) -> String {
 }
 
 /// Bidirectional overrides, isolates, zero-width characters and line separators.
-fn is_hidden(c: char) -> bool {
+pub(crate) fn is_hidden(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 

@@ -6,8 +6,10 @@
 
 pub mod bootloader;
 pub mod fstab;
+pub mod journal;
 pub mod kernels;
 pub mod network;
+pub mod systemd;
 
 mod machine;
 mod os;

@@ -379,3 +379,21 @@ pub const MAX_HIVE_LOG_ENTRY: u64 = 256 << 20;
 
 /// Blocks of 16 KiB of a hive that are kept in memory: 4 MiB.
 pub const MAX_HIVE_BLOCKS: usize = 256;
+
+/// Journal files of one guest. journald keeps at most some hundred by default.
+pub const MAX_JOURNAL_FILES: usize = 4096;
+
+/// Bytes of one field of a journal entry. journald takes 768 MiB, and nothing but core dumps of old versions came near.
+pub const MAX_JOURNAL_DATA: usize = 64 << 20;
+
+/// Fields of one journal entry; journald itself takes 1,024.
+pub const MAX_JOURNAL_FIELDS: usize = 4096;
+
+/// Pieces of one list of a journal file. Each has twice the room of the one before.
+pub const MAX_JOURNAL_ARRAYS: usize = 4096;
+
+/// Objects with the same place in a journal's hash table. journald begins a new file at 100.
+pub const MAX_JOURNAL_CHAIN: usize = 1 << 16;
+
+/// Values of a field, names of fields, or starts of the machine that are listed from a journal.
+pub const MAX_JOURNAL_VALUES: usize = 1 << 18;

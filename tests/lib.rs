@@ -31,6 +31,7 @@ mod files;
 mod guest;
 mod hostile;
 mod iso;
+mod journal;
 mod kill;
 mod libvirt;
 mod matrix;

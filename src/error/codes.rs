@@ -419,6 +419,40 @@ pub const CODES: &[(&str, &str)] = &[
     ("iso.name", "A name on an ISO 9660 volume is not of the right kind of file."),
     ("iso.read-only", "A change was asked of an ISO 9660 volume, which is made once and never changed."),
     (
+        "journal.arrays",
+        "A list of a journal file of the guest is in more pieces than any that journald makes. The file is damaged; guest log SRC --check tells more.",
+    ),
+    (
+        "journal.chain",
+        "A hash table of a journal file of the guest has a longer chain than any that journald makes. The file is damaged; guest log SRC --check tells more.",
+    ),
+    (
+        "journal.compressed",
+        "A compressed field of the guest's journal cannot be decoded. It was damaged; the rest of the journal can be read.",
+    ),
+    (
+        "journal.corrupt",
+        "A journal file of the guest contradicts itself, as one that was being written when the guest stopped may do at its end. What can still be read is shown; guest log SRC --check checks all files.",
+    ),
+    (
+        "journal.features",
+        "A journal file of the guest was written by a newer systemd, in a way that this program does not know.",
+    ),
+    ("journal.field-size", "A field of the guest's journal is larger than what makes sense in a log. It is left out."),
+    ("journal.fields", "An entry of the guest's journal has more fields than journald takes. The file is damaged."),
+    (
+        "journal.files",
+        "The guest has more journal files than can be read together. Copy those that matter out with guest cp, and read them with journalctl --file.",
+    ),
+    (
+        "journal.header",
+        "A file in the guest's journal folder does not begin as journal files do, or is shorter than it says. It is left out.",
+    ),
+    (
+        "journal.values",
+        "A field of the guest's journal has more different values than can be listed. Ask for the entries instead, with -o json.",
+    ),
+    (
         "key.read",
         "A key of encrypted volumes cannot be read. --key takes SELECTOR:file:PATH, SELECTOR:fd:N or SELECTOR:prompt, which needs a terminal.",
     ),
@@ -430,6 +464,23 @@ pub const CODES: &[(&str, &str)] = &[
         "libvirt.secure-boot",
         "Secure boot needs system management mode, which only the machine type q35 has. Choose q35 or leave secure boot off.",
     ),
+    (
+        "log.boot",
+        "The guest's journal does not reach back so far, or knows no such start. guest log SRC --list-boots lists those it has.",
+    ),
+    (
+        "log.none",
+        "The guest has neither a systemd journal nor a syslog file. A journal that was kept in memory only (/run) was lost when the guest stopped.",
+    ),
+    (
+        "log.option",
+        "An option of guest log has a value that it cannot have, or one that a guest without a journal cannot answer. The message says what would do.",
+    ),
+    (
+        "log.time",
+        "A time was not understood. Write 2026-01-31 12:00:00, 12:00, today, yesterday, -1h, \"2 days ago\" or @1700000000 (seconds since 1970).",
+    ),
+    ("log.unit", "No unit in the guest's journal fits the pattern. guest log SRC -F _SYSTEMD_UNIT lists those it has."),
     (
         "luks.cost",
         "A key slot of an encrypted volume asks for more memory or time than this program spends on one: 1 GiB, or a minute. Add another key slot in the guest, with cryptsetup luksAddKey --pbkdf-memory.",

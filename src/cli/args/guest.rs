@@ -25,6 +25,7 @@ Examples:
   hyper2kvm guest find guest.ova /boot --name 'vmlinuz*'
   hyper2kvm guest tar guest.ova /home | zstd > home.tar.zst
   hyper2kvm guest diff before.ova after.qcow2 /etc
+  hyper2kvm guest log guest.vmdk -b -p warning
   hyper2kvm guest ls --part 2 disk.raw /               one file system by itself";
 
 /// One command on the guest's files.
@@ -40,6 +41,8 @@ pub enum GuestCommand {
     Diff(DiffArgs),
     /// Print the paths below a directory that fit.
     Find(FindArgs),
+    /// Show what the guest logged: its systemd journal, as journalctl does, or else its syslog file.
+    Log(Box<LogArgs>),
     /// List a directory.
     Ls(LsArgs),
     /// Print SHA-256 digests of files, and of all files below directories, as sha256sum does.
@@ -256,4 +259,154 @@ pub struct DiffArgs {
     /// Tell files apart by their times too.
     #[arg(long)]
     pub times: bool,
+}
+
+/// `log` options, those of `journalctl`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = LOG_EXAMPLES)]
+pub struct LogArgs {
+    /// The guest.
+    #[command(flatten)]
+    pub inside: InsideArgs,
+
+    /// Only entries with these fields: values of one field are alternatives, + begins another group.
+    #[arg(value_name = "FIELD=VALUE")]
+    pub matches: Vec<String>,
+
+    /// Only what concerns this unit; * ? and [a-z] fit several. Repeatable.
+    #[arg(short, long, value_name = "UNIT")]
+    pub unit: Vec<String>,
+
+    /// Only this priority and what is more urgent, or a range: err, 0..4.
+    #[arg(short, long, value_name = "RANGE")]
+    pub priority: Option<String>,
+
+    /// Only one start of the machine: its identifier, 0 for the last, -1 for the one before, 1 for the first.
+    #[arg(
+        short,
+        long,
+        value_name = "ID",
+        num_args = 0..=1,
+        default_missing_value = "0",
+        allow_negative_numbers = true
+    )]
+    pub boot: Option<String>,
+
+    /// Only messages of the kernel, of the last start unless -b names another.
+    #[arg(short = 'k', long)]
+    pub dmesg: bool,
+
+    /// Only what this program logged. Repeatable.
+    #[arg(short = 't', long, value_name = "NAME")]
+    pub identifier: Vec<String>,
+
+    /// Only these syslog facilities, by number or name. Repeatable.
+    #[arg(long, value_name = "FACILITY", value_delimiter = ',')]
+    pub facility: Vec<String>,
+
+    /// Only messages that hold this regular expression; one without capitals fits them too.
+    #[arg(short, long, value_name = "PATTERN")]
+    pub grep: Option<String>,
+
+    /// Not before: 2026-01-31 12:00, today, -1h, "2 days ago", @1700000000.
+    #[arg(short = 'S', long, value_name = "TIME", allow_hyphen_values = true)]
+    pub since: Option<String>,
+
+    /// Not after.
+    #[arg(short = 'U', long, value_name = "TIME", allow_hyphen_values = true)]
+    pub until: Option<String>,
+
+    /// Only the last so many entries; 10 when no number is given.
+    #[arg(short = 'n', long, value_name = "N", num_args = 0..=1, default_missing_value = "10")]
+    pub lines: Option<String>,
+
+    /// The newest first.
+    #[arg(short, long)]
+    pub reverse: bool,
+
+    /// How entries are written.
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value = "short")]
+    pub output: LogFormat,
+
+    /// Only these fields, in the formats that show fields.
+    #[arg(long, value_name = "FIELDS", value_delimiter = ',')]
+    pub output_fields: Vec<String>,
+
+    /// Times in UTC instead of this host's time zone.
+    #[arg(long)]
+    pub utc: bool,
+
+    /// Long and unprintable text too.
+    #[arg(short, long)]
+    pub all: bool,
+
+    /// Without the host's name.
+    #[arg(long)]
+    pub no_hostname: bool,
+
+    /// List the starts of the machine.
+    #[arg(long, group = "what")]
+    pub list_boots: bool,
+
+    /// List all values of a field.
+    #[arg(short = 'F', long, value_name = "FIELD", group = "what")]
+    pub field: Option<String>,
+
+    /// List the names of all fields.
+    #[arg(short = 'N', long, group = "what")]
+    pub fields: bool,
+
+    /// Tell how much room the journal takes.
+    #[arg(long, group = "what")]
+    pub disk_usage: bool,
+
+    /// Check the journal's files, as journalctl --verify does: structure, hashes, order. Exit code 4 says that one is damaged.
+    #[arg(long, group = "what")]
+    pub check: bool,
+}
+
+const LOG_EXAMPLES: &str = "\
+The options are those of journalctl. With --json, entries are written as -o json does.
+
+Examples:
+  hyper2kvm guest log guest.vmdk -n 20                  the last 20 entries
+  hyper2kvm guest log guest.vmdk -b -1 -p err           errors of the start before the last
+  hyper2kvm guest log guest.ova -u ssh --since yesterday
+  hyper2kvm guest log guest.ova _UID=1000 -o json
+  hyper2kvm guest log guest.ova --list-boots
+  hyper2kvm guest log guest.ova -o export | /lib/systemd/systemd-journal-remote -o copy.journal -";
+
+/// Formats of `log`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// As in syslog files.
+    Short,
+    /// The same with microseconds.
+    ShortPrecise,
+    /// The same with times as in ISO 8601.
+    ShortIso,
+    /// The same with microseconds.
+    ShortIsoPrecise,
+    /// The same with weekday, year and time zone.
+    ShortFull,
+    /// The same with seconds since the machine was started.
+    ShortMonotonic,
+    /// The same with seconds since 1970.
+    ShortUnix,
+    /// Like short-full, with units instead of programs.
+    WithUnit,
+    /// Every field.
+    Verbose,
+    /// Lossless, for systemd-journal-remote.
+    Export,
+    /// JSON, one object a line.
+    Json,
+    /// JSON, easier to read.
+    JsonPretty,
+    /// JSON for server-sent events.
+    JsonSse,
+    /// JSON text sequences.
+    JsonSeq,
+    /// Messages alone.
+    Cat,
 }

@@ -17,6 +17,7 @@ use crate::pipeline::migrate::Machine;
 mod content;
 mod diff;
 mod list;
+mod log;
 mod space;
 mod stat;
 
@@ -28,6 +29,7 @@ pub(super) fn run(args: &GuestFilesArgs, context: &Context) -> Result<ExitCode> 
         GuestCommand::Df(args) => space::run(args, context),
         GuestCommand::Diff(args) => return diff::run(args, context),
         GuestCommand::Find(args) => list::find(args, context),
+        GuestCommand::Log(args) => return log::run(args, context),
         GuestCommand::Ls(args) => list::ls(args, context),
         GuestCommand::Sha256(args) => content::sha256(args, context),
         GuestCommand::Stat(args) => stat::run(args, context),
