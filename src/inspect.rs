@@ -26,7 +26,7 @@ use crate::limits;
 pub use bootloader::{BootEntry, Bootloader, BootloaderKind, EfiProgram, EfiProgramKind};
 pub use kernels::Kernel;
 pub use machine::{Machine, MachineDisk, MachineNic, Volume, is_disk_name};
-pub use network::{Method, NicConfig, Pin};
+pub use network::{Interface, InterfaceKind, Lease, Method, NicConfig, Pin};
 pub use os::{Os, Packaging, Version};
 pub use roots::{Mount, Root, find_roots};
 pub use tools::{Init, Tool};
@@ -75,7 +75,11 @@ pub struct Linux {
     /// Software that only makes sense on the hypervisor that the guest comes from.
     pub tools: Vec<Tool>,
     /// Configured network interfaces, without loopback.
+    pub interfaces: Vec<Interface>,
+    /// The network cards among them, and those that others of them lie on.
     pub nics: Vec<NicConfig>,
+    /// The addresses that servers gave to interfaces.
+    pub leases: Vec<Lease>,
     /// Interface names that the guest ties to hardware addresses.
     pub nic_pins: Vec<Pin>,
     /// Whether interfaces have the kernel's names (`eth0`), since predictable names are switched off.
@@ -91,6 +95,7 @@ pub fn linux(tree: &Tree) -> Result<Linux> {
     let boot_entries = bootloader::entries(&mut reader, &mut bootloaders)?;
     let kernels = kernels::find(&mut reader, &boot_entries)?;
     let fstab = reader.text("/etc/fstab")?.map(|text| fstab::parse(&text)).unwrap_or_default();
+    let interfaces = network::find(&mut reader)?;
     let init = tools::init(&mut reader)?;
     let kernel_nic_names = network::kernel_names(&mut reader, &boot_entries)?;
     Ok(Linux {
@@ -105,7 +110,9 @@ pub fn linux(tree: &Tree) -> Result<Linux> {
         efi_programs: bootloader::efi_programs(&mut reader)?,
         kernels,
         tools: tools::find(tree)?,
-        nics: network::find(&mut reader)?,
+        nics: network::cards(&interfaces),
+        leases: network::leases(&mut reader)?,
+        interfaces,
         nic_pins: network::pins(&mut reader)?,
         kernel_nic_names,
         notes: reader.notes,

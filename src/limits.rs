@@ -65,6 +65,9 @@ pub const MAX_KERNELS: usize = 32;
 /// Network interfaces considered in one guest; VMware allows 10 cards.
 pub const MAX_NICS: usize = 64;
 
+/// Addresses, gateways, name servers, domains and members kept of one network interface, each. Real ones have a handful.
+pub const MAX_NIC_VALUES: usize = 64;
+
 /// Files that a guest's network configuration may pull in with `source` lines.
 pub const MAX_SOURCED_FILES: usize = 256;
 
