@@ -37,7 +37,7 @@ fuzz: ## fuzz every target for SECONDS=60 (or TARGETS="a b")
 soak: ## kill and restart migrations for MINUTES=60
 	@scripts/soak.sh $(or $(MINUTES),60)
 
-zoo: ## compare volumes of LVM, MD and LUKS with what the kernel of an emulated machine reads
+zoo: ## compare volumes and guests of many layouts with what a kernel, guestfish and virt-inspector read
 	@scripts/zoo.sh
 
 clean: ## remove what was built here (make's fixtures stay; tests/fixtures/build.sh --prune trims those)

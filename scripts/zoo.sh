@@ -1,10 +1,17 @@
 #!/usr/bin/env bash
-# Volumes of LVM, MD and LUKS, every type and layout, made by the tools themselves in a small emulated machine (once; they are kept),
-# and every byte compared with what that machine's kernel read. Some ten minutes the first time, one after that.
+# What is too slow or too delicate for `make test`:
+#
+#   volumes of LVM, MD and LUKS, every type and layout, made by the tools themselves in a small emulated machine, every byte compared
+#   with what that machine's kernel read;
+#   guests of many layouts, their files compared with what the kernel and guestfish show, their facts with virt-inspector's.
+#
+# Disks and guests are made once and kept. Some twenty minutes the first time, ten after that.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 scripts/install-deps.sh zoo
 HYPER2KVM_VOLUME_DIR=$(tests/fixtures/volumes.sh)
-export HYPER2KVM_VOLUME_DIR
-cargo test --locked --test integration -- --ignored volumes::
+HYPER2KVM_FIXTURE_DIR=$(tests/fixtures/build.sh)
+HYPER2KVM_ZOO_DIR=$(tests/fixtures/zoo.sh)
+export HYPER2KVM_VOLUME_DIR HYPER2KVM_FIXTURE_DIR HYPER2KVM_ZOO_DIR
+cargo test --locked --test integration -- --ignored volumes:: zoo::

@@ -37,4 +37,9 @@ mod testing;
 pub mod volume;
 mod xml;
 
+/// The page's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guestfs.md")]
+struct Guestfs;
+
 pub use error::{Error, Kind, Result};

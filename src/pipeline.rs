@@ -15,6 +15,7 @@ pub mod device;
 pub mod export;
 pub mod files;
 pub mod guest;
+pub mod inspection;
 pub mod migrate;
 pub mod naming;
 pub mod needs;

@@ -49,3 +49,4 @@ mod vmdk;
 mod volume;
 mod volumes;
 mod xfs;
+mod zoo;

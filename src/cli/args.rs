@@ -70,7 +70,7 @@ pub enum Command {
     /// Tell what a source is: format, chain, size, facts, safety verdict.
     Info(SourceArgs),
     /// Tell facts about the guests inside.
-    Inspect(GuestArgs),
+    Inspect(InspectArgs),
     /// Print the extents of the flattened disk.
     Map(SourceArgs),
     /// Inspect, plan, fix, convert and validate, in one pass; writes qcow2, domain XML and a report.
@@ -287,6 +287,18 @@ pub struct GuestArgs {
     /// Which of its disks.
     #[command(flatten)]
     pub disks: DiskArgs,
+}
+
+/// Inspect options.
+#[derive(Args, Clone, Debug)]
+pub struct InspectArgs {
+    /// The machine.
+    #[command(flatten)]
+    pub guest: GuestArgs,
+
+    /// Print the systems in the XML of virt-inspector, for programs that read that.
+    #[arg(long, conflicts_with = "json")]
+    pub xml: bool,
 }
 
 /// Some of a source's disks.

@@ -200,17 +200,23 @@ impl Guest {
 
     /// The installed Linux, or an error that says what was found instead.
     pub fn linux(&self) -> Result<(&Root, &Linux)> {
-        let linux = self.system().and_then(|system| Some((&system.root, system.facts.linux()?)));
-        linux.ok_or_else(|| {
-            let kinds: Vec<&str> = self.machine.volumes.iter().filter_map(|volume| volume.fs_kind.as_deref()).collect();
-            let found = if kinds.is_empty() { "no file system".to_owned() } else { kinds.join(", ") };
-            let error =
-                Error::unsupported("guest.none", "no operating system that can be fixed was found").found(found);
-            match self.notes.first() {
-                Some(note) => error.hint(format!("{note}; `hyper2kvm convert` copies the disk as it is")),
-                None => error.hint("`hyper2kvm convert` copies the disk as it is"),
-            }
-        })
+        let system = self.installed()?;
+        system.facts.linux().map(|facts| (&system.root, facts)).ok_or_else(|| self.nothing_to_fix())
+    }
+
+    /// The installed system that is fixed, or an error that says what was found instead.
+    pub fn installed(&self) -> Result<&System> {
+        self.system().ok_or_else(|| self.nothing_to_fix())
+    }
+
+    fn nothing_to_fix(&self) -> Error {
+        let kinds: Vec<&str> = self.machine.volumes.iter().filter_map(|volume| volume.fs_kind.as_deref()).collect();
+        let found = if kinds.is_empty() { "no file system".to_owned() } else { kinds.join(", ") };
+        let error = Error::unsupported("guest.none", "no operating system that can be fixed was found").found(found);
+        match self.notes.first() {
+            Some(note) => error.hint(format!("{note}; `hyper2kvm convert` copies the disk as it is")),
+            None => error.hint("`hyper2kvm convert` copies the disk as it is"),
+        }
     }
 
     /// Whether the disks are made for UEFI: an EFI system partition and no BIOS boot partition on a GPT.

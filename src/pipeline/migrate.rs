@@ -94,9 +94,13 @@ impl Planned {
 
     /// Bytes that were fetched from the sources so far.
     fn bytes_read(&self) -> u64 {
-        let files = self.sources.iter().flat_map(|source| &source.sources);
-        files.flat_map(|file| file.below()).filter_map(|file| file.stats()).map(|stats| stats.bytes).sum()
+        bytes_read(&self.sources)
     }
+}
+
+fn bytes_read(sources: &[Opened]) -> u64 {
+    let files = sources.iter().flat_map(|source| &source.sources);
+    files.flat_map(|file| file.below()).filter_map(|file| file.stats()).map(|stats| stats.bytes).sum()
 }
 
 /// The disks of one machine, opened.
@@ -119,6 +123,12 @@ impl Machine {
     #[must_use]
     pub fn described(&self) -> Option<&Ovf> {
         self.sources.first().and_then(|source| source.machine.as_ref())
+    }
+
+    /// Bytes that were fetched from the sources so far.
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        bytes_read(&self.sources)
     }
 
     /// Looks inside.

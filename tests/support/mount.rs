@@ -49,6 +49,16 @@ impl Mounted {
         Self { point }
     }
 
+    /// A partition of a disk, by number, at `point`, with these options.
+    pub(crate) fn part(disk: &Path, number: usize, options: &str, point: &Path) -> Self {
+        let table = tools::ok("sfdisk", ["--json".as_ref(), disk.as_os_str()]);
+        let table: serde_json::Value = serde_json::from_str(&table).expect("JSON");
+        let bytes = |name| table["partitiontable"]["partitions"][number - 1][name].as_u64().expect("a partition") * 512;
+        let options = format!("loop,{options},offset={},sizelimit={}", bytes("start"), bytes("size"));
+        tools::ok("mount", ["-o", &options].map(Path::new).into_iter().chain([disk, point]));
+        Self { point: point.to_owned() }
+    }
+
     fn mount(point: PathBuf, raw: &Path, access: &str) -> Self {
         let options = format!("loop,{access},offset={PARTITION}");
         tools::ok("mount", ["-t", "ext4", "-o", &options].map(Path::new).into_iter().chain([raw, &point]));

@@ -1,62 +1,26 @@
 //! `inspect`: facts about the guests inside.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Context;
-use crate::cli::args::GuestArgs;
+use crate::cli::args::InspectArgs;
 use crate::cli::output::table;
 use crate::cli::size::Size;
 use crate::error::{Result, escape};
 use crate::pipeline::guest::{Guest, System};
+use crate::pipeline::inspection::Inspection;
 use crate::pipeline::migrate::Machine;
-use crate::volume::Table;
 
-pub(super) fn run(args: &GuestArgs, context: &Context) -> Result<()> {
-    let machine = Machine::open(&args.src, &args.disks.open_options(&context.global)?, &context.session)?;
+pub(super) fn run(args: &InspectArgs, context: &Context) -> Result<()> {
+    let sources = &args.guest.src;
+    let machine = Machine::open(sources, &args.guest.disks.open_options(&context.global)?, &context.session)?;
     let guest = machine.look(&context.session, None)?;
-    context.output.result(&json_of(args, &guest), &text_of(&guest, context))
-}
-
-fn json_of(args: &GuestArgs, guest: &Guest) -> Value {
-    json!({
-        "sources": args.src,
-        "machine": guest.machine,
-        "partition_tables": guest.tables.iter().map(|table| table.as_ref().map(table_json)).collect::<Vec<_>>(),
-        "firmware": if guest.looks_like_uefi() { "uefi" } else { "bios" },
-        "guest": guest.system().map(guest_json),
-        "other_guests": guest.systems.iter().skip(1).map(guest_json).collect::<Vec<_>>(),
-        "notes": guest.notes,
-    })
-}
-
-fn guest_json(system: &System) -> Value {
-    json!({ "root_volume": system.root.volume, "mounts": system.root.mounts, "facts": system.facts })
-}
-
-fn table_json(table: &Table) -> Value {
-    let partitions: Vec<Value> = table
-        .partitions
-        .iter()
-        .map(|partition| {
-            json!({
-                "number": partition.number,
-                "offset": partition.range.start,
-                "length": partition.range.end.saturating_sub(partition.range.start),
-                "type": partition.type_id,
-                "type_name": partition.type_name,
-                "bootable": partition.bootable,
-                "partuuid": partition.partuuid,
-                "label": partition.label,
-            })
-        })
-        .collect();
-    json!({
-        "kind": table.kind.name(),
-        "id": table.id,
-        "sector_size": table.sector_size.bytes(),
-        "partitions": partitions,
-        "problems": table.problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
-    })
+    if args.xml {
+        guest.installed()?;
+        return context.output.line(guest.inspector_xml().trim_end());
+    }
+    let inspection = Inspection::of(sources, &machine, &guest);
+    context.output.result(&json!(inspection), &text_of(&guest, context))
 }
 
 fn text_of(guest: &Guest, context: &Context) -> String {
