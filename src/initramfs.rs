@@ -115,6 +115,13 @@ pub fn look(tree: &Tree, path: &str, release: Option<&str>) -> Result<Contents> 
     Ok(contents)
 }
 
+/// Drivers that a root on virtio cannot do without and that the kernel `release` does not have built in.
+pub(crate) fn builtin(tree: &Tree, release: Option<&str>) -> Result<Vec<&'static str>> {
+    let dir = release.map_or(Ok(None), |release| modules_dir(tree, release))?;
+    let lists = dir.map_or_else(|| Ok(Lists::default()), |dir| Lists::builtin_of_guest(tree, &dir))?;
+    Ok(TRANSPORTS.iter().copied().filter(|name| !lists.is_builtin(name)).collect())
+}
+
 impl Contents {
     fn fill(&mut self, tree: &Tree, image: &Image, release: Option<&str>) -> Result<()> {
         self.compression = image.end.codec.map(codec::Codec::name);

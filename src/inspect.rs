@@ -11,10 +11,13 @@ pub mod kernels;
 pub mod network;
 pub mod systemd;
 
+mod drivers;
 mod machine;
 mod os;
 mod roots;
+mod security;
 mod subvolumes;
+mod swap;
 mod tools;
 
 use serde::Serialize;
@@ -24,11 +27,14 @@ use crate::fs::Tree;
 use crate::limits;
 
 pub use bootloader::{BootEntry, Bootloader, BootloaderKind, EfiProgram, EfiProgramKind};
+pub use drivers::{KernelDrivers, drivers};
 pub use kernels::Kernel;
 pub use machine::{Machine, MachineDisk, MachineNic, Volume, is_disk_name};
 pub use network::{Interface, InterfaceKind, Lease, Method, NicConfig, Pin};
 pub use os::{Os, Packaging, Version};
 pub use roots::{Mount, Root, find_roots};
+pub use security::{Encrypted, SecureBoot, Security, Selinux, SelinuxMode};
+pub use swap::{Swap, SwapKind};
 pub use tools::{Init, Tool};
 
 /// What is known about one installed system.
@@ -64,6 +70,8 @@ pub struct Linux {
     pub packaging: Packaging,
     /// The lines of fstab that name a file system.
     pub fstab: Vec<fstab::Entry>,
+    /// Swap space.
+    pub swap: Vec<Swap>,
     /// Boot loaders with the files that configure them.
     pub bootloaders: Vec<Bootloader>,
     /// What those files boot.
@@ -72,6 +80,8 @@ pub struct Linux {
     pub efi_programs: Vec<EfiProgram>,
     /// Kernels that can be booted, each with its initramfs images and modules.
     pub kernels: Vec<Kernel>,
+    /// SELinux, AppArmor, encryption, Secure Boot and TPM.
+    pub security: Security,
     /// Software that only makes sense on the hypervisor that the guest comes from.
     pub tools: Vec<Tool>,
     /// Configured network interfaces, without loopback.
@@ -96,9 +106,12 @@ pub fn linux(tree: &Tree) -> Result<Linux> {
     let kernels = kernels::find(&mut reader, &boot_entries)?;
     let fstab = reader.text("/etc/fstab")?.map(|text| fstab::parse(&text)).unwrap_or_default();
     let interfaces = network::find(&mut reader)?;
+    let efi_programs = bootloader::efi_programs(&mut reader)?;
     let init = tools::init(&mut reader)?;
     let kernel_nic_names = network::kernel_names(&mut reader, &boot_entries)?;
     Ok(Linux {
+        swap: swap::find(&mut reader, &fstab, &boot_entries)?,
+        security: security::find(&mut reader, &bootloaders, &boot_entries, &efi_programs)?,
         os: os::read(&mut reader)?,
         hostname: os::hostname(&mut reader)?,
         arch: os::arch(tree)?,
@@ -107,7 +120,7 @@ pub fn linux(tree: &Tree) -> Result<Linux> {
         fstab,
         bootloaders,
         boot_entries,
-        efi_programs: bootloader::efi_programs(&mut reader)?,
+        efi_programs,
         kernels,
         tools: tools::find(tree)?,
         nics: network::cards(&interfaces),

@@ -68,6 +68,9 @@ pub const MAX_NICS: usize = 64;
 /// Addresses, gateways, name servers, domains and members kept of one network interface, each. Real ones have a handful.
 pub const MAX_NIC_VALUES: usize = 64;
 
+/// Lines of a guest's `/etc/crypttab` that are told. A machine has a few encrypted volumes.
+pub const MAX_CRYPTTAB: usize = 256;
+
 /// Files that a guest's network configuration may pull in with `source` lines.
 pub const MAX_SOURCED_FILES: usize = 256;
 

@@ -7,7 +7,7 @@ use crate::inspect::Init;
 
 pub(super) fn plan(draft: &mut Draft<'_>) -> Result<()> {
     let is_systemd = matches!(draft.facts().init, Init::Systemd(_));
-    for tool in &draft.facts().tools {
+    for tool in draft.facts().tools.iter().filter(|tool| tool.hypervisor != "kvm") {
         let why = format!("it serves {} and finds none on KVM", tool.hypervisor);
         let Some(unit) = tool.unit.filter(|_| is_systemd) else {
             draft.leave(

@@ -29,7 +29,7 @@ pub enum Init {
 /// Software for one hypervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Tool {
-    /// `vmware`, `virtualbox`, `hyper-v`, `xen`.
+    /// `vmware`, `virtualbox`, `hyper-v`, `xen`, `parallels`, or `kvm` for what the guest is to keep.
     pub hypervisor: &'static str,
     /// The systemd unit, where it has one.
     pub unit: Option<&'static str>,
@@ -51,6 +51,14 @@ const UNITS: &[(&str, &str)] = &[
     ("virtualbox", "vboxservice.service"),
     ("hyper-v", "hv-kvp-daemon.service"),
     ("hyper-v", "hypervkvpd.service"),
+    ("hyper-v", "hv-vss-daemon.service"),
+    ("hyper-v", "hv-fcopy-daemon.service"),
+    ("hyper-v", "hypervvssd.service"),
+    ("hyper-v", "hypervfcopyd.service"),
+    ("kvm", "qemu-guest-agent.service"),
+    ("kvm", "spice-vdagentd.service"),
+    ("parallels", "prltoolsd.service"),
+    ("xen", "xe-daemon.service"),
     ("xen", "xe-linux-distribution.service"),
 ];
 
@@ -58,6 +66,9 @@ const FILES: &[(&str, Option<&str>, &str)] = &[
     ("vmware", Some("vmware-tools.service"), "/etc/init.d/vmware-tools"),
     ("vmware", None, "/usr/bin/vmware-uninstall-tools.pl"),
     ("virtualbox", None, "/var/lib/VBoxGuestAdditions/config"),
+    ("virtualbox", Some("vboxadd.service"), "/etc/init.d/vboxadd"),
+    ("parallels", None, "/usr/lib/parallels-tools/install"),
+    ("xen", Some("xe-linux-distribution.service"), "/etc/init.d/xe-linux-distribution"),
 ];
 
 pub(super) fn find(tree: &Tree) -> Result<Vec<Tool>> {
