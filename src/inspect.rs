@@ -5,10 +5,12 @@
 //! escaped where it is printed.
 
 pub mod bootloader;
+pub mod deep;
 pub mod fstab;
 pub mod journal;
 pub mod kernels;
 pub mod network;
+pub mod packages;
 pub mod systemd;
 
 mod drivers;
@@ -27,6 +29,7 @@ use crate::fs::Tree;
 use crate::limits;
 
 pub use bootloader::{BootEntry, Bootloader, BootloaderKind, EfiProgram, EfiProgramKind};
+pub use deep::{Deep, deep};
 pub use drivers::{KernelDrivers, drivers};
 pub use kernels::Kernel;
 pub use machine::{Machine, MachineDisk, MachineNic, Volume, is_disk_name};

@@ -403,3 +403,21 @@ pub const MAX_JOURNAL_CHAIN: usize = 1 << 16;
 
 /// Values of a field, names of fields, or starts of the machine that are listed from a journal.
 pub const MAX_JOURNAL_VALUES: usize = 1 << 18;
+
+/// Packages of one package manager. All of Debian has some 65,000; large desktops have 5,000.
+pub const MAX_PACKAGES: usize = 1 << 16;
+
+/// Bytes of text about them that is kept. Each has some 700.
+pub const MAX_PACKAGE_TEXT: usize = 64 << 20;
+
+/// Bytes of one line of a package database or log that are looked at. Lines of apt's log name every package of an upgrade.
+pub const MAX_PACKAGE_LINE: usize = 256 << 10;
+
+/// Bytes of a package manager's text file or log, unpacked. dpkg's status has 6 MiB for 5,000 packages.
+pub const MAX_PACKAGE_FILE: u64 = 64 << 20;
+
+/// Bytes of one record of a package manager's database: rpm's header of a package with 100,000 files has some 14 MiB.
+pub const MAX_DATABASE_ROW: u64 = 32 << 20;
+
+/// Pages of a database that wait in its log: 256 MiB of usual pages. SQLite merges a log of 1,000, and rpm one of 10,000.
+pub const MAX_DATABASE_LOG_PAGES: usize = 1 << 16;

@@ -40,6 +40,7 @@ mod migrate;
 mod mount;
 mod ntfs;
 mod package;
+mod packages;
 mod pipes;
 mod places;
 mod serve;

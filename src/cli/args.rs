@@ -296,6 +296,10 @@ pub struct InspectArgs {
     #[command(flatten)]
     pub guest: GuestArgs,
 
+    /// Tell also what takes more reading: drivers in each kernel's initramfs, installed packages.
+    #[arg(long)]
+    pub deep: bool,
+
     /// Print the systems in the XML of virt-inspector, for programs that read that.
     #[arg(long, conflicts_with = "json")]
     pub xml: bool,

@@ -667,6 +667,14 @@ pub const CODES: &[(&str, &str)] = &[
         "The OVF descriptor is not well-formed XML in UTF-8, has a document type declaration, which is never accepted, or is far larger than any real one.",
     ),
     (
+        "packages.file",
+        "A file of the guest's package manager is larger than any that makes sense. What came before is told.",
+    ),
+    (
+        "packages.size",
+        "The guest's package database names more packages, or says more of them, than makes sense on one machine. Those that came first are told.",
+    ),
+    (
         "packed.corrupt",
         "A compressed file does not decode, or its content is not what was compressed: a checksum differs, or its index is wrong. It was damaged; get it again.",
     ),
@@ -761,6 +769,15 @@ pub const CODES: &[(&str, &str)] = &[
         "resume.journal",
         "The journal of an unfinished run says that data lies where this program would not put it. Begin again with --restart.",
     ),
+    ("rpm.database", "The guest's database of rpm packages contradicts itself. Run rpmdb --rebuilddb in the guest."),
+    (
+        "rpm.header",
+        "A package in the guest's rpm database has a header longer than any that makes sense. Run rpmdb --rebuilddb in the guest.",
+    ),
+    (
+        "rpm.version",
+        "The guest's database of rpm packages is of a kind that this program does not read: a newer version, encrypted, or with checksums.",
+    ),
     (
         "serve.address",
         "serve needs to know where: a Unix socket (--unix), a TCP address (--tcp), its own standard input and output (--stdio), a command that it runs (--run), or a socket that systemd listens on and passes (Accept=no).",
@@ -810,6 +827,19 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     ("source.terminal", "A disk is not read from a terminal. Pipe it in, or name a file."),
     ("source.type", "The source is a directory, fifo, socket or character device. Name the image file itself."),
+    (
+        "sqlite.corrupt",
+        "A SQLite database of the guest contradicts the file format, or was copied while it was written to. sqlite3 FILE .recover may help in the guest.",
+    ),
+    (
+        "sqlite.log",
+        "The log beside a SQLite database of the guest has more pages than make sense. Opening the database in the guest merges it.",
+    ),
+    ("sqlite.row", "A row of a SQLite database of the guest is longer than any that makes sense there."),
+    (
+        "sqlite.unsupported",
+        "A SQLite database of the guest uses a part of the file format that this program does not read; the message says which.",
+    ),
     (
         "tar.duplicate",
         "The archive holds two members of one name. Readers disagree on which one counts, so neither is taken.",

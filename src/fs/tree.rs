@@ -474,6 +474,23 @@ impl FileReader {
         self.fs.read_at(self.inode, buf, offset)
     }
 
+    /// Fills `buf` from `offset` on, wherever reading in order has come to. A file that ends before is an error.
+    pub fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let mut filled = 0_usize;
+        while let Some(rest) = buf.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            let at = offset.saturating_add(u64::try_from(filled).unwrap_or(u64::MAX));
+            match self.read_at(rest, at)? {
+                0 => {
+                    return Err(Error::corrupt("guest.short-file", "a guest file ends too early")
+                        .offset(at)
+                        .found(format!("a file of {} bytes", self.size)));
+                }
+                count => filled = filled.saturating_add(count),
+            }
+        }
+        Ok(())
+    }
+
     /// Everything, or an error when that is more than `max` bytes.
     pub fn read_all(&mut self, max: u64) -> Result<Vec<u8>> {
         let too_long = || {

@@ -10,7 +10,7 @@ use crate::container::ovf::{self, Ovf};
 use crate::disk::{Checked, Disk, DiskMut};
 use crate::error::{Error, Result};
 use crate::fs::{self, Filesystem, Tree};
-use crate::inspect::{self, Facts, Linux, Machine, MachineDisk, MachineNic, Root, Volume};
+use crate::inspect::{self, Deep, Facts, Linux, Machine, MachineDisk, MachineNic, Root, Volume};
 use crate::limits;
 use crate::overlay::Overlay;
 use crate::session::Session;
@@ -44,6 +44,8 @@ pub struct System {
     pub root: Root,
     /// The facts.
     pub facts: Facts,
+    /// Those that [`Guest::look_deeper`] added.
+    pub deep: Option<Box<Deep>>,
 }
 
 impl Guest {
@@ -67,7 +69,7 @@ impl Guest {
         guest.add_volumes(session)?;
         for root in inspect::find_roots(&guest.machine)? {
             let facts = Facts::Linux(Box::new(inspect::linux(&root.tree)?));
-            guest.systems.push(System { root, facts });
+            guest.systems.push(System { root, facts, deep: None });
         }
         let others = guest.systems.len().saturating_sub(1);
         if others > 0 {
@@ -190,6 +192,15 @@ impl Guest {
                 }
             }
         }
+    }
+
+    /// Reads the facts that take more reading, of every system that has some.
+    pub fn look_deeper(&mut self) -> Result<()> {
+        for system in &mut self.systems {
+            let Some(facts) = system.facts.linux() else { continue };
+            system.deep = Some(Box::new(inspect::deep(&system.root.tree, facts)?));
+        }
+        Ok(())
     }
 
     /// The installed system that is fixed.

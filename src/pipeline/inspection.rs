@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::guest::{Guest, System};
 use super::migrate::Machine;
 use crate::container::ovf::Firmware;
-use crate::inspect::{self, Facts, Mount};
+use crate::inspect::{self, Deep, Facts, Mount};
 use crate::volume::{Partition, Table};
 
 /// What `inspect` found.
@@ -77,6 +77,8 @@ pub struct SystemFacts<'a> {
     pub mounts: &'a [Mount],
     /// What is known about it.
     pub facts: &'a Facts,
+    /// Those that [`Guest::look_deeper`] added.
+    pub deep: Option<&'a Deep>,
 }
 
 impl<'a> Inspection<'a> {
@@ -108,7 +110,12 @@ impl<'a> Inspection<'a> {
 
 impl<'a> SystemFacts<'a> {
     fn of(system: &'a System) -> Self {
-        Self { root_volume: system.root.volume, mounts: &system.root.mounts, facts: &system.facts }
+        Self {
+            root_volume: system.root.volume,
+            mounts: &system.root.mounts,
+            facts: &system.facts,
+            deep: system.deep.as_deref(),
+        }
     }
 }
 

@@ -11,10 +11,15 @@ use crate::pipeline::guest::{Guest, System};
 use crate::pipeline::inspection::Inspection;
 use crate::pipeline::migrate::Machine;
 
+mod deep;
+
 pub(super) fn run(args: &InspectArgs, context: &Context) -> Result<()> {
     let sources = &args.guest.src;
     let machine = Machine::open(sources, &args.guest.disks.open_options(&context.global)?, &context.session)?;
-    let guest = machine.look(&context.session, None)?;
+    let mut guest = machine.look(&context.session, None)?;
+    if args.deep {
+        guest.look_deeper()?;
+    }
     if args.xml {
         guest.installed()?;
         return context.output.line(guest.inspector_xml().trim_end());
@@ -74,5 +79,6 @@ fn system_text(system: &System, context: &Context) -> String {
     for mount in &system.root.mounts {
         row("mounted", Some(mount.at.clone()));
     }
-    format!("{}\n{}", context.output.bold("guest"), table(&rows))
+    let further = system.deep.as_ref().map(|facts| deep::text(facts, context.output)).unwrap_or_default();
+    format!("{}\n{}{further}", context.output.bold("guest"), table(&rows))
 }
