@@ -1,7 +1,7 @@
 //! What is inside a guest: facts read from its files, never by running them.
 //!
 //! [`find_roots`] tells which file system of a [`Machine`] is a root and mounts its fstab around it; [`linux`] reads the facts
-//! of that tree. An unknown distribution is not an error: every fact is optional. Text from the guest is bounded here and
+//! of that tree. [`find_windows`] and [`windows::windows`] do the same for Windows. An unknown distribution is not an error: every fact is optional. Text from the guest is bounded here and
 //! escaped where it is printed.
 
 pub mod bootloader;
@@ -12,6 +12,7 @@ pub mod kernels;
 pub mod network;
 pub mod packages;
 pub mod systemd;
+pub mod windows;
 
 mod drivers;
 mod machine;
@@ -39,6 +40,7 @@ pub use roots::{Mount, Root, find_roots};
 pub use security::{Encrypted, SecureBoot, Security, Selinux, SelinuxMode};
 pub use swap::{Swap, SwapKind};
 pub use tools::{Init, Tool};
+pub use windows::{Windows, find_windows};
 
 /// What is known about one installed system.
 #[derive(Clone, Debug, Serialize)]
@@ -46,6 +48,8 @@ pub use tools::{Init, Tool};
 pub enum Facts {
     /// A Linux of any distribution.
     Linux(Box<Linux>),
+    /// A Windows with a registry.
+    Windows(Box<Windows>),
 }
 
 impl Facts {
@@ -54,6 +58,16 @@ impl Facts {
     pub fn linux(&self) -> Option<&Linux> {
         match self {
             Self::Linux(facts) => Some(facts),
+            Self::Windows(_) => None,
+        }
+    }
+
+    /// The facts of a Windows.
+    #[must_use]
+    pub fn windows(&self) -> Option<&Windows> {
+        match self {
+            Self::Linux(_) => None,
+            Self::Windows(facts) => Some(facts),
         }
     }
 }

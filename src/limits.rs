@@ -421,3 +421,6 @@ pub const MAX_DATABASE_ROW: u64 = 32 << 20;
 
 /// Pages of a database that wait in its log: 256 MiB of usual pages. SQLite merges a log of 1,000, and rpm one of 10,000.
 pub const MAX_DATABASE_LOG_PAGES: usize = 1 << 16;
+
+/// Services, applications, firewall rules or other things of one kind that are listed of a Windows. Busy ones have some thousand.
+pub const MAX_WINDOWS_ITEMS: usize = 1 << 14;

@@ -58,6 +58,8 @@ pub struct Volume {
     pub aliases: Vec<String>,
     /// The partition's UUID as `PARTUUID=` writes it: 36 characters on GPT, `1a2b3c4d-01` on MBR.
     pub partuuid: Option<String>,
+    /// Where a partition begins on its disk, in bytes.
+    pub start: Option<u64>,
     /// The partition's name on GPT.
     pub partlabel: Option<String>,
     /// `ext4`, `xfs`, `swap` …, as in fstab.

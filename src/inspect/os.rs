@@ -57,7 +57,7 @@ pub struct Version {
 
 impl Version {
     /// The version that `text` begins with: `9.4`, `11-updates`, `v3.18_alpha`. `None` when it begins with no number.
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let text = text.strip_prefix('v').unwrap_or(text);
         let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
         let (major, rest) = text.split_at_checked(digits(text))?;

@@ -31,7 +31,7 @@ pub struct Guest {
     pub tables: Vec<Option<Table>>,
     /// Disks, volumes and network cards.
     pub machine: Machine,
-    /// The installed systems, in the order of their root volumes. The first is the one that is fixed.
+    /// The installed systems: those of Linux in the order of their root volumes, then those of Windows. The first is the one that is fixed.
     pub systems: Vec<System>,
     /// What could not be read, and why.
     pub notes: Vec<String>,
@@ -70,6 +70,10 @@ impl Guest {
         for root in inspect::find_roots(&guest.machine)? {
             let facts = Facts::Linux(Box::new(inspect::linux(&root.tree)?));
             guest.systems.push(System { root, facts, deep: None });
+        }
+        for found in inspect::find_windows(&guest.machine)? {
+            let facts = Facts::Windows(Box::new(inspect::windows::windows(&guest.machine, &found)?));
+            guest.systems.push(System { root: found.root, facts, deep: None });
         }
         let others = guest.systems.len().saturating_sub(1);
         if others > 0 {
@@ -131,6 +135,7 @@ impl Guest {
             mapper: layer.path.clone(),
             aliases: layer.aliases.clone(),
             partuuid: layer.partition.as_ref().map(|partition| partition.partuuid.clone()),
+            start: layer.partition.as_ref().filter(|_| layer.path.is_none()).map(|partition| partition.range.start),
             partlabel: layer.partition.as_ref().and_then(|partition| partition.label.clone()),
             size: layer.disk.len(),
             bytes: Some(Arc::clone(&layer.disk)),

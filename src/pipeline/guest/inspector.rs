@@ -1,7 +1,7 @@
 //! The installed systems as virt-inspector(1) describes them, for programs that read its XML (virt-inspector.rng).
 
 use super::{Guest, System};
-use crate::inspect::{Facts, Linux, Mount, Volume};
+use crate::inspect::{Facts, Linux, Mount, Volume, Windows};
 use crate::xml::Writer;
 
 impl Guest {
@@ -27,6 +27,7 @@ impl Guest {
         }
         match &system.facts {
             Facts::Linux(facts) => linux(facts, xml),
+            Facts::Windows(facts) => windows(facts, xml),
         }
         xml.open("mountpoints", &[]);
         for mount in &system.root.mounts {
@@ -77,6 +78,27 @@ fn linux(facts: &Linux, xml: &mut Writer) {
     field("hostname", facts.hostname.as_deref());
     field("build_id", os.build_id.as_deref());
     field("osinfo", os.osinfo.as_deref());
+}
+
+fn windows(facts: &Windows, xml: &mut Writer) {
+    let mut field = |name, value: Option<&str>| {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            xml.text(name, &[], value);
+        }
+    };
+    let product = &facts.product;
+    let version = product.version.unwrap_or_default();
+    field("name", Some("windows"));
+    field("arch", facts.arch.as_deref().map(arch));
+    field("distro", Some("windows"));
+    field("product_name", product.registered_name.as_deref());
+    field("product_variant", product.variant.as_deref());
+    field("major_version", Some(&version.major.to_string()));
+    field("minor_version", Some(&version.minor.to_string()));
+    field("windows_systemroot", Some(&facts.system_root));
+    field("windows_current_control_set", facts.control_set.as_deref());
+    field("hostname", facts.hostname.as_deref());
+    field("osinfo", product.osinfo.as_deref());
 }
 
 fn filesystem(device: &str, volume: &Volume, xml: &mut Writer) {
