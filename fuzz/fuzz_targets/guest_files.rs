@@ -27,6 +27,19 @@ const FILES: &[&str] = &[
     "/etc/udev/rules.d/a.rules",
     "/etc/os-release",
     "/etc/hostname",
+    "/etc/lsb-release",
+    "/etc/SuSE-release",
+    "/etc/lilo.conf",
+    "/etc/selinux/config",
+    "/etc/systemd/network/a.netdev",
+    "/etc/sysconfig/network/ifcfg-eth1",
+    "/etc/sysconfig/network/routes",
+    "/etc/wicked/ifconfig/a.xml",
+    "/boot/grub/grubenv",
+    "/efi/loader/loader.conf",
+    "/efi/EFI/Linux/a.efi",
+    "/var/lib/dhcp/a.leases",
+    "/var/lib/dhcpcd/eth0.lease",
 ];
 
 fuzz_target!(|data: &[u8]| {

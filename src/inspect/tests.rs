@@ -1,5 +1,7 @@
 //! The bounds of what inspection considers: at, below and above.
 
+mod guests;
+
 use std::sync::Arc;
 
 use super::*;
