@@ -424,3 +424,6 @@ pub const MAX_DATABASE_LOG_PAGES: usize = 1 << 16;
 
 /// Services, applications, firewall rules or other things of one kind that are listed of a Windows. Busy ones have some thousand.
 pub const MAX_WINDOWS_ITEMS: usize = 1 << 14;
+
+/// Changes of packages that are told of a guest's logs, the last ones. Logs of a year that upgrades often have some 5,000.
+pub const MAX_PACKAGE_CHANGES: usize = 1 << 14;

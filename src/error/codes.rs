@@ -671,6 +671,10 @@ pub const CODES: &[(&str, &str)] = &[
         "A file of the guest's package manager is larger than any that makes sense. What came before is told.",
     ),
     (
+        "packages.log",
+        "A compressed log of the guest's package manager does not decompress: it was cut or damaged. What came before is told.",
+    ),
+    (
         "packages.size",
         "The guest's package database names more packages, or says more of them, than makes sense on one machine. Those that came first are told.",
     ),

@@ -14,9 +14,15 @@ pub struct Deep {
     pub drivers: Vec<KernelDrivers>,
     /// The databases of installed packages.
     pub packages: Vec<packages::Database>,
+    /// What was installed, upgraded and removed when.
+    pub package_history: packages::History,
 }
 
 /// Reads the further facts of an installed Linux.
 pub fn deep(tree: &Tree, facts: &Linux) -> Result<Deep> {
-    Ok(Deep { drivers: drivers(tree, facts)?, packages: packages::find(tree)? })
+    Ok(Deep {
+        drivers: drivers(tree, facts)?,
+        packages: packages::find(tree)?,
+        package_history: packages::history(tree)?,
+    })
 }

@@ -14,11 +14,14 @@ use crate::limits;
 mod apk;
 mod bdb;
 mod dpkg;
+mod history;
 mod lines;
 mod ndb;
 mod pacman;
 mod rpm;
 mod sqlite;
+
+pub use history::{Change, History, history};
 
 /// One database of packages.
 #[derive(Clone, Debug, Default, Serialize)]
