@@ -22,6 +22,7 @@ pub mod ntfs;
 pub mod open;
 mod pages;
 pub mod tree;
+pub mod udf;
 mod utf16;
 pub mod xfs;
 

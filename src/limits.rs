@@ -314,6 +314,18 @@ pub const MAX_ISO_EXTENTS: usize = 1024;
 /// Bytes of one directory on an ISO 9660 volume: some half a million names.
 pub const MAX_ISO_DIR: u64 = 64 << 20;
 
+/// Partition maps of one UDF volume. Real ones have one, or two where metadata have their own.
+pub const MAX_UDF_PARTITIONS: u32 = 16;
+
+/// Pieces of one UDF file that are held at once, 24 bytes each. One of 2 GiB in single blocks has as many.
+pub const MAX_UDF_EXTENTS: usize = 1 << 20;
+
+/// Blocks of further allocation descriptors of one UDF file: what the pieces above take in blocks of 2 KiB.
+pub const MAX_UDF_CONTINUATIONS: usize = 1 << 13;
+
+/// Bytes of one UDF directory: a million names.
+pub const MAX_UDF_DIR: u64 = 64 << 20;
+
 /// Bytes of LVM's text metadata. A group of a thousand volumes has about 1 MiB, which is also the usual size of its area.
 pub const MAX_LVM_TEXT: u64 = 16 << 20;
 

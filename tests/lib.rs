@@ -46,6 +46,7 @@ mod places;
 mod serve;
 mod sharing;
 mod strace;
+mod udf;
 mod vmdk;
 mod volume;
 mod volumes;

@@ -874,6 +874,18 @@ pub const CODES: &[(&str, &str)] = &[
         "The boot test saw no sign that the guest came up. The console log, whose path is shown, says how far it came.",
     ),
     (
+        "udf.corrupt",
+        "A UDF file system contradicts itself at the place that the message names. The image may be incomplete: compare its checksum with its maker's.",
+    ),
+    (
+        "udf.feature",
+        "A UDF file system uses something that this program does not read, such as sessions on media that are written once. The message names it.",
+    ),
+    ("udf.geometry", "The descriptors of a UDF volume give sizes that are impossible."),
+    ("udf.limit", "A file or directory of a UDF volume is in more pieces, or larger, than this program handles."),
+    ("udf.name", "A name on a UDF volume is not of the right kind of file."),
+    ("udf.read-only", "A change was asked of a UDF file system, which can only be read."),
+    (
         "usage.bus",
         "Migrated machines sit on virtio-blk, virtio-scsi or sata. The other buses exist for boot tests only.",
     ),
