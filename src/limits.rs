@@ -439,3 +439,13 @@ pub const MAX_WINDOWS_ITEMS: usize = 1 << 14;
 
 /// Changes of packages that are told of a guest's logs, the last ones. Logs of a year that upgrades often have some 5,000.
 pub const MAX_PACKAGE_CHANGES: usize = 1 << 14;
+
+/// Files and links in all folders of systemd units together, and links in one folder of what a unit wants. Distributions install
+/// some five hundred.
+pub const MAX_UNITS: usize = 1 << 14;
+
+/// Links from one name of a unit to the next; systemd itself follows 64.
+pub const MAX_UNIT_LINKS: usize = 64;
+
+/// Rules of systemd's presets. Distributions have some two hundred.
+pub const MAX_PRESETS: usize = 1024;

@@ -47,6 +47,7 @@ mod serve;
 mod sharing;
 mod strace;
 mod udf;
+mod units;
 mod vmdk;
 mod volume;
 mod volumes;

@@ -886,6 +886,14 @@ pub const CODES: &[(&str, &str)] = &[
     ("udf.name", "A name on a UDF volume is not of the right kind of file."),
     ("udf.read-only", "A change was asked of a UDF file system, which can only be read."),
     (
+        "units.none",
+        "The guest has no units of systemd: something else runs as its first process, or another file system holds them.",
+    ),
+    (
+        "units.pattern",
+        "A pattern of names of units could not be understood. * and ? stand for any text and any character, [a-z] for one of these.",
+    ),
+    (
         "usage.bus",
         "Migrated machines sit on virtio-blk, virtio-scsi or sata. The other buses exist for boot tests only.",
     ),

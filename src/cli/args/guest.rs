@@ -53,6 +53,8 @@ pub enum GuestCommand {
     Tar(TarArgs),
     /// Draw a directory as a tree.
     Tree(TreeArgs),
+    /// List the units of systemd and whether they are enabled, as systemctl list-unit-files does.
+    Units(UnitsArgs),
 }
 
 /// Which guest, and which of its file systems.
@@ -410,3 +412,27 @@ pub enum LogFormat {
     /// Messages alone.
     Cat,
 }
+
+/// `units` options.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = UNITS_EXAMPLES)]
+pub struct UnitsArgs {
+    /// The guest.
+    #[command(flatten)]
+    pub inside: InsideArgs,
+
+    /// Only units whose name fits: * ? [a-z].
+    pub pattern: Vec<String>,
+
+    /// Only units in these states: enabled, disabled, masked, static, indirect, alias, linked, bad.
+    #[arg(long, value_name = "STATE", value_delimiter = ',')]
+    pub state: Vec<String>,
+}
+
+const UNITS_EXAMPLES: &str = "\
+Units come from the guest's files and links alone. What generators would make at start, of fstab for example, is not listed.
+
+Examples:
+  hyper2kvm guest units guest.vmdk --state enabled
+  hyper2kvm guest units guest.ova 'ssh*' '*.timer'
+  hyper2kvm guest units guest.ova --json";

@@ -20,6 +20,7 @@ mod list;
 mod log;
 mod space;
 mod stat;
+mod units;
 
 pub(super) fn run(args: &GuestFilesArgs, context: &Context) -> Result<ExitCode> {
     crate::cli::signals::cancel_on_signal(&context.session, || ())?;
@@ -35,6 +36,7 @@ pub(super) fn run(args: &GuestFilesArgs, context: &Context) -> Result<ExitCode> 
         GuestCommand::Stat(args) => stat::run(args, context),
         GuestCommand::Tar(args) => content::tar(args, context),
         GuestCommand::Tree(args) => list::tree(args, context),
+        GuestCommand::Units(args) => units::run(args, context),
     }
     .map(|()| ExitCode::SUCCESS)
 }

@@ -148,7 +148,7 @@ fn boot_name(text: &str) -> Result<BootName> {
     })
 }
 
-fn tell(notes: &[String], context: &Context) {
+pub(super) fn tell(notes: &[String], context: &Context) {
     for note in notes {
         context.output.errors(&format!("hyper2kvm: {note}\n"));
     }
