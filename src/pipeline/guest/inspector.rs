@@ -1,6 +1,9 @@
 //! The installed systems as virt-inspector(1) describes them, for programs that read its XML (virt-inspector.rng).
 
 use super::{Guest, System};
+use crate::error::Result;
+use crate::inspect::packages::{self, Package};
+use crate::inspect::windows::{Application, Drive};
 use crate::inspect::{Facts, Linux, Mount, Volume, Windows};
 use crate::xml::Writer;
 
@@ -8,20 +11,19 @@ impl Guest {
     /// A document in virt-inspector's schema, with an element for each installed system.
     ///
     /// Names of disks are `/dev/sda` … in the machine's order, as virt-inspector's appliance has them. What the schema has no
-    /// word for, such as a distribution that libguestfs does not know, is left out.
-    #[must_use]
-    pub fn inspector_xml(&self) -> String {
+    /// word for, such as a distribution that libguestfs does not know, is left out. Installed packages are read for it.
+    pub fn inspector_xml(&self) -> Result<String> {
         let mut xml = Writer::default();
         xml.open("operatingsystems", &[]);
         for system in &self.systems {
             xml.open("operatingsystem", &[]);
-            self.system_xml(system, &mut xml);
+            self.system_xml(system, &mut xml)?;
             xml.close();
         }
-        format!("<?xml version=\"1.0\"?>\n{}", xml.finish())
+        Ok(format!("<?xml version=\"1.0\"?>\n{}", xml.finish()))
     }
 
-    fn system_xml(&self, system: &System, xml: &mut Writer) {
+    fn system_xml(&self, system: &System, xml: &mut Writer) -> Result<()> {
         if let Some(root) = system.root.mounts.first() {
             xml.text("root", &[], &self.device(root));
         }
@@ -33,12 +35,38 @@ impl Guest {
         for mount in &system.root.mounts {
             xml.text("mountpoint", &[("dev", &self.device(mount))], &mount.at);
         }
+        let elsewhere = || system.root.unmounted.iter().map(|(entry, _)| entry).filter(|entry| is_disk(&entry.spec));
+        for entry in elsewhere() {
+            xml.text("mountpoint", &[("dev", &entry.spec)], &entry.mount_point);
+        }
         xml.close();
         xml.open("filesystems", &[]);
         for mount in &system.root.mounts {
             if let Some(volume) = self.machine.volumes.get(mount.volume) {
                 filesystem(&self.device(mount), volume, xml);
             }
+        }
+        for entry in elsewhere() {
+            xml.leaf("filesystem", &[("dev", &entry.spec)]);
+        }
+        xml.close();
+        if let Facts::Windows(facts) = &system.facts {
+            self.drives(facts, xml);
+        }
+        applications(system, xml)
+    }
+
+    /// Drive letters of volumes that the machine has.
+    fn drives(&self, facts: &Windows, xml: &mut Writer) {
+        let volume = |drive: &Drive| self.machine.volumes.get(drive.volume?);
+        let mut drives = facts.drives.iter().filter_map(|drive| Some((drive.letter, volume(drive)?))).peekable();
+        if drives.peek().is_none() {
+            return;
+        }
+        xml.open("drive_mappings", &[]);
+        for (letter, volume) in drives {
+            let device = format!("/dev/{}", self.machine.name_of(volume));
+            xml.text("drive_mapping", &[("name", &letter.to_string())], &device);
         }
         xml.close();
     }
@@ -58,55 +86,107 @@ impl Guest {
     }
 }
 
+/// An element for a value that is known.
+fn field(xml: &mut Writer, name: &'static str, value: Option<&str>) {
+    if let Some(value) = value.filter(|value| !value.is_empty()) {
+        xml.text(name, &[], value);
+    }
+}
+
 fn linux(facts: &Linux, xml: &mut Writer) {
-    let mut field = |name, value: Option<&str>| {
-        if let Some(value) = value.filter(|value| !value.is_empty()) {
-            xml.text(name, &[], value);
-        }
-    };
     let os = &facts.os;
     let version = os.version.unwrap_or_default();
-    field("name", Some("linux"));
-    field("arch", facts.arch.as_deref().map(arch));
-    field("distro", os.id.as_deref().and_then(|id| distribution(id, &os.id_like)));
-    field("product_name", os.pretty_name.as_deref());
-    field("product_variant", os.variant.as_deref());
-    field("major_version", Some(&version.major.to_string()));
-    field("minor_version", Some(&version.minor.to_string()));
-    field("package_format", facts.packaging.format.filter(|format| FORMATS.contains(format)));
-    field("package_management", facts.packaging.management.filter(|program| MANAGERS.contains(program)));
-    field("hostname", facts.hostname.as_deref());
-    field("build_id", os.build_id.as_deref());
-    field("osinfo", os.osinfo.as_deref());
+    field(xml, "name", Some("linux"));
+    field(xml, "arch", facts.arch.as_deref().map(arch));
+    field(xml, "distro", os.id.as_deref().and_then(|id| distribution(id, &os.id_like)));
+    field(xml, "product_name", os.pretty_name.as_deref());
+    field(xml, "product_variant", os.variant.as_deref());
+    field(xml, "major_version", Some(&version.major.to_string()));
+    field(xml, "minor_version", Some(&version.minor.to_string()));
+    field(xml, "package_format", facts.packaging.format.filter(|format| FORMATS.contains(format)));
+    field(xml, "package_management", facts.packaging.management.filter(|program| MANAGERS.contains(program)));
+    field(xml, "hostname", facts.hostname.as_deref());
+    field(xml, "build_id", os.build_id.as_deref());
+    field(xml, "osinfo", os.osinfo.as_deref());
 }
 
 fn windows(facts: &Windows, xml: &mut Writer) {
-    let mut field = |name, value: Option<&str>| {
-        if let Some(value) = value.filter(|value| !value.is_empty()) {
-            xml.text(name, &[], value);
-        }
-    };
     let product = &facts.product;
     let version = product.version.unwrap_or_default();
-    field("name", Some("windows"));
-    field("arch", facts.arch.as_deref().map(arch));
-    field("distro", Some("windows"));
-    field("product_name", product.registered_name.as_deref());
-    field("product_variant", product.variant.as_deref());
-    field("major_version", Some(&version.major.to_string()));
-    field("minor_version", Some(&version.minor.to_string()));
-    field("windows_systemroot", Some(&facts.system_root));
-    field("windows_current_control_set", facts.control_set.as_deref());
-    field("hostname", facts.hostname.as_deref());
-    field("osinfo", product.osinfo.as_deref());
+    field(xml, "name", Some("windows"));
+    field(xml, "arch", facts.arch.as_deref().map(arch));
+    field(xml, "distro", Some("windows"));
+    field(xml, "product_name", product.registered_name.as_deref());
+    field(xml, "product_variant", product.variant.as_deref());
+    field(xml, "major_version", Some(&version.major.to_string()));
+    field(xml, "minor_version", Some(&version.minor.to_string()));
+    field(xml, "windows_systemroot", Some(&facts.system_root));
+    field(xml, "windows_current_control_set", facts.control_set.as_deref());
+    if !facts.group_policies.is_empty() {
+        xml.leaf("windows_group_policy", &[]);
+    }
+    field(xml, "hostname", facts.hostname.as_deref());
+    field(xml, "osinfo", product.osinfo.as_deref());
 }
 
 fn filesystem(device: &str, volume: &Volume, xml: &mut Writer) {
     xml.open("filesystem", &[("dev", device)]);
-    for (name, value) in [("type", &volume.fs_kind), ("label", &volume.fs_label), ("uuid", &volume.fs_uuid)] {
-        if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
-            xml.text(name, &[], value);
+    field(xml, "type", volume.fs_kind.as_deref());
+    field(xml, "label", volume.fs_label.as_deref());
+    field(xml, "uuid", volume.fs_uuid.as_deref());
+    xml.close();
+}
+
+/// Whether fstab's `spec` is a disk, and not a drive for media that come and go.
+fn is_disk(spec: &str) -> bool {
+    spec.starts_with("/dev/")
+        && !["/dev/fd", "/dev/sr", "/dev/cd", "/dev/scd"].iter().any(|drive| spec.starts_with(drive))
+}
+
+fn applications(system: &System, xml: &mut Writer) -> Result<()> {
+    xml.open("applications", &[]);
+    match &system.facts {
+        Facts::Linux(_) => {
+            let databases = packages::find(&system.root.tree)?;
+            databases.iter().flat_map(|database| &database.packages).for_each(|package| self::package(package, xml));
         }
+        Facts::Windows(facts) => facts.applications.iter().for_each(|application| self::application(application, xml)),
+    }
+    xml.close();
+    Ok(())
+}
+
+fn application(application: &Application, xml: &mut Writer) {
+    let fields = [
+        ("name", Some(application.id.as_str())),
+        ("display_name", Some(application.name.as_str())),
+        ("version", application.version.as_deref()),
+        ("install_path", application.location.as_deref()),
+        ("publisher", application.publisher.as_deref()),
+    ];
+    element(&fields, xml);
+}
+
+fn package(package: &Package, xml: &mut Writer) {
+    let epoch = package.epoch.filter(|epoch| *epoch != 0).map(|epoch| epoch.to_string());
+    let fields = [
+        ("name", Some(package.name.as_str())),
+        ("epoch", epoch.as_deref()),
+        ("version", Some(package.version.as_str())),
+        ("release", package.release.as_deref()),
+        ("arch", package.arch.as_deref()),
+        ("url", package.url.as_deref()),
+        ("source_package", package.source.as_deref()),
+        ("summary", package.summary.as_deref()),
+        ("description", package.description.as_deref()),
+    ];
+    element(&fields, xml);
+}
+
+fn element(fields: &[(&'static str, Option<&str>)], xml: &mut Writer) {
+    xml.open("application", &[]);
+    for (name, value) in fields {
+        field(xml, name, *value);
     }
     xml.close();
 }
