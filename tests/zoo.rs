@@ -139,8 +139,13 @@ fn fields(xml: &str) -> BTreeMap<String, String> {
             let named = |name: &str| leaves.iter().find(|leaf| leaf.has_tag_name(name)).map(|leaf| text(*leaf));
             let name = own.unwrap_or_else(|| format!("{:?} {:?}", named("name"), named("arch")));
             fields.insert(format!("{group} / {name}"), String::new());
-            for leaf in leaves {
-                fields.insert(format!("{group} / {name} {}", leaf.tag_name().name()), text(leaf));
+            // virt-inspector cuts a version at its first hyphen, where Debian's policy (5.6.12) says the last one.
+            let version = [named("version"), named("release")].into_iter().flatten().collect::<Vec<_>>().join("-");
+            fields.insert(format!("{group} / {name} version and release"), version);
+            for leaf in leaves.iter().filter(|leaf| !leaf.has_tag_name("version") && !leaf.has_tag_name("release")) {
+                // It also leaves the full stops that stand for empty lines (5.6.13).
+                let text = text(*leaf).replace("\n.\n", "\n\n");
+                fields.insert(format!("{group} / {name} {}", leaf.tag_name().name()), text);
             }
         }
     }
