@@ -4,6 +4,7 @@
 //! of that tree. [`find_windows`] and [`windows::windows`] do the same for Windows. An unknown distribution is not an error: every fact is optional. Text from the guest is bounded here and
 //! escaped where it is printed.
 
+pub mod accounts;
 pub mod bootloader;
 pub mod deep;
 pub mod fstab;

@@ -449,3 +449,6 @@ pub const MAX_UNIT_LINKS: usize = 64;
 
 /// Rules of systemd's presets. Distributions have some two hundred.
 pub const MAX_PRESETS: usize = 1024;
+
+/// Users of a guest that are told, and their memberships of groups. Servers with more take them from a directory.
+pub const MAX_ACCOUNTS: usize = 1 << 14;

@@ -3,26 +3,30 @@
 
 use serde::Serialize;
 
-use super::{KernelDrivers, Linux, drivers, packages};
+use super::accounts::{self, User};
+use super::{KernelDrivers, Linux, Reader, drivers, packages};
 use crate::error::Result;
 use crate::fs::Tree;
 
 /// What is known of an installed Linux beyond [`super::Linux`].
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Deep {
+    /// The users that it knows itself.
+    pub users: Vec<User>,
     /// What each kernel has for KVM in its initramfs.
     pub drivers: Vec<KernelDrivers>,
     /// The databases of installed packages.
     pub packages: Vec<packages::Database>,
     /// What was installed, upgraded and removed when.
     pub package_history: packages::History,
+    /// What could not be read, and why.
+    pub notes: Vec<String>,
 }
 
 /// Reads the further facts of an installed Linux.
 pub fn deep(tree: &Tree, facts: &Linux) -> Result<Deep> {
-    Ok(Deep {
-        drivers: drivers(tree, facts)?,
-        packages: packages::find(tree)?,
-        package_history: packages::history(tree)?,
-    })
+    let mut reader = Reader { tree, notes: Vec::new() };
+    let users = accounts::users(&mut reader)?;
+    let (drivers, package_history) = (drivers(tree, facts)?, packages::history(tree)?);
+    Ok(Deep { users, drivers, packages: packages::find(tree)?, package_history, notes: reader.notes })
 }
