@@ -229,7 +229,7 @@ fn volumes_that_the_kernel_filled_are_read_as_it_reads_them() {
         let (ours, theirs): (BTreeSet<&str>, BTreeSet<&str>) = (shown.lines().collect(), theirs.collect());
         let differences: Vec<_> = ours.symmetric_difference(&theirs).take(6).collect();
         assert!(differences.is_empty(), "{media} {revision}: {differences:#?}");
-        assert!(ours.len() > 700, "{}", ours.len());
+        assert!(ours.len() > 500, "{}", ours.len());
     }
 }
 
