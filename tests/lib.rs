@@ -29,6 +29,7 @@ mod fat;
 mod file_disk;
 mod files;
 mod guest;
+mod hive;
 mod hostile;
 mod iso;
 mod journal;

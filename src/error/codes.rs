@@ -360,6 +360,7 @@ pub const CODES: &[(&str, &str)] = &[
         "hive.limit",
         "The registry hive has more keys or values, deeper keys or larger values than this program handles.",
     ),
+    ("hive.name", "A registry hive was asked for that the guest does not have. The message lists those that it has."),
     ("hive.signature", "A file that was named as a registry hive does not begin as one."),
     (
         "hive.version",

@@ -56,13 +56,14 @@ fn data(data: &Data, text: &mut String) {
     }
 }
 
-/// Whether bytes are a text that can stand in quotes and comes back as it was: one NUL at its end, and no line breaks.
+/// Whether bytes are a text that can stand in quotes and comes back as it was: one NUL at its end, no line breaks, and nothing that
+/// readers without UTF-8 take for something else.
 fn is_plain(bytes: &[u8]) -> bool {
     let Some(content) = bytes.strip_suffix(&[0, 0]).filter(|content| content.len().is_multiple_of(2)) else {
         return false;
     };
     let text = lossy(content);
-    text.chars().all(|c| !c.is_control() && c != char::REPLACEMENT_CHARACTER)
+    text.chars().all(|c| c.is_ascii() && !c.is_control())
 }
 
 fn quoted(text: &str) -> String {

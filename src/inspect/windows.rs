@@ -27,7 +27,7 @@ pub use bcd::{Bcd, Loader};
 pub use drives::{Drive, DriveTarget};
 pub use find::{WindowsRoot, find_windows};
 pub use firewall::{Firewall, Profile, Rule};
-pub use hives::{HiveFile, hives, open_hive, resolve};
+pub use hives::{HiveFile, hives, open_hive, resolve, state_name};
 pub use network::Adapter;
 pub use power::{Hibernation, Power};
 pub use services::{Service, ServiceKind, Start};

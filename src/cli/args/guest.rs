@@ -25,6 +25,7 @@ Examples:
   hyper2kvm guest find guest.ova /boot --name 'vmlinuz*'
   hyper2kvm guest tar guest.ova /home | zstd > home.tar.zst
   hyper2kvm guest diff before.ova after.qcow2 /etc
+  hyper2kvm guest hive windows.vmdk SOFTWARE 'Microsoft\\Windows NT\\CurrentVersion'
   hyper2kvm guest log guest.vmdk -b -p warning
   hyper2kvm guest ls --part 2 disk.raw /               one file system by itself";
 
@@ -41,6 +42,8 @@ pub enum GuestCommand {
     Diff(DiffArgs),
     /// Print the paths below a directory that fit.
     Find(FindArgs),
+    /// Show the registry of a Windows: its hives, a key, or a value.
+    Hive(HiveArgs),
     /// Show what the guest logged: its systemd journal, as journalctl does, or else its syslog file.
     Log(Box<LogArgs>),
     /// List a directory.
@@ -181,6 +184,41 @@ pub enum KindArg {
     #[value(alias = "s")]
     Socket,
 }
+
+/// `hive` options.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = HIVE_EXAMPLES)]
+pub struct HiveArgs {
+    /// The guest.
+    #[command(flatten)]
+    pub inside: InsideArgs,
+
+    /// SYSTEM, SOFTWARE, SAM, SECURITY, DEFAULT, BCD, NTUSER:USER …, or the path of any hive in the guest; without it, those that
+    /// the guest has are listed.
+    pub hive: Option<String>,
+
+    /// A key, from the hive's root: names apart by backslashes. The root without it.
+    #[arg(value_name = "KEY")]
+    pub path: Option<String>,
+
+    /// Only the value of this name, by itself; the default value for an empty name.
+    #[arg(long, value_name = "NAME", conflicts_with = "export")]
+    pub value: Option<String>,
+
+    /// The key and all below it as the text of a .reg file.
+    #[arg(long)]
+    pub export: bool,
+}
+
+const HIVE_EXAMPLES: &str = "\
+A hive that was not written out to its end is read with its logs. CurrentControlSet stands for the control set that Windows would
+start with.
+
+Examples:
+  hyper2kvm guest hive windows.ova                                  which hives there are
+  hyper2kvm guest hive windows.ova SYSTEM 'CurrentControlSet\\Services\\Tcpip\\Parameters'
+  hyper2kvm guest hive windows.ova SOFTWARE 'Microsoft\\Windows NT\\CurrentVersion' --value ProductName
+  hyper2kvm guest hive windows.ova NTUSER:alice --export > alice.reg";
 
 /// `cat` options.
 #[derive(Args, Clone, Debug)]

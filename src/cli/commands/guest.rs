@@ -16,6 +16,7 @@ use crate::pipeline::migrate::Machine;
 
 mod content;
 mod diff;
+mod hive;
 mod list;
 mod log;
 mod space;
@@ -30,6 +31,7 @@ pub(super) fn run(args: &GuestFilesArgs, context: &Context) -> Result<ExitCode> 
         GuestCommand::Df(args) => space::run(args, context),
         GuestCommand::Diff(args) => return diff::run(args, context),
         GuestCommand::Find(args) => list::find(args, context),
+        GuestCommand::Hive(args) => hive::run(args, context),
         GuestCommand::Log(args) => return log::run(args, context),
         GuestCommand::Ls(args) => list::ls(args, context),
         GuestCommand::Sha256(args) => content::sha256(args, context),

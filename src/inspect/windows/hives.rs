@@ -7,6 +7,7 @@ use crate::fs::Tree;
 use crate::fs::tree::Found;
 use crate::hive::{Bytes, Hive, State};
 use crate::inspect::machine::Machine;
+use crate::inspect::roots::Root;
 
 /// A hive that was read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -19,12 +20,17 @@ pub struct HiveFile {
 
 impl HiveFile {
     pub(super) fn of(path: &str, hive: &Hive) -> Self {
-        let state = match hive.facts().state {
-            State::Clean => "clean",
-            State::Recovered { .. } => "recovered",
-            State::Dirty => "dirty",
-        };
-        Self { path: path.to_owned(), state }
+        Self { path: path.to_owned(), state: state_name(hive.facts().state) }
+    }
+}
+
+/// What the state of a hive is called.
+#[must_use]
+pub const fn state_name(state: State) -> &'static str {
+    match state {
+        State::Clean => "clean",
+        State::Recovered { .. } => "recovered",
+        State::Dirty => "dirty",
     }
 }
 
@@ -78,8 +84,8 @@ fn knows_no_case(tree: &Tree) -> bool {
 
 /// The hives of a Windows by name, with the volume (index in [`Machine::volumes`]) and path of each that is there: those of the
 /// machine, `BCD`, and `NTUSER:NAME` and `USRCLASS:NAME` of each profile.
-pub fn hives(machine: &Machine, root: &super::WindowsRoot) -> Result<Vec<(String, usize, String)>> {
-    let (tree, volume) = (&root.root.tree, root.root.volume);
+pub fn hives(machine: &Machine, root: &Root, system_root: &str) -> Result<Vec<(String, usize, String)>> {
+    let (tree, volume) = (&root.tree, root.volume);
     let mut found = Vec::new();
     let mut add = |name: String, path: String| -> Result<()> {
         if let Some(path) = resolve(tree, &path)?
@@ -90,9 +96,9 @@ pub fn hives(machine: &Machine, root: &super::WindowsRoot) -> Result<Vec<(String
         Ok(())
     };
     for name in ["SYSTEM", "SOFTWARE", "SAM", "SECURITY", "DEFAULT", "COMPONENTS", "DRIVERS", "ELAM", "BBI"] {
-        add(name.to_owned(), format!("{}/System32/config/{name}", root.system_root))?;
+        add(name.to_owned(), format!("{system_root}/System32/config/{name}"))?;
     }
-    add("AMCACHE".to_owned(), format!("{}/AppCompat/Programs/Amcache.hve", root.system_root))?;
+    add("AMCACHE".to_owned(), format!("{system_root}/AppCompat/Programs/Amcache.hve"))?;
     for profiles in ["/Users", "/Documents and Settings"] {
         let Some(dir) = resolve(tree, profiles)? else { continue };
         // A link of newer versions to where the profiles are.
