@@ -36,6 +36,7 @@ const LOADERS: &[&str] = &["udevd", "systemd-udevd", "modprobe", "kmod", "busybo
 
 /// What an initramfs offers to the kernel that it is for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Contents {
     /// The image in the guest.
     pub path: String,
@@ -63,6 +64,7 @@ pub struct Contents {
 
 /// A driver, and where the kernel finds it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Driver {
     /// Its name: `virtio_blk`.
     pub name: &'static str,

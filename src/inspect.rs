@@ -45,6 +45,7 @@ pub use windows::{Windows, find_windows};
 
 /// What is known about one installed system.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Facts {
     /// A Linux of any distribution.
@@ -75,6 +76,7 @@ impl Facts {
 
 /// Everything that is known about one installed Linux.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Linux {
     /// Name and version of the distribution.
     pub os: Os,

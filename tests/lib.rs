@@ -31,6 +31,7 @@ mod files;
 mod guest;
 mod hive;
 mod hostile;
+mod inspect;
 mod iso;
 mod journal;
 mod kill;

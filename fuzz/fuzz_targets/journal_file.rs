@@ -40,7 +40,7 @@ fuzz_target!(|data: &[u8]| {
         for direction in [Direction::Down, Direction::Up] {
             let (mut walk, mut left) = (journal.walk(&filter, Span::default(), direction), size);
             while let Some(entry) = walk.next() {
-                left -= 1;
+                left = left.checked_sub(1).expect("no more entries than bytes");
                 let _ = style.write(&journal, &entry, &mut Vec::new());
             }
         }

@@ -12,6 +12,7 @@ use crate::limits;
 
 /// A user of `/etc/passwd`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct User {
     /// The name to log in with.
     pub name: String,

@@ -26,6 +26,7 @@ pub(crate) use parse::Keyword;
 
 /// A boot loader's configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Bootloader {
     /// Which boot loader.
     pub kind: BootloaderKind,
@@ -39,6 +40,7 @@ pub struct Bootloader {
 
 /// A boot loader, or a form of its configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum BootloaderKind {
     /// A Boot Loader Specification entry, read by systemd-boot and by Fedora's GRUB.
@@ -76,6 +78,7 @@ impl BootloaderKind {
 
 /// One kernel that a boot loader can start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BootEntry {
     /// The form of the configuration that it is in.
     pub kind: BootloaderKind,

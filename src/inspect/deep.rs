@@ -10,6 +10,7 @@ use crate::fs::Tree;
 
 /// What is known of an installed Linux beyond [`super::Linux`].
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Deep {
     /// The users that it knows itself.
     pub users: Vec<User>,

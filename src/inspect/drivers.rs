@@ -10,6 +10,7 @@ use crate::initramfs::{self, Contents};
 
 /// What a kernel has for KVM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct KernelDrivers {
     /// The kernel image.
     pub kernel: String,

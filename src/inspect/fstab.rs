@@ -7,6 +7,7 @@ use serde::Serialize;
 
 /// A line of fstab that names a file system.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Entry {
     /// Line number, from 1.
     pub line: usize,

@@ -14,6 +14,7 @@ use crate::limits;
 
 /// A bootable kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Kernel {
     /// The kernel image.
     pub image: String,

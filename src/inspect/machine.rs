@@ -10,6 +10,7 @@ use crate::fs::Filesystem;
 
 /// The disks of one machine in the order in which its firmware and kernel number them, and what is known beside them.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Machine {
     /// Disks in order; the first is `sda` on the source.
     pub disks: Vec<MachineDisk>,
@@ -21,6 +22,7 @@ pub struct Machine {
 
 /// A disk of the source machine.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MachineDisk {
     /// The name that the guest's kernel gave it there: `sda`.
     pub name: String,
@@ -34,6 +36,7 @@ pub struct MachineDisk {
 
 /// A network card.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MachineNic {
     /// The address that it had on the source and keeps on the target, `00:50:56:…`, where known.
     pub mac: Option<String>,
@@ -43,6 +46,7 @@ pub struct MachineNic {
 
 /// A partition, a whole disk without a partition table, or a logical volume.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Volume {
     /// Index of its disk in [`Machine::disks`]; the first one for a volume that spans several.
     pub disk: usize,

@@ -27,6 +27,7 @@ pub(super) use lease::find as leases;
 
 /// A network card that some configuration names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct NicConfig {
     /// `ens192`.
     pub name: String,
@@ -42,6 +43,7 @@ pub struct NicConfig {
 
 /// A rule that gives the interface with a hardware address its name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Pin {
     /// The interface's name.
     pub name: String,

@@ -19,6 +19,7 @@ pub(super) use packages::packaging;
 
 /// Name and version of a distribution.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Os {
     /// `debian`, `rhel`, `opensuse-leap` …: `ID` of os-release(5), also where an older file said so.
     pub id: Option<String>,
@@ -48,6 +49,7 @@ pub struct Os {
 
 /// The first two numbers of a version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Version {
     /// The first number.
     pub major: u32,

@@ -25,6 +25,7 @@ pub use history::{Change, History, history};
 
 /// One database of packages.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Database {
     /// `deb`, `rpm`, `apk` or `pacman`.
     pub format: &'static str,
@@ -43,6 +44,7 @@ pub struct Database {
 
 /// One installed package.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Package {
     /// Its name.
     pub name: String,

@@ -27,6 +27,7 @@ pub struct Root {
 
 /// A mounted file system.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Mount {
     /// The mount point in the guest.
     #[serde(rename = "mount_point")]

@@ -12,6 +12,7 @@ use crate::limits;
 
 /// What guards a guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Security {
     /// SELinux, where it is set up.
     pub selinux: Option<Selinux>,
@@ -27,6 +28,7 @@ pub struct Security {
 
 /// How SELinux is set up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Selinux {
     /// What the next boot comes to.
     pub mode: SelinuxMode,
@@ -38,6 +40,7 @@ pub struct Selinux {
 
 /// What SELinux does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum SelinuxMode {
     /// Nothing.
@@ -50,6 +53,7 @@ pub enum SelinuxMode {
 
 /// A line of crypttab(5).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Encrypted {
     /// What the opened volume is called: `/dev/mapper/NAME`.
     pub name: String,
@@ -63,6 +67,7 @@ pub struct Encrypted {
 
 /// What is made for Secure Boot. Whether firmware has it on is not on the disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SecureBoot {
     /// Whether shim is there and signed, so that firmware with Microsoft's keys starts it.
     pub shim: bool,

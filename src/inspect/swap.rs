@@ -10,6 +10,7 @@ use crate::error::Result;
 
 /// Swap space of a guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Swap {
     /// What is used, as written.
     pub spec: String,
@@ -23,6 +24,7 @@ pub struct Swap {
 
 /// What swap space is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum SwapKind {
     /// A volume.

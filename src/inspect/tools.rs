@@ -9,6 +9,7 @@ use crate::fs::Tree;
 
 /// What runs as process 1.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase", tag = "kind", content = "version")]
 pub enum Init {
     /// OpenRC.
@@ -28,6 +29,7 @@ pub enum Init {
 
 /// Software for one hypervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Tool {
     /// `vmware`, `virtualbox`, `hyper-v`, `xen`, `parallels`, or `kvm` for what the guest is to keep.
     pub hypervisor: &'static str,

@@ -35,6 +35,7 @@ pub use software::{Application, Product};
 
 /// Everything that is known about one installed Windows.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Windows {
     /// What it is.
     pub product: Product,

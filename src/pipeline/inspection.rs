@@ -10,6 +10,7 @@ use crate::volume::{Partition, Table};
 
 /// What `inspect` found.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Inspection<'a> {
     /// The disks and containers as they were named.
     pub sources: &'a [String],
@@ -33,6 +34,7 @@ pub struct Inspection<'a> {
 
 /// A partition table.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PartitionTable<'a> {
     /// `gpt` or `mbr`.
     pub kind: &'static str,
@@ -48,6 +50,7 @@ pub struct PartitionTable<'a> {
 
 /// A partition.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PartitionFacts<'a> {
     /// Linux's number of it.
     pub number: u32,
@@ -70,6 +73,7 @@ pub struct PartitionFacts<'a> {
 
 /// An installed system.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SystemFacts<'a> {
     /// The volume of its root, by index.
     pub root_volume: usize,
@@ -143,5 +147,25 @@ impl<'a> PartitionFacts<'a> {
             partuuid: &partition.partuuid,
             label: partition.label.as_deref(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With `HYPER2KVM_WRITE_SCHEMA` set the file is written anew.
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "a test reads a file of the repository")]
+    fn the_published_schema_is_that_of_the_types() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/inspect.schema.json");
+        let schema = serde_json::to_string_pretty(&schemars::schema_for!(Inspection<'static>)).unwrap() + "\n";
+        if std::env::var_os("HYPER2KVM_WRITE_SCHEMA").is_some() {
+            std::fs::write(path, &schema).unwrap();
+        }
+        assert!(
+            std::fs::read_to_string(path).unwrap() == schema,
+            "write it anew: HYPER2KVM_WRITE_SCHEMA=1 cargo test schema"
+        );
     }
 }

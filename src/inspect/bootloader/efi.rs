@@ -12,6 +12,7 @@ use crate::limits;
 
 /// A program that firmware can start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EfiProgram {
     /// Its path in the guest.
     pub path: String,
@@ -23,6 +24,7 @@ pub struct EfiProgram {
 
 /// What an EFI program is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum EfiProgramKind {
     /// `\EFI\BOOT\BOOT<arch>.EFI`, which firmware starts when it knows of nothing else.

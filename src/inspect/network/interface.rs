@@ -11,6 +11,7 @@ use crate::limits;
 
 /// A network interface as one configuration describes it. Addresses are as written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Interface {
     /// `ens192`; `None` when the configuration fits interfaces of several names.
     pub name: Option<String>,
@@ -58,6 +59,7 @@ pub struct Interface {
 
 /// What an interface is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum InterfaceKind {
     /// Several interfaces as one.
@@ -79,6 +81,7 @@ pub enum InterfaceKind {
 
 /// How an interface gets its address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
     /// From what routers announce.

@@ -13,6 +13,7 @@ use crate::limits;
 
 /// An address that a server gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Lease {
     /// The interface that got it.
     pub interface: String,

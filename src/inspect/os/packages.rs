@@ -8,6 +8,7 @@ use crate::fs::Tree;
 
 /// How software is installed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Packaging {
     /// `deb`, `rpm`, `apk`, `pacman`, `ebuild` …: what the package database holds.
     pub format: Option<&'static str>,

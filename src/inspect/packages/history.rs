@@ -14,6 +14,7 @@ use crate::limits;
 
 /// What the logs of package managers tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct History {
     /// The last changes, the oldest first within each package manager: at most [`limits::MAX_PACKAGE_CHANGES`].
     pub changes: VecDeque<Change>,
@@ -25,6 +26,7 @@ pub struct History {
 
 /// One package that was changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Change {
     /// When, as the log has it: the guest's local time, with the offset where the log has one. yum's log has no year.
     pub time: String,

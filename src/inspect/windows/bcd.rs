@@ -16,6 +16,7 @@ use crate::limits;
 
 /// A boot configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Bcd {
     /// Index in [`Machine::volumes`] of the volume that has it.
     pub volume: usize,
@@ -33,6 +34,7 @@ pub struct Bcd {
 
 /// Something that the boot manager can start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Loader {
     /// The object's GUID, with braces.
     pub id: String,

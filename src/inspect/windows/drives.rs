@@ -10,6 +10,7 @@ use crate::inspect::machine::Machine;
 
 /// A drive letter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Drive {
     /// `C`.
     pub letter: char,
@@ -21,6 +22,7 @@ pub struct Drive {
 
 /// What a drive letter stands for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum DriveTarget {
     /// A partition of a disk with an MBR.

@@ -9,6 +9,7 @@ use crate::hive::Key;
 
 /// The firewall's profiles and rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Firewall {
     /// `domain`, `private` and `public`, as far as they are configured.
     pub profiles: Vec<Profile>,
@@ -18,6 +19,7 @@ pub struct Firewall {
 
 /// A profile.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Profile {
     /// Its name.
     pub name: &'static str,
@@ -27,6 +29,7 @@ pub struct Profile {
 
 /// A rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Rule {
     /// The name of its value.
     pub id: String,

@@ -11,6 +11,7 @@ use crate::inspect::roots::Root;
 
 /// A hive that was read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HiveFile {
     /// Its path.
     pub path: String,

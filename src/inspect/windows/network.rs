@@ -11,6 +11,7 @@ use crate::limits;
 
 /// A network adapter that TCP/IP is bound to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Adapter {
     /// Its GUID, with braces.
     pub id: String,

@@ -9,6 +9,7 @@ use crate::hive::Key;
 
 /// Power settings and what became of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Power {
     /// Whether shutting down keeps the kernel's state for the next start (Fast Startup), where it says.
     pub fast_startup: Option<bool>,
@@ -20,6 +21,7 @@ pub struct Power {
 
 /// The state of the file that hibernation writes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Hibernation {
     /// There is none in the volume.

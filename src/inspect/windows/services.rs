@@ -10,6 +10,7 @@ use crate::limits;
 
 /// A service or driver.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Service {
     /// The name of its key.
     pub name: String,
@@ -31,6 +32,7 @@ pub struct Service {
 
 /// What a service is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ServiceKind {
     /// A driver of a device.
@@ -51,6 +53,7 @@ pub enum ServiceKind {
 
 /// When a service is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Start {
     /// By the boot loader.

@@ -10,6 +10,7 @@ use crate::limits;
 
 /// What a Windows is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Product {
     /// As the registry has it. Windows 11 calls itself `Windows 10` there.
     pub registered_name: Option<String>,
@@ -41,6 +42,7 @@ pub struct Product {
 
 /// An installed application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Application {
     /// The name of its key: a name or a GUID.
     pub id: String,
