@@ -16,7 +16,11 @@ const FILES: &[&str] = &[
     "/lib/apk/db/installed",
     "/var/lib/pacman/local/a/desc",
 ];
-const BESIDE: &[&str] = &["/usr/lib/sysimage/rpm/rpmdb.sqlite-wal", "/usr/lib/sysimage/rpm/rpmdb.sqlite-journal", "/var/lib/dpkg/updates/0"];
+const BESIDE: &[&str] = &[
+    "/usr/lib/sysimage/rpm/rpmdb.sqlite-wal",
+    "/usr/lib/sysimage/rpm/rpmdb.sqlite-journal",
+    "/var/lib/dpkg/updates/0",
+];
 
 fuzz_target!(|data: &[u8]| {
     let [which, low, high, content @ ..] = data else { return };
