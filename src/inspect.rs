@@ -16,6 +16,7 @@ pub mod systemd;
 pub mod windows;
 
 mod drivers;
+mod identity;
 mod machine;
 mod os;
 mod roots;
@@ -33,6 +34,7 @@ use crate::limits;
 pub use bootloader::{BootEntry, Bootloader, BootloaderKind, EfiProgram, EfiProgramKind};
 pub use deep::{Deep, deep};
 pub use drivers::{KernelDrivers, drivers};
+pub use identity::{CloudInit, Identity};
 pub use kernels::Kernel;
 pub use machine::{Machine, MachineDisk, MachineNic, Volume, is_disk_name};
 pub use network::{Interface, InterfaceKind, Lease, Method, NicConfig, Pin};

@@ -4,7 +4,9 @@
 use serde::Serialize;
 
 use super::accounts::{self, User};
-use super::{KernelDrivers, Linux, Reader, drivers, packages};
+use super::identity::{self, Identity};
+use super::systemd::Units;
+use super::{Init, KernelDrivers, Linux, Reader, drivers, packages};
 use crate::error::Result;
 use crate::fs::Tree;
 
@@ -12,8 +14,12 @@ use crate::fs::Tree;
 #[derive(Clone, Debug, Default, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Deep {
+    /// What it is told about itself.
+    pub identity: Identity,
     /// The users that it knows itself.
     pub users: Vec<User>,
+    /// The units of systemd; `None` where another program runs as process 1.
+    pub units: Option<Units>,
     /// What each kernel has for KVM in its initramfs.
     pub drivers: Vec<KernelDrivers>,
     /// The databases of installed packages.
@@ -27,7 +33,8 @@ pub struct Deep {
 /// Reads the further facts of an installed Linux.
 pub fn deep(tree: &Tree, facts: &Linux) -> Result<Deep> {
     let mut reader = Reader { tree, notes: Vec::new() };
-    let users = accounts::users(&mut reader)?;
+    let (identity, users) = (identity::read(&mut reader)?, accounts::users(&mut reader)?);
+    let units = matches!(facts.init, Init::Systemd(_)).then(|| Units::read(tree)).transpose()?;
     let (drivers, package_history) = (drivers(tree, facts)?, packages::history(tree)?);
-    Ok(Deep { users, drivers, packages: packages::find(tree)?, package_history, notes: reader.notes })
+    Ok(Deep { identity, users, units, drivers, packages: packages::find(tree)?, package_history, notes: reader.notes })
 }

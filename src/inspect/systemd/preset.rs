@@ -22,6 +22,7 @@ const FOLDERS: [&str; 5] = [
 
 /// What a preset says of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
     /// Enable it; also when nothing is said.

@@ -33,6 +33,7 @@ const CONFIG: &str = "/etc/systemd/system";
 
 /// Whether a unit is started by itself (`systemctl is-enabled`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum UnitState {
     /// Links say so.
@@ -81,6 +82,7 @@ impl UnitState {
 
 /// A unit that has a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Unit {
     /// Its name.
     pub name: String,
@@ -94,6 +96,7 @@ pub struct Unit {
 
 /// All installed units of the system.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Units {
     /// By kind and name.
     pub units: Vec<Unit>,

@@ -1,13 +1,28 @@
 //! What `inspect --deep` adds.
 
+use super::text::Rows;
 use crate::cli::output::{Output, table};
 use crate::error::escape;
-use crate::inspect::Deep;
+use crate::inspect::accounts::User;
 use crate::inspect::packages::{Database, Package};
+use crate::inspect::systemd::{UnitState, Units};
+use crate::inspect::{Deep, Identity, KernelDrivers};
 
 /// The further facts of a system, for people.
 pub(super) fn text(deep: &Deep, output: Output) -> String {
-    let mut text = String::new();
+    let mut rows = Rows::default();
+    identity(&deep.identity, &mut rows);
+    units(deep.units.as_ref(), &mut rows);
+    deep.users.iter().for_each(|user| rows.add("user", may_log_in(user).then(|| user_text(user))));
+    for kernel in &deep.drivers {
+        let name = kernel.release.as_ref().unwrap_or(&kernel.kernel);
+        let verdict = if kernel.boots_on_virtio { "boots on virtio".to_owned() } else { missing(kernel) };
+        rows.add("drivers", Some(format!("{name}: {verdict}")));
+    }
+    let changes = &deep.package_history.changes;
+    rows.add("last change", changes.back().map(|change| format!("{} {} {}", change.time, change.action, change.name)));
+    deep.notes.iter().for_each(|note| rows.add("note", Some(note)));
+    let mut text = format!("{}{}", output.bold("further\n"), table(&rows.0));
     for database in &deep.packages {
         text.push_str(&output.bold(&format!("packages ({})\n", title(database))));
         let rows: Vec<_> = database.packages.iter().map(row).collect();
@@ -17,6 +32,46 @@ pub(super) fn text(deep: &Deep, output: Output) -> String {
         }
     }
     text
+}
+
+fn identity(identity: &Identity, rows: &mut Rows) {
+    rows.add("machine id", identity.machine_id.as_ref());
+    rows.add("called", identity.pretty_hostname.as_ref());
+    rows.add("time zone", identity.time_zone.as_ref());
+    rows.add("locale", identity.locale.get("LANG"));
+    rows.add("keyboard", identity.keymap.as_ref().or(identity.keyboard.as_ref()));
+    let Some(cloud) = &identity.cloud_init else { return };
+    rows.add(
+        "cloud-init",
+        Some(match &cloud.disabled_by {
+            Some(path) => format!("switched off by {path}"),
+            None if cloud.datasources.is_empty() => "looks for data everywhere".to_owned(),
+            None => format!("looks for data of {}", cloud.datasources.join(", ")),
+        }),
+    );
+}
+
+fn units(units: Option<&Units>, rows: &mut Rows) {
+    let Some(units) = units else { return };
+    rows.add("target", units.default_target.as_ref());
+    let enabled = units.units.iter().filter(|unit| unit.state == UnitState::Enabled).map(|unit| unit.name.as_str());
+    let enabled: Vec<&str> = enabled.collect();
+    rows.add("enabled", Some(enabled.join(" ")).filter(|names| !names.is_empty()));
+}
+
+/// Whether a password or a key lets a user in.
+fn may_log_in(user: &User) -> bool {
+    user.authorized_keys > 0 || user.password == "set" || user.password == "empty"
+}
+
+fn user_text(user: &User) -> String {
+    let groups = if user.groups.is_empty() { String::new() } else { format!(" in {}", user.groups.join(", ")) };
+    let keys = if user.authorized_keys == 0 { String::new() } else { format!(", {} keys", user.authorized_keys) };
+    format!("{} ({}){groups}: password {}{keys}", user.name, user.uid, user.password)
+}
+
+fn missing(kernel: &KernelDrivers) -> String {
+    format!("its initramfs lacks {}", kernel.missing.join(", "))
 }
 
 fn title(database: &Database) -> String {

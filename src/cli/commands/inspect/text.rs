@@ -9,7 +9,7 @@ use crate::pipeline::guest::{Guest, System};
 
 /// Keys and values of a table, in order.
 #[derive(Debug, Default)]
-pub(super) struct Rows(Vec<(String, String)>);
+pub(super) struct Rows(pub(super) Vec<(String, String)>);
 
 impl Rows {
     /// Adds a value, escaped; nothing for one that is not known.
