@@ -6,7 +6,7 @@ use clap::CommandFactory;
 
 use super::args::Cli;
 use super::output::Output;
-use crate::error::{CODES, Error, Kind, Result, explain};
+use crate::error::{Error, Kind, Result, codes, explain};
 
 /// Explains `topic`, or lists all commands and codes.
 pub(super) fn run(topic: Option<&str>, output: Output) -> Result<()> {
@@ -28,12 +28,12 @@ pub(super) fn run(topic: Option<&str>, output: Output) -> Result<()> {
 fn overview(output: Output) -> Result<()> {
     if output.is_json() {
         let codes: Vec<_> =
-            CODES.iter().map(|(code, text)| serde_json::json!({ "code": code, "explanation": text })).collect();
+            codes().iter().map(|(code, text)| serde_json::json!({ "code": code, "explanation": text })).collect();
         return output.line(&serde_json::json!({ "codes": codes }).to_string());
     }
     output.line(&Cli::command().render_long_help().to_string())?;
     output.line("Error codes, each explained by `hyper2kvm help CODE`:")?;
-    let codes: Vec<&str> = CODES.iter().map(|(code, _)| *code).collect();
+    let codes: Vec<&str> = codes().iter().map(|(code, _)| *code).collect();
     output.line(&format!("  {}", codes.join("  ")))
 }
 

@@ -1,0 +1,512 @@
+//! Of disks, what they lie in, and what is written: the data plane.
+
+/// Sorted by code.
+pub(super) const CODES: &[(&str, &str)] = &[
+    (
+        "cache.abandoned",
+        "A thread that read part of the source ended before it was done. Another error or a bug report precedes this one.",
+    ),
+    (
+        "convert.backing",
+        "The image cannot name this backing file. A qcow2 image keeps the name in at most 1,023 bytes of UTF-8, relative to its own directory where the file lies in it or below.",
+    ),
+    (
+        "convert.cluster",
+        "The qcow2 cluster size must be a power of two from 4 KiB to 2 MiB, and large enough that the tables of a disk of this size stay within what QEMU reads. 64 KiB is good for disks up to some petabytes.",
+    ),
+    (
+        "convert.compress",
+        "--compress takes zlib or zstd, with a level behind a colon if need be. zlib, which every reader of qcow2 knows, has levels 1 to 9; zstd is faster on both sides, needs QEMU 5.1 or later, and has levels 1 to 19.",
+    ),
+    (
+        "convert.destination",
+        "`convert` needs a source and a destination: `hyper2kvm convert SRC DST`, or `SRC... DIR/`.",
+    ),
+    (
+        "convert.empty",
+        "The disk has no bytes, so there is nothing to convert. The export that made it probably failed.",
+    ),
+    ("convert.encode", "An encoder failed on its own input. That is a bug in hyper2kvm, please report it."),
+    ("convert.format", "There is no such format to write. `hyper2kvm help convert` lists the formats that --to takes."),
+    (
+        "convert.names",
+        "Two disks would be written to the same file. Convert them one by one, or into different directories.",
+    ),
+    (
+        "convert.options",
+        "These options do not go together, or not with this format: compression, cluster sizes, subclusters and backing files are qcow2's, and preallocation goes neither with compression nor with a backing file.",
+    ),
+    (
+        "convert.refcount",
+        "A cluster of the output would hold more compressed clusters than its refcount can count. That is a bug in hyper2kvm, please report it.",
+    ),
+    (
+        "convert.size",
+        "The disk cannot get the size that was asked for. It can grow to any number of whole sectors, up to 64 PiB; it is never cut, since what is at its end may be needed: shrink the file systems and partitions in the guest first, and copy what is left with other means.",
+    ),
+    (
+        "convert.stream",
+        "This format cannot be written where the output goes. A pipe only goes forward, so a format must need no way back and know its tables before its data; on a device, a format must know where it ends. The message names those that can. What went into a pipe cannot be read back either, so it is not verified.",
+    ),
+    (
+        "convert.thread",
+        "A worker thread could not be started, or it stopped in an unexpected way. The latter is a bug in hyper2kvm, please report it.",
+    ),
+    (
+        "disk.range",
+        "A read or write went past the end of a disk. The image's own metadata points outside of the data it describes, or the file was cut short.",
+    ),
+    (
+        "disk.read-only",
+        "Something was to be written to a volume that can only be read: one with parity, a thin volume, the origin of snapshots, or one that its group says is read-only. The message says which.",
+    ),
+    ("disk.too-large", "A disk or file claims to be larger than the largest size that any format allows."),
+    ("fault.injected", "A failure injected on purpose by a test layer. It never occurs in normal use."),
+    (
+        "feed.again",
+        "Something tried to read a second time what comes forward only. That is a bug in hyper2kvm, please report it.",
+    ),
+    (
+        "feed.choice",
+        "A stream brings one disk in one state: neither --disk nor --snapshot can choose. Save it to a file first.",
+    ),
+    (
+        "feed.format",
+        "Only raw disks and stream-optimized VMDKs can be read from a pipe. Save it to a file, and name that as the source.",
+    ),
+    ("feed.length", "A raw disk that comes through a pipe does not say how long it is. Give its length with --size."),
+    ("feed.long", "More came through a pipe than the disk should have. Give its length with --size."),
+    (
+        "feed.order",
+        "What comes through a pipe must come in the order of the disk. Save it to a file, and name that as the source.",
+    ),
+    (
+        "feed.parent",
+        "The disk in the pipe needs a parent image. Save the chain to files, and name the last one as the source.",
+    ),
+    (
+        "feed.short",
+        "What came through a pipe ended before the length that was expected: what wrote it failed, or --size is wrong.",
+    ),
+    (
+        "format.ambiguous",
+        "The file has the marks of more than one format. A guest can write another format's header into its own disk so that a later reader opens files of the host; so no choice is made. Name the format that the file really has with --format.",
+    ),
+    ("format.name", "The format given with --format does not exist. `hyper2kvm info --help` lists the names."),
+    (
+        "format.snapshot",
+        "A snapshot was asked for, and the format keeps none, or none of that name. `hyper2kvm info` lists those that there are.",
+    ),
+    (
+        "format.unit",
+        "A reader asked a layer to decode a unit that it does not have. This is a bug of this program; please report it.",
+    ),
+    (
+        "format.unknown",
+        "The file begins like no disk image that this program knows. It is never taken for a raw disk without a partition table; say --format raw if it is one.",
+    ),
+    (
+        "format.unsupported",
+        "The format is recognised and this version does not read it. qemu-img convert may turn it into one that is read.",
+    ),
+    (
+        "journal.arrays",
+        "A list of a journal file of the guest is in more pieces than any that journald makes. The file is damaged; guest log SRC --check tells more.",
+    ),
+    (
+        "journal.chain",
+        "A hash table of a journal file of the guest has a longer chain than any that journald makes. The file is damaged; guest log SRC --check tells more.",
+    ),
+    (
+        "journal.compressed",
+        "A compressed field of the guest's journal cannot be decoded. It was damaged; the rest of the journal can be read.",
+    ),
+    (
+        "journal.corrupt",
+        "A journal file of the guest contradicts itself, as one that was being written when the guest stopped may do at its end. What can still be read is shown; guest log SRC --check checks all files.",
+    ),
+    (
+        "journal.features",
+        "A journal file of the guest was written by a newer systemd, in a way that this program does not know.",
+    ),
+    ("journal.field-size", "A field of the guest's journal is larger than what makes sense in a log. It is left out."),
+    ("journal.fields", "An entry of the guest's journal has more fields than journald takes. The file is damaged."),
+    (
+        "journal.files",
+        "The guest has more journal files than can be read together. Copy those that matter out with guest cp, and read them with journalctl --file.",
+    ),
+    (
+        "journal.header",
+        "A file in the guest's journal folder does not begin as journal files do, or is shorter than it says. It is left out.",
+    ),
+    (
+        "journal.values",
+        "A field of the guest's journal has more different values than can be listed. Ask for the entries instead, with -o json.",
+    ),
+    (
+        "key.read",
+        "A key of encrypted volumes cannot be read. --key takes SELECTOR:file:PATH, SELECTOR:fd:N or SELECTOR:prompt, which needs a terminal.",
+    ),
+    (
+        "output.changed",
+        "While the output was being written, something else removed or replaced its .partial file. Nothing was given the final name; run the command again.",
+    ),
+    (
+        "output.closed",
+        "The program that read the disk from standard output ended or closed it before all of it was written. Its own message says why; nothing is wrong with the source.",
+    ),
+    (
+        "output.exists",
+        "A file of the output's name exists, or the output is a device. A file is replaced only with --force, and only once the new one is complete and verified. A device is overwritten only with --force: what is on it is lost at once, and its beginning is written last, so that nothing is found on it until all of it is verified.",
+    ),
+    (
+        "output.full",
+        "The file system of the output has no room left. Nothing appears under the final name; free some space and run the same command again, which goes on where this one ended.",
+    ),
+    (
+        "output.in-use",
+        "The device is mounted, holds swap, is part of another device (LVM, RAID, encryption), or another program holds it. The kernel gives a device to one writer only. Nothing was written.",
+    ),
+    ("output.json", "A result could not be turned into JSON. This is a bug; please report it with the command."),
+    (
+        "output.locked",
+        "Another process, which the message names when it can be known, holds the lock on this output's .partial or .journal file: it is being written right now.",
+    ),
+    ("output.name", "The output must be the name of a file, not a directory or a path that ends in .."),
+    (
+        "output.order",
+        "A format wanted to change what had gone into a pipe already. That is a bug in hyper2kvm, please report it.",
+    ),
+    (
+        "output.source",
+        "The output is the device that the source is read from, or a partition of it, or the disk that it is a partition of. Writing would destroy what is being read.",
+    ),
+    (
+        "output.space",
+        "By the source's map the output could need more room than its file system has. Zeros among the data are not known before they are read, so it might have fitted; but a disk that fills up half-way helps nobody.",
+    ),
+    (
+        "output.stale",
+        "A file named like the output with .partial or .journal behind it is in the way: a link, another user's file, or no regular file. It was not made by an earlier run of this command, so it is not overwritten.",
+    ),
+    (
+        "output.terminal",
+        "Standard output is a terminal, which can do nothing with the bytes of a disk. Pipe them into a program, send them to a file with >, or name a file as the destination.",
+    ),
+    ("output.type", "What has the output's name is not a regular file. It is not replaced, not even with --force."),
+    ("output.write", "The operating system refused a write to the output. The cause says why."),
+    (
+        "ova.descriptor",
+        "The package does not hold exactly one .ovf descriptor of a reasonable size, so it is not clear which machine it describes.",
+    ),
+    (
+        "ova.digest",
+        "A file of the package is not the one that its manifest vouches for: it was damaged on the way, or changed. Get the package again. Nothing appears under the final name.",
+    ),
+    (
+        "ova.manifest",
+        "The package's manifest (.mf) is malformed, gives two digests for one file, or uses a digest function that is not handled.",
+    ),
+    (
+        "ova.missing",
+        "The descriptor or manifest lists a file that the package does not hold. Only the package's own files are used; nothing else is looked for.",
+    ),
+    (
+        "overlay.backing",
+        "An overlay that is kept names what lies below it, so that QEMU can open it too. That works for an image in a file of its own and for one in an OVA, in a format that QEMU knows, but not for compressed packages, OVF folders and internal snapshots. Unpack the source, or let the overlay end with the command: --writable.",
+    ),
+    (
+        "overlay.broken",
+        "Writing the overlay's tables failed earlier, so what the file holds is not known any more. Stop the command, make room if the disk was full, and start again: what was flushed before the failure is there.",
+    ),
+    (
+        "overlay.count",
+        "--overlay is given once for each disk, in the machine's order. Choose fewer disks with --disk, or name more files.",
+    ),
+    (
+        "overlay.exists",
+        "With --fix the overlay must be a new file: fixing the same guest twice is not what anyone wants. Leave --fix out to go on with the overlay, in which the fixes are.",
+    ),
+    (
+        "overlay.frozen",
+        "Something tried to change a disk whose fixes were already complete. This is a bug in hyper2kvm, please report it.",
+    ),
+    (
+        "overlay.full",
+        "The changes to the disk do not fit into the overlay's share of the memory budget. Give a larger --memory.",
+    ),
+    ("overlay.locked", "Another program, such as QEMU or another hyper2kvm, has the overlay open."),
+    (
+        "overlay.other",
+        "The file that --overlay names exists and cannot be gone on with: it is no qcow2 image of the sort that this program makes, it belongs to another source, or it has internal snapshots. Name another file.",
+    ),
+    (
+        "overlay.size",
+        "A disk whose size is no multiple of 512 bytes, or more than a petabyte, cannot have an overlay in a qcow2 file.",
+    ),
+    ("overlay.spill", "The overlay lost its spill file. This is a bug in hyper2kvm, please report it."),
+    (
+        "ovf.chunk",
+        "A file of an OVF package is split into chunks, and one of them is longer or shorter than the descriptor says, the last ones are missing, or there are far too many. A chunk is damaged, or belongs to another package.",
+    ),
+    (
+        "ovf.descriptor",
+        "The OVF descriptor contradicts itself: it refers to a disk or file that it does not describe, or is not one at all.",
+    ),
+    (
+        "ovf.unsupported",
+        "The OVF package is well formed and uses something that is not handled: several machines, compressed or split disk files, or disks based on others.",
+    ),
+    (
+        "ovf.xml",
+        "The OVF descriptor is not well-formed XML in UTF-8, has a document type declaration, which is never accepted, or is far larger than any real one.",
+    ),
+    (
+        "packed.corrupt",
+        "A compressed file does not decode, or its content is not what was compressed: a checksum differs, or its index is wrong. It was damaged; get it again.",
+    ),
+    ("packed.empty", "A compressed file holds nothing at all. What made it probably failed."),
+    (
+        "packed.limit",
+        "A compressed file has more parts, a larger content, or needs more memory for decoding than any real one.",
+    ),
+    (
+        "packed.nested",
+        "Something compressed is inside of something compressed. Only one level is undone; decompress the outer one first.",
+    ),
+    (
+        "packed.random",
+        "The compressed file is one piece without places to begin at, and the image in it must be read here and there, which would decode it again and again. Decompress it first, or compress it in blocks: `xz -T0 --block-size=16MiB` or `pzstd`.",
+    ),
+    (
+        "packed.truncated",
+        "A compressed file ends before its content does. A download or copy was probably cut short; get the file again.",
+    ),
+    (
+        "packed.unsupported",
+        "A compressed file uses a part of its format that this version does not read, such as a dictionary that is not in the file.",
+    ),
+    (
+        "qcow2.bitmap",
+        "A persistent bitmap of the image cannot be used: its directory or table is damaged, or it was not saved when the image was last written. The disk itself can be read.",
+    ),
+    (
+        "qcow2.check",
+        "The image is too large to be checked within the memory budget, or its tables name each other so often that a check would not end. Give more with --memory.",
+    ),
+    (
+        "qcow2.compression",
+        "The image's clusters are compressed in a way that is not known here. Convert it with a newer qemu-img first.",
+    ),
+    (
+        "qcow2.corrupt-bit",
+        "The program that last wrote the image found it damaged and marked it. Repair a copy with qemu-img check -r all, look at what it says, and use the copy.",
+    ),
+    (
+        "qcow2.data-file",
+        "The image keeps its data in another file and does not say which, or that is not possible here. The report of the program that wrote the image may name the file.",
+    ),
+    ("qcow2.decode", "A compressed cluster does not decode to exactly one cluster. The image is damaged."),
+    ("qcow2.encrypted", "The image is encrypted, which is not handled yet. Decrypt it with qemu-img first."),
+    (
+        "qcow2.entry",
+        "An entry of the image's mapping tables contradicts the specification. The image is damaged; qemu-img check says more.",
+    ),
+    (
+        "qcow2.features",
+        "The image states that whoever reads it must know a feature that is not known here. Convert it with a newer qemu-img first.",
+    ),
+    (
+        "qcow2.header",
+        "The image's header contradicts the specification. The image is damaged, or it is not a qcow2 image.",
+    ),
+    ("qcow2.l1", "The image's first table is larger than any sensible image needs. qemu refuses it too."),
+    (
+        "qcow2.snapshots",
+        "The image's list of internal snapshots is longer than any that QEMU makes. The current state can be read all the same.",
+    ),
+    (
+        "qcow2.truncated",
+        "The image names bytes past the end of its file: it was probably cut short by an unfinished download or copy. Get it again.",
+    ),
+    ("qcow2.version", "Only versions 2 and 3 of qcow2 are handled. Convert the image with qemu-img first."),
+    (
+        "reference.depth",
+        "The chain of images is longer than any that is used in practice, or an image refers to itself.",
+    ),
+    (
+        "reference.kernel",
+        "This kernel (or a sandbox) does not offer openat2, by which references are kept inside their directory. Nothing else is safe enough, so the reference is not opened.",
+    ),
+    (
+        "reference.missing",
+        "The image names another file that belongs to it, which is not there. Copy all of the image's files into one directory, or say where the file is with --map-path OLD=NEW.",
+    ),
+    (
+        "reference.refused",
+        "The image names a file outside of its own directory. An image may come from anyone, so it opens nothing of this host by itself; allow the place with --allow-dir DIR or --map-path OLD=NEW if you trust it.",
+    ),
+    (
+        "resume.changed",
+        "A .partial and .journal that an unfinished run left are in the way, and cannot be gone on with: the source, the options or the program are not the same. Run the command as it was, or add --restart, which discards what was done.",
+    ),
+    (
+        "resume.journal",
+        "The journal of an unfinished run says that data lies where this program would not put it. Begin again with --restart.",
+    ),
+    (
+        "source.changed",
+        "The source was written to while it was copied, so the copy may hold old and new parts. Convert a snapshot, or stop whoever writes to it.",
+    ),
+    ("source.disk", "The source has no such disk. Disks are counted from 1 or named; `hyper2kvm info` lists them."),
+    ("source.empty", "The source has no bytes at all. A download or export probably failed; get the file again."),
+    (
+        "source.name",
+        "The name of a source must be UTF-8, since `#N` and URIs are looked for in it. Give the file another name, or a link to it.",
+    ),
+    ("source.no-disk", "The source opens, and holds no disk at all: an OVA or OVF without one."),
+    ("source.read", "The operating system could not read the source. The cause says why."),
+    (
+        "source.running",
+        "VMware's lock lies beside the disk or the .vmx: the machine is running, is open in VMware, or died. A disk that is \
+         written while it is read comes out torn. Shut the machine down, or convert a clone. --allow-running reads it all the same.",
+    ),
+    (
+        "source.sector-size",
+        "The block device has a logical sector size that no guest disk has. Copy it to a file first.",
+    ),
+    (
+        "source.short",
+        "The source file became shorter while it was read. What is missing is never taken as zeros; get the file again.",
+    ),
+    (
+        "source.stdin",
+        "Standard input comes forward only, so it can be converted and nothing else. Save it to a file first.",
+    ),
+    ("source.terminal", "A disk is not read from a terminal. Pipe it in, or name a file."),
+    ("source.type", "The source is a directory, fifo, socket or character device. Name the image file itself."),
+    (
+        "tar.duplicate",
+        "The archive holds two members of one name. Readers disagree on which one counts, so neither is taken.",
+    ),
+    (
+        "tar.header",
+        "The file is not a tar archive, or is one that different readers would read differently. Such archives are refused, since they can show one content to a checker and another to us.",
+    ),
+    ("tar.limit", "The archive has far more members, or longer names, than any real package."),
+    (
+        "tar.no-image",
+        "A tar archive holds no file that is recognised as a disk image. A raw disk without a partition table is recognised only when --format raw says so.",
+    ),
+    (
+        "tar.truncated",
+        "The archive ends before its members do. A download or copy probably failed; get the file again.",
+    ),
+    (
+        "tar.unsupported",
+        "The archive has sparse or multi-volume members, or members of an unknown type. Pack the files again with a plain tar.",
+    ),
+    ("vdi.header", "The header of a VDI is damaged, or gives sizes and places that are impossible."),
+    (
+        "vdi.parent",
+        "A differencing VDI needs the disk that it was made for, and what was found is another one or was changed since. VDI keeps no file name of the parent: give it with --map-path '{UUID}.vdi=PATH', with the UUID that `hyper2kvm info` of the parent shows.",
+    ),
+    ("vdi.truncated", "A block or the map of a VDI lies past the end of the file. It was probably cut short."),
+    (
+        "vdi.version",
+        "A VDI is of a version that this program does not know. Version 1.1 is what VirtualBox has written since 2007.",
+    ),
+    (
+        "verify.mismatch",
+        "The output was read back and does not hold what was read from the source. It was not given its name. Bad memory or a bad disk is the usual cause.",
+    ),
+    (
+        "vhd.block",
+        "An entry of a VHD's block allocation table points into the headers, or two blocks share bytes. The image is damaged; `hyper2kvm check` lists everything that is wrong with it.",
+    ),
+    (
+        "vhd.footer",
+        "The footer of a VHD, its last 512 bytes, is missing or damaged, and there is no sound copy of it at the front. The file was probably cut short.",
+    ),
+    ("vhd.header", "The dynamic disk header of a VHD is damaged, or gives sizes and places that are impossible."),
+    (
+        "vhd.parent",
+        "A differencing VHD needs the disk that it was made for, and what was found is another one, or the VHD does not name any. Point at the right file with --map-path OLD=NEW.",
+    ),
+    ("vhd.truncated", "A block or table of a VHD lies past the end of the file. It was probably cut short."),
+    (
+        "vhdx.bat",
+        "The block allocation table of a VHDX is too small, or an entry of it is impossible: a state that does not exist, or a block inside the headers. `hyper2kvm check` lists everything that is wrong.",
+    ),
+    ("vhdx.feature", "A VHDX says that whoever reads it must understand something that this program does not know."),
+    (
+        "vhdx.header",
+        "The headers of a VHDX, of which it keeps two copies, are damaged or contradict each other. The file was probably cut short or overwritten.",
+    ),
+    (
+        "vhdx.log",
+        "The log of a VHDX was not emptied, and it cannot be replayed: its entries are damaged, or the file is shorter than they say. Copy the image again after its machine was shut down.",
+    ),
+    ("vhdx.metadata", "The metadata of a VHDX is damaged, or gives sizes that are impossible."),
+    (
+        "vhdx.parent",
+        "A differencing VHDX needs the disk that it was made for, and what was found is another one or was changed since. Point at the right file with --map-path OLD=NEW.",
+    ),
+    (
+        "vhdx.region",
+        "The region tables of a VHDX, of which it keeps two copies, are damaged or point outside of the file.",
+    ),
+    ("vhdx.truncated", "A block or table of a VHDX lies past the end of the file. It was probably cut short."),
+    ("vhdx.version", "A VHDX is of a version that this program does not know."),
+    (
+        "vmdk.descriptor",
+        "The VMDK's text descriptor is not one, contradicts itself, or has a line that is not understood. Nothing is skipped, since a skipped extent would move all that follow it.",
+    ),
+    (
+        "vmdk.device",
+        "The VMDK is a raw device mapping: its bytes are on a device or LUN, not in a file. Read that device as a raw source, or clone the disk into a file first, with vmkfstools -i.",
+    ),
+    (
+        "vmdk.directory",
+        "The VMDK's grain directory or a grain table lies outside of the file, or is too large. The file is damaged or incomplete.",
+    ),
+    (
+        "vmdk.extent",
+        "An extent line of the VMDK's descriptor is impossible or of a kind that is not handled, or the extent's file is shorter than the line says.",
+    ),
+    (
+        "vmdk.footer",
+        "A stream-optimized VMDK tells in its footer, at the end of the file, where its grains are. It is missing or contradicts the header: the file is incomplete or was tampered with.",
+    ),
+    (
+        "vmdk.grain",
+        "A grain of the VMDK lies outside of the file, belongs to another place, or does not decompress. The file is damaged or incomplete.",
+    ),
+    ("vmdk.header", "A field of the VMDK's header has an impossible value. The file is damaged."),
+    (
+        "vmdk.journal",
+        "A seSparse snapshot has a journal that was not replayed: its machine was not shut down properly, and the tables lack what it wrote last. Start and stop the machine, or let vmkfstools check the disk.",
+    ),
+    ("vmdk.marker", "A marker in a stream-optimized VMDK is impossible. The file is damaged: get it again."),
+    (
+        "vmdk.parent",
+        "A VMDK snapshot or linked clone needs the parent that it was made for, and what was found has another content id, or the snapshot does not name one. Point at the right file with --map-path OLD=NEW.",
+    ),
+    (
+        "vmdk.stream",
+        "A stream-optimized VMDK ended before its end. What wrote it failed, or was stopped: get it again.",
+    ),
+    ("vmdk.version", "The VMDK has a version, compression or layout that this version does not read."),
+    (
+        "vmx.device",
+        "A machine's disk is a device of its VMware host, passed through to it, so its content is in no file beside the configuration.",
+    ),
+    (
+        "vmx.encrypted",
+        "The machine's configuration is encrypted, so its disks are too. Remove the encryption in VMware, or export the machine as OVF.",
+    ),
+    (
+        "vmx.syntax",
+        "A machine's configuration has a line that is not KEY = \"VALUE\", or gives a key two different values. VMware refuses such a file too.",
+    ),
+];
