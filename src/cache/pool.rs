@@ -221,7 +221,8 @@ impl Pool {
             shard.slots.remove(&key);
             return;
         };
-        let slot = Slot::Ready { block: Arc::clone(block), touched: false };
+        // A new block counts as touched: where all older ones are, it would be the first to go otherwise, before its reader is done.
+        let slot = Slot::Ready { block: Arc::clone(block), touched: true };
         shard.slots.insert(key, slot);
         shard.queue(class).push_back(key);
         self.held(class).fetch_add(block.len() as u64, Ordering::Relaxed);
@@ -274,7 +275,7 @@ impl Shard {
         }
     }
 
-    /// Drops the oldest block of `class` that was not touched since it was last passed over; its length.
+    /// Drops the oldest block of `class` that was not touched since it was last passed over, or since it came; its length.
     fn drop_one(&mut self, class: Class) -> Option<u64> {
         loop {
             let key = self.queue(class).pop_front()?;
@@ -331,6 +332,23 @@ mod tests {
             pool.get(key(index), Class::Transient, || block(100)).unwrap();
         }
         assert!((0..7).all(|index| pool.peek(key(index)).is_some()));
+    }
+
+    #[test]
+    fn a_new_block_outlives_older_ones_that_were_used() {
+        let pool = Pool::new(u64::MAX);
+        let shard_of =
+            |index| pool.shards.iter().position(|shard| lock(shard).slots.contains_key(&key(index))).unwrap();
+        for index in 0..100 {
+            pool.get(key(index), Class::Transient, || block(1)).unwrap();
+            assert!(pool.peek(key(index)).is_some());
+        }
+        let newest = (100..).find(|index| {
+            pool.get(key(*index), Class::Transient, || block(1)).unwrap();
+            shard_of(*index) == shard_of(0)
+        });
+        lock(&pool.shards[shard_of(0)]).drop_one(Class::Transient).unwrap();
+        assert!(pool.peek(key(0)).is_none() && pool.peek(key(newest.unwrap())).is_some());
     }
 
     #[test]
