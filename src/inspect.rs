@@ -1,8 +1,8 @@
 //! What is inside a guest: facts read from its files, never by running them.
 //!
 //! [`find_roots`] tells which file system of a [`Machine`] is a root and mounts its fstab around it; [`linux`] reads the facts
-//! of that tree. [`find_windows`] and [`windows::windows`] do the same for Windows. An unknown distribution is not an error: every fact is optional. Text from the guest is bounded here and
-//! escaped where it is printed.
+//! of that tree. [`find_windows`] and [`windows::windows`] do the same for Windows. An unknown distribution is not an error:
+//! every fact is optional. Text from the guest is bounded here and escaped where it is printed.
 
 pub mod accounts;
 pub mod bootloader;

@@ -130,7 +130,7 @@ mod tests {
             ),
             ("/etc/shadow", "root:$6$x$y:19000:0:::::\na:!:1::::::\nc:*\n"),
             ("/etc/group", "root:x:0:\nsudo:x:27:a,nobody\nwheel:x:10:a,root\nbad\n"),
-            ("/root/.ssh/authorized_keys", "# mine\nssh-ed25519 AAAA me\n\n  command=\"x\" ssh-rsa BBBB\n"),
+            ("/home/a/.ssh/authorized_keys", "# mine\nssh-ed25519 AAAA me\n\n  command=\"x\" ssh-rsa BBBB\n"),
         ]);
         let told: Vec<_> = users
             .iter()
@@ -147,7 +147,7 @@ mod tests {
             .collect();
         assert_eq!(
             told,
-            ["root 0 set wheel 2", "a 1000 locked sudo+wheel 0", "b 9 locked  0", "c 7 empty  0", "d 8 unknown  0"]
+            ["root 0 set wheel 0", "a 1000 locked sudo+wheel 2", "b 9 locked  0", "c 7 empty  0", "d 8 unknown  0"]
         );
         assert_eq!(
             (users[1].comment.as_str(), users[1].home.as_str(), users[1].shell.as_str()),
