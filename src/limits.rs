@@ -452,3 +452,15 @@ pub const MAX_PRESETS: usize = 1024;
 
 /// Users of a guest that are told, and their memberships of groups. Servers with more take them from a directory.
 pub const MAX_ACCOUNTS: usize = 1 << 14;
+
+/// Blocks of one squashfs file, and of all that are remembered: 512 GiB in blocks of the usual 128 KiB, four bytes of memory each.
+pub const MAX_SQUASHFS_BLOCKS: usize = 1 << 22;
+
+/// Bytes of a squashfs directory's listing: some ten million names.
+pub const MAX_SQUASHFS_DIR: u64 = 256 << 20;
+
+/// Bytes of all extended attributes of one file of squashfs. The kernel lists names of at most 64 KiB together.
+pub const MAX_SQUASHFS_XATTRS: usize = 16 << 20;
+
+/// Blocks of squashfs content that are kept decoded: 8 MiB of the largest, and 1 MiB of usual ones.
+pub const SQUASHFS_DECODED: usize = 8;

@@ -47,6 +47,7 @@ mod pipes;
 mod places;
 mod serve;
 mod sharing;
+mod squashfs;
 mod strace;
 mod udf;
 mod units;

@@ -9,6 +9,7 @@ use super::ext::Ext;
 use super::fat::Fat;
 use super::iso::Iso;
 use super::ntfs::Ntfs;
+use super::squashfs::Squashfs;
 use super::udf::Udf;
 use super::xfs::Xfs;
 use crate::disk::{Disk, DiskMut};
@@ -24,6 +25,7 @@ pub fn open(kind: &str, volume: Arc<dyn Disk>) -> Option<Result<Arc<dyn Filesyst
         "vfat" => boxed(Fat::open(volume)),
         "iso9660" => boxed(Iso::open(volume)),
         "ntfs" => boxed(Ntfs::open(volume)),
+        "squashfs" => boxed(Squashfs::open(volume)),
         "udf" => boxed(Udf::open(volume)),
         "xfs" => boxed(Xfs::open(volume)),
         _ => return None,

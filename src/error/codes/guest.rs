@@ -359,6 +359,24 @@ pub(super) const CODES: &[(&str, &str)] = &[
         "A SQLite database of the guest uses a part of the file format that this program does not read; the message says which.",
     ),
     (
+        "squashfs.corrupt",
+        "The squashfs file system contradicts itself at the place that the message names, or a block of it does not decode: the image was damaged. Get it again; nothing repairs one.",
+    ),
+    (
+        "squashfs.feature",
+        "The squashfs file system is of another version than 4.0, or compressed in a way that this program does not know. unsquashfs may read it.",
+    ),
+    (
+        "squashfs.geometry",
+        "The superblock of the squashfs file system gives sizes that are impossible, or more than the volume holds. It may have been cut short.",
+    ),
+    (
+        "squashfs.limit",
+        "A file of the squashfs file system has more blocks or attributes, or a directory more names, than this program handles.",
+    ),
+    ("squashfs.name", "A name in a squashfs file system is not of the right kind of file."),
+    ("squashfs.read-only", "A change was asked of a squashfs file system, which is made once and never changed."),
+    (
         "udf.corrupt",
         "A UDF file system contradicts itself at the place that the message names. The image may be incomplete: compare its checksum with its maker's.",
     ),
