@@ -162,8 +162,48 @@ fn edit(model: &mut Model<'_>, shape: &str) {
     model.set_xattr("xattrs/value-1", "user.value", &[6; 200]);
     model.set_xattr("xattrs", "trusted.dir", b"x");
     model.set_xattr("link-1", "trusted.link", b"x");
+    edit_names(model, &plain);
     model.set_times("etc/fstab", time);
     model.set_times("etc/new", Timestamp { seconds: 1_900_000_000, nanoseconds: 0 });
+}
+
+/// Names that move, directories that go, owners and attributes.
+fn edit_names(model: &mut Model<'_>, plain: &Attributes) {
+    for (from, to) in [
+        ("etc/file-200", "etc/file-200-with-a-name-that-is-longer"),
+        ("etc/file-100", "large/file-100-from-another-directory"),
+        ("large/4-a-file-with-a-longer-name", "large/4-with-another-hash"),
+        ("large/5-a-file-with-a-longer-name", "small/5"),
+        ("link-1", "etc/link-1"),
+        ("exactly-60", "names/moved"),
+        // Directories of every form: with an index, with one block, in the inode.
+        ("large", "etc/large"),
+        ("small", "etc/new/small"),
+        ("etc/new", "new"),
+        ("etc/large", "new/small/large again"),
+    ] {
+        model.rename(from, to);
+    }
+    for index in 0..50 {
+        model.create("new/small/large again", &format!("{index}-created-after-the-move"), plain, b"");
+    }
+    model.create_dir("new", "empty", plain);
+    model.rename("new/empty", "moved away");
+    model.rename("new", "etc/new");
+    model.rename("etc/new/small", "small");
+    model.rename("small/large again", "large");
+    model.remove_dir("moved away");
+    model.create_dir("", "grown", plain);
+    (0..200).for_each(|index| model.create("grown", &format!("{index}-name-that-takes-room"), plain, b""));
+    (0..200).for_each(|index| model.remove(&format!("grown/{index}-name-that-takes-room")));
+    model.remove_dir("grown");
+    model.set_owner("etc/fstab", 0o4711, 100_000, 65_536);
+    model.set_owner("etc/new", 0o1777, 12, 0);
+    model.set_owner("etc/link-1", 0o777, 3, 4);
+    model.remove_xattr("etc/fstab", "user.large");
+    model.remove_xattr("etc/fstab", "user.none");
+    model.remove_xattr("xattrs/shared-2", "user.more");
+    model.remove_xattr("xattrs", "trusted.dir");
 }
 
 /// Whether inodes have room for nanoseconds.

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use hyper2kvm::fs::fat::Fat;
-use hyper2kvm::fs::{Attributes, FileKind, Filesystem, Inode, MemoryFs, Timestamp};
+use hyper2kvm::fs::{Attributes, FileKind, Filesystem, FilesystemMut, Inode, MemoryFs, Timestamp};
 
 use crate::file_disk::FileDisk;
 use crate::files::{self, Files};
@@ -141,7 +141,10 @@ impl Both<'_> {
         let len = dice.below(most);
         let content = dice.bytes(len);
         let model = self.memory.writer().unwrap();
-        match dice.below(10) {
+        match dice.below(14) {
+            10 => self.remove_dir(dice),
+            11 | 12 if !self.files.is_empty() => self.rename(dice, number),
+            13 => self.rename_dir(dice, number),
             0 => {
                 let dir = self.dirs[dice.below(self.dirs.len())].clone();
                 let name = dice.name(number);
@@ -182,6 +185,60 @@ impl Both<'_> {
                 let given = name.to_ascii_uppercase();
                 writer.remove(Self::find(self.fat, dir), given.as_bytes()).unwrap();
                 model.remove(Self::find(&self.memory, dir), name.as_bytes()).unwrap();
+            }
+        }
+    }
+
+    /// An empty directory goes, any other one stays.
+    fn remove_dir(&mut self, dice: &mut Dice) {
+        let at = dice.below(self.dirs.len());
+        let Some((dir, name)) = self.dirs[at].rsplit_once('/') else { return };
+        let ours = self.fat.remove_dir(Self::find(self.fat, dir), name.as_bytes());
+        let theirs = self.memory.remove_dir(Self::find(&self.memory, dir), name.as_bytes());
+        assert_eq!(ours.is_ok(), theirs.is_ok());
+        match ours {
+            Ok(()) => drop(self.dirs.swap_remove(at)),
+            Err(error) => assert_eq!(error.code(), "fat.not-empty"),
+        }
+    }
+
+    fn rename(&mut self, dice: &mut Dice, number: usize) {
+        let at = dice.below(self.files.len());
+        let to = format!("{}/{}", self.dirs[dice.below(self.dirs.len())], dice.name(number));
+        if self.renamed(&self.files[at], &to) {
+            self.files[at] = to;
+        }
+    }
+
+    fn rename_dir(&mut self, dice: &mut Dice, number: usize) {
+        let from = self.dirs[dice.below(self.dirs.len())].clone();
+        let above = self.dirs[dice.below(self.dirs.len())].clone();
+        let to = format!("{above}/{}", dice.name(number));
+        if from.is_empty() || !self.renamed(&from, &to) {
+            return;
+        }
+        let below = format!("{from}/");
+        for path in self.dirs.iter_mut().chain(&mut self.files) {
+            if *path == from {
+                path.clone_from(&to);
+            } else if let Some(rest) = path.strip_prefix(&below) {
+                *path = format!("{to}/{rest}");
+            }
+        }
+    }
+
+    fn renamed(&self, from: &str, to: &str) -> bool {
+        let ((dir, name), (new_dir, new_name)) = (from.rsplit_once('/').unwrap(), to.rsplit_once('/').unwrap());
+        let rename = |fs: &dyn Filesystem| {
+            let (old, new) = (Self::find(fs, dir), Self::find(fs, new_dir));
+            fs.writer().unwrap().rename(old, name.as_bytes(), new, new_name.as_bytes())
+        };
+        match rename(self.fat) {
+            Ok(()) => rename(&self.memory).is_ok() || panic!("{from} to {to}"),
+            Err(error) if error.code() == "fat.name" => rename(&self.memory).is_ok_and(|()| panic!("{from} to {to}")),
+            Err(error) => {
+                assert_eq!(error.code(), "fat.space");
+                false
             }
         }
     }

@@ -59,6 +59,8 @@ fn walk(fs: &Ext) {
                 writer.append(inode, &[2; 2000])
             };
             let _ = (writer.set_xattr(inode, b"user.x", &[3; 90]), writer.remove(inode, b"a-longer-name-9"));
+            let moved = writer.rename(inode, b"dir", inode, b"moved").or(writer.rename(fs.root(), b"dir", inode, b"x"));
+            let _ = (moved, writer.remove_dir(inode, b"lost+found"), writer.remove_xattr(inode, b"user.x"));
         }
     }
     let mut last = 0;

@@ -32,10 +32,13 @@ fuzz_target!(|data: &[u8]| {
         let Some(writer) = fs.writer().ok() else { return };
         let _ = (
             writer.create(fs.root(), b"a new name", &Attributes::default(), &[1; 3000]),
-            writer.remove(fs.root(), b"F"),
+            writer.rename(fs.root(), b"DIR", fs.root(), b"another name"),
+            writer.rename(fs.root(), b"F", fs.root(), b"DIR"),
+            writer.remove_dir(fs.root(), b"another name"),
+            writer.remove(fs.root(), b"DIR"),
         );
         let _ = fs
-            .lookup(fs.root(), b"DIR")
+            .lookup(fs.root(), b"another name")
             .map(|dir| dir.map(|dir| writer.create_dir(dir, b"New", &Attributes::default())));
         hyper2kvm_fuzz::walk_files(&fs);
     });

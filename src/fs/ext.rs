@@ -6,7 +6,7 @@
 //! one that is refused or runs out of space changes nothing.
 //!
 //! Times change only as the caller says: a new file has the given time, and with it the directory that it is created in;
-//! replacing, appending, removing and attributes leave all times as they are, so that [`FilesystemMut::set_times`] decides.
+//! replacing, appending, renaming, removing, owners and attributes leave all times as they are, so that [`FilesystemMut::set_times`] decides.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
 use std::fmt;
@@ -38,6 +38,7 @@ mod journal;
 mod map;
 mod names;
 mod node;
+mod rename;
 mod superblock;
 #[cfg(test)]
 mod tests;
@@ -141,6 +142,16 @@ impl Ext {
         let value = job(&mut view)?;
         *state = view.commit()?;
         Ok(value)
+    }
+
+    /// Changes an inode that is in use.
+    fn change(&self, inode: Inode, job: impl FnOnce(&mut View<'_>, &mut Node) -> Result<()>) -> Result<()> {
+        self.writing(|view| {
+            let mut node = view.inode(inode)?;
+            node.stat(&view.sb)?;
+            job(view, &mut node)?;
+            view.put_node(&mut node)
+        })
     }
 }
 
@@ -388,23 +399,43 @@ impl FilesystemMut for Ext {
         })
     }
 
-    fn set_xattr(&self, inode: Inode, name: &[u8], value: &[u8]) -> Result<()> {
+    fn remove_dir(&self, dir: Inode, name: &[u8]) -> Result<()> {
         self.writing(|view| {
-            let mut node = view.inode(inode)?;
-            view.set_attribute(&mut node, name, Some(value))?;
-            view.put_node(&mut node)
+            let parent = view.inode(dir)?.number;
+            view.remove_dir(parent, name)
         })
     }
 
-    fn set_times(&self, inode: Inode, atime: Timestamp, mtime: Timestamp) -> Result<()> {
+    fn rename(&self, dir: Inode, name: &[u8], new_dir: Inode, new_name: &[u8]) -> Result<()> {
         self.writing(|view| {
-            let mut node = view.inode(inode)?;
+            let (from, to) = (view.inode(dir)?.number, view.inode(new_dir)?.number);
+            view.rename(from, name, to, new_name)
+        })
+    }
+
+    fn set_owner(&self, inode: Inode, mode: u32, uid: u32, gid: u32) -> Result<()> {
+        self.change(inode, |_, node| {
+            node.set_owner(mode, uid, gid);
+            Ok(())
+        })
+    }
+
+    fn set_xattr(&self, inode: Inode, name: &[u8], value: &[u8]) -> Result<()> {
+        self.change(inode, |view, node| view.set_attribute(node, name, Some(value)))
+    }
+
+    fn remove_xattr(&self, inode: Inode, name: &[u8]) -> Result<()> {
+        self.change(inode, |view, node| view.set_attribute(node, name, None))
+    }
+
+    fn set_times(&self, inode: Inode, atime: Timestamp, mtime: Timestamp) -> Result<()> {
+        self.change(inode, |_, node| {
             node.set_atime(atime);
             node.set_mtime(mtime);
             if node.ctime() < mtime {
                 node.set_ctime(mtime);
             }
-            view.put_node(&mut node)
+            Ok(())
         })
     }
 

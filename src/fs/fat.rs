@@ -290,11 +290,37 @@ impl FilesystemMut for Fat {
     }
 
     fn remove(&self, dir: Inode, name: &[u8]) -> Result<()> {
-        self.writing(|view| view.remove(dir, name))
+        self.writing(|view| view.remove(dir, name, false))
+    }
+
+    fn remove_dir(&self, dir: Inode, name: &[u8]) -> Result<()> {
+        self.writing(|view| view.remove(dir, name, true))
+    }
+
+    /// The inode is another one then, since it is where the name is.
+    fn rename(&self, dir: Inode, name: &[u8], new_dir: Inode, new_name: &[u8]) -> Result<()> {
+        self.writing(|view| view.rename(dir, name, new_dir, new_name))
+    }
+
+    /// A file that nobody may write becomes read-only, every other one writable. There is no owner but root.
+    fn set_owner(&self, inode: Inode, mode: u32, uid: u32, gid: u32) -> Result<()> {
+        if (uid, gid) != (0, 0) {
+            return Err(Error::unsupported("fat.feature", "a FAT file system keeps no owners").found(uid));
+        }
+        self.writing(|view| {
+            let mut node = view.node(inode)?;
+            node.slot.set_read_only(mode & 0o222 == 0);
+            view.put_node(&node)
+        })
     }
 
     fn set_xattr(&self, _inode: Inode, _name: &[u8], _value: &[u8]) -> Result<()> {
         Err(Error::unsupported("fat.feature", "a FAT file system keeps no extended attributes"))
+    }
+
+    fn remove_xattr(&self, inode: Inode, _name: &[u8]) -> Result<()> {
+        // There is none.
+        self.reading(|view| view.node(inode).map(drop))
     }
 
     fn set_times(&self, inode: Inode, atime: Timestamp, mtime: Timestamp) -> Result<()> {

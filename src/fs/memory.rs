@@ -176,13 +176,7 @@ impl State {
     }
 
     fn add(&mut self, dir: Inode, name: &[u8], kind: FileKind, body: Body, attributes: &Attributes) -> Result<Inode> {
-        if name.is_empty() || name.len() > 255 || name == b"." || name == b".." || name.contains(&b'/') {
-            return Err(Error::new(Kind::Failed, "guest.name", "not a file name"));
-        }
-        if self.entries(dir)?.contains_key(name) {
-            return Err(Error::new(Kind::Exists, "guest.exists", "the name exists already")
-                .at(crate::error::escape_bytes(name)));
-        }
+        self.check_new(dir, name)?;
         let size = match &body {
             Body::File(content) | Body::Link(content) => length(content),
             Body::Directory { .. } => BLOCK,
@@ -192,15 +186,66 @@ impl State {
         self.next = self.next.saturating_add(1);
         let xattrs = attributes.xattrs.iter().cloned().collect();
         self.nodes.insert(inode, Node { stat: stat(inode, kind, attributes, size), body, xattrs });
+        self.link(dir, name, inode)?;
+        Ok(Inode(inode))
+    }
+
+    /// What is called `name` in `dir`.
+    fn named(&self, dir: Inode, name: &[u8]) -> Result<&Node> {
+        let slot = self.entries(dir)?.get(name).ok_or_else(|| missing(crate::error::escape_bytes(name)))?;
+        self.node(Inode(slot.inode))
+    }
+
+    /// An error for what cannot become a name in `dir`.
+    fn check_new(&self, dir: Inode, name: &[u8]) -> Result<()> {
+        if name.is_empty() || name.len() > 255 || name == b"." || name == b".." || name.contains(&b'/') {
+            return Err(Error::new(Kind::Failed, "guest.name", "not a file name"));
+        }
+        if self.entries(dir)?.contains_key(name) {
+            return Err(Error::new(Kind::Exists, "guest.exists", "the name exists already")
+                .at(crate::error::escape_bytes(name)));
+        }
+        Ok(())
+    }
+
+    /// Whether `inode` is `above`, or lies somewhere below it.
+    fn is_below(&self, inode: Inode, above: Inode) -> bool {
+        let below = |slot: &Slot| self.is_below(inode, Inode(slot.inode));
+        let node = self.nodes.get(&above.0).map(|node| &node.body);
+        inode == above || matches!(node, Some(Body::Directory { entries, .. }) if entries.values().any(below))
+    }
+
+    fn link(&mut self, dir: Inode, name: &[u8], inode: u64) -> Result<()> {
+        let is_dir = self.node(Inode(inode))?.stat.kind == FileKind::Directory;
         let parent = self.node_mut(dir)?;
-        if kind == FileKind::Directory {
+        if is_dir {
             parent.stat.links = parent.stat.links.saturating_add(1);
         }
         if let Body::Directory { entries, next_cookie } = &mut parent.body {
             entries.insert(name.to_vec(), Slot { inode, cookie: *next_cookie });
             *next_cookie = next_cookie.saturating_add(1);
         }
-        Ok(Inode(inode))
+        Ok(())
+    }
+
+    fn unlink(&mut self, dir: Inode, name: &[u8]) -> Result<u64> {
+        let Stat { inode, kind, .. } = self.named(dir, name)?.stat;
+        let parent = self.node_mut(dir)?;
+        if kind == FileKind::Directory {
+            parent.stat.links = parent.stat.links.saturating_sub(1);
+        }
+        if let Body::Directory { entries, .. } = &mut parent.body {
+            entries.remove(name);
+        }
+        Ok(inode.0)
+    }
+
+    fn erase(&mut self, dir: Inode, name: &[u8]) -> Result<()> {
+        let inode = self.unlink(dir, name)?;
+        if let Some(node) = self.nodes.remove(&inode) {
+            self.used = self.used.saturating_sub(blocks(node.stat.size));
+        }
+        Ok(())
     }
 }
 
@@ -296,16 +341,45 @@ impl FilesystemMut for MemoryFs {
 
     fn remove(&self, dir: Inode, name: &[u8]) -> Result<()> {
         let mut state = self.lock();
-        let slot = *state.entries(dir)?.get(name).ok_or_else(|| missing(crate::error::escape_bytes(name)))?;
-        if matches!(state.node(Inode(slot.inode))?.body, Body::Directory { .. }) {
+        if matches!(state.named(dir, name)?.body, Body::Directory { .. }) {
             return Err(not_regular());
         }
-        if let Some(node) = state.nodes.remove(&slot.inode) {
-            state.used = state.used.saturating_sub(blocks(node.stat.size));
+        state.erase(dir, name)
+    }
+
+    fn remove_dir(&self, dir: Inode, name: &[u8]) -> Result<()> {
+        let mut state = self.lock();
+        match &state.named(dir, name)?.body {
+            Body::Directory { entries, .. } if entries.is_empty() => {}
+            Body::Directory { .. } => {
+                return Err(Error::failed("guest.not-empty", "a directory that is not empty")
+                    .at(crate::error::escape_bytes(name)));
+            }
+            _ => return Err(Error::new(Kind::NotFound, "guest.not-a-directory", "not a directory")),
         }
-        if let Body::Directory { entries, .. } = &mut state.node_mut(dir)?.body {
-            entries.remove(name);
+        state.erase(dir, name)
+    }
+
+    fn rename(&self, dir: Inode, name: &[u8], new_dir: Inode, new_name: &[u8]) -> Result<()> {
+        let mut state = self.lock();
+        let moved = state.named(dir, name)?.stat;
+        state.check_new(new_dir, new_name)?;
+        if moved.kind == FileKind::Directory && state.is_below(new_dir, moved.inode) {
+            return Err(Error::failed("guest.name", "a directory cannot be moved into itself"));
         }
+        state.unlink(dir, name)?;
+        state.link(new_dir, new_name, moved.inode.0)
+    }
+
+    fn set_owner(&self, inode: Inode, mode: u32, uid: u32, gid: u32) -> Result<()> {
+        let mut state = self.lock();
+        let stat = &mut state.node_mut(inode)?.stat;
+        (stat.mode, stat.uid, stat.gid) = (mode & 0o7777, uid, gid);
+        Ok(())
+    }
+
+    fn remove_xattr(&self, inode: Inode, name: &[u8]) -> Result<()> {
+        self.lock().node_mut(inode)?.xattrs.remove(name);
         Ok(())
     }
 
@@ -434,5 +508,29 @@ mod tests {
         assert_eq!(fs.available().unwrap(), 2 * BLOCK);
         fs.append(file, &[0; 8000]).unwrap();
         assert_eq!(fs.available().unwrap(), BLOCK);
+    }
+
+    #[test]
+    fn names_move_and_empty_directories_go() {
+        let fs = MemoryFs::default();
+        let file = fs.add_file("/a/b/file", "1").unwrap();
+        let (root, a, b) = (fs.root(), fs.add_dir("/a").unwrap(), fs.add_dir("/a/b").unwrap());
+        assert_eq!(fs.remove_dir(root, b"a").unwrap_err().code(), "guest.not-empty");
+        assert_eq!(fs.remove_dir(b, b"file").unwrap_err().code(), "guest.not-a-directory");
+        assert_eq!(fs.rename(root, b"a", b, b"x").unwrap_err().code(), "guest.name");
+        assert_eq!(fs.rename(root, b"a", root, b"a").unwrap_err().code(), "guest.exists");
+        assert_eq!(fs.rename(root, b"none", root, b"x").unwrap_err().code(), "guest.not-found");
+        fs.rename(a, b"b", root, b"c").unwrap();
+        assert_eq!((fs.stat(root).unwrap().links, fs.stat(a).unwrap().links), (4, 2));
+        assert_eq!(fs.lookup(b, b"file").unwrap(), Some(file));
+        fs.remove_dir(root, b"a").unwrap();
+        assert_eq!(fs.stat(root).unwrap().links, 3);
+        fs.set_owner(file, 0o100_600, 5, 6).unwrap();
+        let stat = fs.stat(file).unwrap();
+        assert_eq!((stat.mode, stat.uid, stat.gid), (0o600, 5, 6));
+        fs.set_xattr(file, b"user.x", b"1").unwrap();
+        fs.remove_xattr(file, b"user.x").unwrap();
+        fs.remove_xattr(file, b"user.x").unwrap();
+        assert_eq!(fs.xattrs(file).unwrap(), []);
     }
 }

@@ -290,6 +290,54 @@ impl Tree {
         self.fs(&dir)?.writer()?.remove(dir.stat.inode, name)
     }
 
+    /// Removes an empty directory, on which nothing is mounted. A link at the end of `path` is not followed, here and below.
+    pub fn remove_dir(&self, path: impl AsRef<[u8]>) -> Result<()> {
+        let (dir, name) = self.parent(path.as_ref())?;
+        self.check_not_mounted(&dir, name)?;
+        self.fs(&dir)?.writer()?.remove_dir(dir.stat.inode, name)
+    }
+
+    /// Gives the file, link or directory at `path` the name `new_path`, which must not exist, in the same file system. Nothing
+    /// may be mounted on it, or in it.
+    pub fn rename(&self, path: impl AsRef<[u8]>, new_path: impl AsRef<[u8]>) -> Result<()> {
+        let (dir, name) = self.parent(path.as_ref())?;
+        let (new_dir, new_name) = self.parent(new_path.as_ref())?;
+        self.check_not_mounted(&dir, name)?;
+        if dir.mount != new_dir.mount {
+            return Err(mounted(path.as_ref(), "a name that was to move to another file system"));
+        }
+        self.fs(&dir)?.writer()?.rename(dir.stat.inode, name, new_dir.stat.inode, new_name)
+    }
+
+    /// Sets permission bits, owner and group of the file at `path`.
+    pub fn set_owner(&self, path: impl AsRef<[u8]>, mode: u32, uid: u32, gid: u32) -> Result<()> {
+        let found = self.require_link(path.as_ref())?;
+        self.fs(&found)?.writer()?.set_owner(found.stat.inode, mode, uid, gid)
+    }
+
+    /// Sets one extended attribute of the file at `path`.
+    pub fn set_xattr(&self, path: impl AsRef<[u8]>, name: &[u8], value: &[u8]) -> Result<()> {
+        let found = self.require_link(path.as_ref())?;
+        self.fs(&found)?.writer()?.set_xattr(found.stat.inode, name, value)
+    }
+
+    /// Removes one extended attribute of the file at `path`, if it is there.
+    pub fn remove_xattr(&self, path: impl AsRef<[u8]>, name: &[u8]) -> Result<()> {
+        let found = self.require_link(path.as_ref())?;
+        self.fs(&found)?.writer()?.remove_xattr(found.stat.inode, name)
+    }
+
+    /// An error when something is mounted on what is called `name` in `dir`, or below it.
+    fn check_not_mounted(&self, dir: &Found, name: &[u8]) -> Result<()> {
+        let path = [dir.path.strip_suffix(b"/").unwrap_or(&dir.path), b"/", name].concat();
+        let within =
+            |mount: &Mount| mount.at.strip_prefix(&path[..]).is_some_and(|rest| matches!(rest, [] | [b'/', ..]));
+        if self.mounts.iter().any(within) {
+            return Err(mounted(&path, "a directory with a file system mounted on it or in it"));
+        }
+        Ok(())
+    }
+
     /// Sets access and modification time of the file that `path` leads to.
     pub fn set_times(&self, path: impl AsRef<[u8]>, atime: Timestamp, mtime: Timestamp) -> Result<()> {
         let found = self.require(path.as_ref())?;
@@ -574,6 +622,10 @@ fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     path.split(|byte| *byte == b'/').filter(|name| !name.is_empty())
 }
 
+fn mounted(path: &[u8], what: &str) -> Error {
+    Error::failed("guest.mounted", what).at(escape_bytes(path))
+}
+
 fn absent(path: &[u8]) -> Error {
     Error::new(Kind::NotFound, "guest.not-found", "no such file in the guest").at(escape_bytes(path))
 }
@@ -681,6 +733,29 @@ mod tests {
         assert!(!tree.exists("/boot/new").unwrap());
         assert_eq!(tree.create_file("/nowhere/x", &Attributes::default(), b"").unwrap_err().code(), "guest.not-found");
         assert_eq!(tree.write("/etc", b"").unwrap_err().code(), "guest.not-regular");
+    }
+
+    #[test]
+    fn names_move_within_a_file_system_and_not_where_one_is_mounted() {
+        let tree = tree();
+        tree.rename("/bin/sh", "/etc/sh").unwrap();
+        assert!(tree.exists("/etc/sh").unwrap() && !tree.exists("/usr/bin/sh").unwrap());
+        // The link, not what it leads to.
+        tree.rename("/bin", "/link").unwrap();
+        assert_eq!(tree.read_link("/link").unwrap().unwrap(), b"usr/bin");
+        assert_eq!(tree.rename("/etc/sh", "/boot/sh").unwrap_err().code(), "guest.mounted");
+        assert_eq!(tree.rename("/boot", "/other").unwrap_err().code(), "guest.mounted");
+        assert_eq!(tree.remove_dir("/boot").unwrap_err().code(), "guest.mounted");
+        assert_eq!(tree.remove_dir("/etc").unwrap_err().code(), "guest.not-empty");
+        tree.remove_dir("/usr/bin").unwrap();
+        assert!(!tree.exists("/usr/bin").unwrap());
+        tree.set_owner("/dangling", 0o777, 5, 6).unwrap();
+        assert_eq!(tree.find_link("/dangling").unwrap().unwrap().stat.uid, 5);
+        tree.set_xattr("/etc/sh", b"user.x", b"1").unwrap();
+        assert_eq!(tree.xattrs("/etc/sh").unwrap(), [(b"user.x".to_vec(), b"1".to_vec())]);
+        tree.remove_xattr("/etc/sh", b"user.x").unwrap();
+        assert_eq!(tree.xattrs("/etc/sh").unwrap(), []);
+        assert_eq!(tree.set_owner("/none", 0, 0, 0).unwrap_err().code(), "guest.not-found");
     }
 
     #[test]

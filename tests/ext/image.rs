@@ -50,7 +50,19 @@ impl Image {
         let guard = Unmount(&self.point);
         let value = work(&self.point);
         drop(guard);
+        self.wait_for_loop();
         value
+    }
+
+    /// Waits until no loop device has the file any more. The next mount would use it again, with what it remembers.
+    fn wait_for_loop(&self) {
+        for _ in 0..1200 {
+            if tools::ok("losetup", ["--associated".as_ref(), self.path.as_path()]).is_empty() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("{} is still attached to a loop device", self.path.display());
     }
 
     /// Nothing is wrong with it.

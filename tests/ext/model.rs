@@ -131,6 +131,45 @@ impl<'a> Model<'a> {
         self.tree.remove(path.as_bytes()).unwrap();
     }
 
+    pub(crate) fn remove_dir(&mut self, path: &str) {
+        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+        self.fs.writer().unwrap().remove_dir(self.find(dir), name.as_bytes()).unwrap();
+        self.tree.get_mut(dir.as_bytes()).unwrap().links -= 1;
+        self.tree.remove(path.as_bytes()).unwrap();
+    }
+
+    /// Moves a file, or a directory with all that is in it.
+    pub(crate) fn rename(&mut self, path: &str, new_path: &str) {
+        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let (new_dir, new_name) = new_path.rsplit_once('/').unwrap_or(("", new_path));
+        let (from, to) = (self.find(dir), self.find(new_dir));
+        self.fs.writer().unwrap().rename(from, name.as_bytes(), to, new_name.as_bytes()).unwrap();
+        let entry = self.tree.remove(path.as_bytes()).unwrap();
+        if entry.kind == FileKind::Directory {
+            self.tree.get_mut(dir.as_bytes()).unwrap().links -= 1;
+            self.tree.get_mut(new_dir.as_bytes()).unwrap().links += 1;
+        }
+        let below = [path.as_bytes(), b"/"].concat();
+        let moved: Vec<_> = self.tree.keys().filter(|path| path.starts_with(&below)).cloned().collect();
+        for old in moved {
+            let entry = self.tree.remove(&old).unwrap();
+            self.tree.insert([new_path.as_bytes(), &old[path.len()..]].concat(), entry);
+        }
+        self.tree.insert(new_path.as_bytes().to_vec(), entry);
+    }
+
+    pub(crate) fn set_owner(&mut self, path: &str, mode: u32, uid: u32, gid: u32) {
+        let inode = self.find(path);
+        self.fs.writer().unwrap().set_owner(inode, mode, uid, gid).unwrap();
+        self.change(path, inode, |entry| (entry.mode, entry.owner) = (mode, (uid, gid)));
+    }
+
+    pub(crate) fn remove_xattr(&mut self, path: &str, name: &str) {
+        let inode = self.find(path);
+        self.fs.writer().unwrap().remove_xattr(inode, name.as_bytes()).unwrap();
+        self.change(path, inode, |entry| entry.xattrs.retain(|(known, _)| known != name.as_bytes()));
+    }
+
     pub(crate) fn set_xattr(&mut self, path: &str, name: &str, value: &[u8]) {
         let inode = self.find(path);
         self.fs.writer().unwrap().set_xattr(inode, name.as_bytes(), value).unwrap();

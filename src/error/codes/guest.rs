@@ -73,6 +73,7 @@ pub(super) const CODES: &[(&str, &str)] = &[
         "ext.name",
         "A name in the guest's file system is not what was asked for: not a file name, or not of the right kind of file.",
     ),
+    ("ext.not-empty", "A directory that was to be removed from the guest still holds something."),
     ("ext.not-found", "A file that was to be changed in the guest is not there."),
     ("ext.read-only", "A change was asked of an ext file system that was opened for reading."),
     (
@@ -93,7 +94,7 @@ pub(super) const CODES: &[(&str, &str)] = &[
     ),
     (
         "fat.feature",
-        "A FAT file system cannot keep this: it has no symbolic links and no extended attributes; or its version is not known.",
+        "A FAT file system cannot keep this: it has no symbolic links, no owners and no extended attributes; or its version is not known.",
     ),
     (
         "fat.geometry",
@@ -107,6 +108,7 @@ pub(super) const CODES: &[(&str, &str)] = &[
         "fat.name",
         "A name in the guest's file system is not what was asked for: not a file name that FAT can keep, or not of the right kind of file.",
     ),
+    ("fat.not-empty", "A directory that was to be removed from the guest still holds something."),
     ("fat.not-found", "A file of the guest's FAT file system is not there, or no longer."),
     (
         "fat.read-only",
@@ -147,12 +149,17 @@ pub(super) const CODES: &[(&str, &str)] = &[
         "guest.incomplete",
         "Some files of the guest could not be read; the rest was. Each was told when it happened, and the first is repeated.",
     ),
+    (
+        "guest.mounted",
+        "A directory that was to be removed or renamed in the guest holds a mounted file system, or a name was to move from one file system to another.",
+    ),
     ("guest.name", "A name is not one that a file can have."),
     (
         "guest.none",
         "No partition holds a Linux system that this program can read. What was found instead is listed. `hyper2kvm convert` copies the disk as it is, without fixes.",
     ),
     ("guest.not-a-directory", "A path inside the guest leads to something that is not a directory."),
+    ("guest.not-empty", "A directory that was to be removed from the guest still holds something."),
     ("guest.not-found", "A path leads to nothing inside the guest."),
     ("guest.not-regular", "A path inside the guest leads to something that is not a regular file."),
     (

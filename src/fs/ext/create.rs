@@ -19,17 +19,9 @@ const ORPHAN_MAGIC: u32 = 0x0b10_ca04;
 impl View<'_> {
     /// Creates an inode of `kind` under `name` in `parent`. The inode is not stored yet.
     pub(super) fn create(&mut self, parent: u32, name: &[u8], kind: FileKind, attributes: &Attributes) -> Result<Node> {
-        if name.is_empty()
-            || name.len() > 255
-            || matches!(name, b"." | b"..")
-            || name.iter().any(|c| matches!(c, 0 | b'/'))
-        {
-            return Err(Error::new(Kind::Usage, "ext.name", format!("`{}` is not a file name", escape_bytes(name))));
-        }
+        check_name(name)?;
         let mut dir = self.node(parent)?;
-        if self.find(&dir, name)?.is_some() {
-            return Err(Error::failed("ext.exists", format!("`{}` exists already", escape_bytes(name))));
-        }
+        self.check_free(&dir, name)?;
         let is_dir = kind == FileKind::Directory;
         let number = self.allocate_inode(parent, is_dir)?;
         let mut node = Node::new(&self.sb, number, kind);
@@ -111,12 +103,8 @@ impl View<'_> {
     /// Removes the name of something that is not a directory, and the file with its last name.
     pub(super) fn remove(&mut self, parent: u32, name: &[u8]) -> Result<()> {
         let mut dir = self.node(parent)?;
-        let place = self.find(&dir, name)?;
-        let place = place.ok_or_else(|| {
-            Error::new(Kind::NotFound, "ext.not-found", format!("there is no `{}`", escape_bytes(name)))
-        })?;
-        let mut node = self.node(place.inode)?;
-        if node.is_dir() || node.kind().is_none() || node.links() == 0 {
+        let mut node = self.named(&dir, name)?;
+        if node.is_dir() || node.kind().is_none() {
             return Err(Error::failed("ext.name", format!("`{}` is not a file or link", escape_bytes(name))));
         }
         self.remove_name(&mut dir, name)?;
@@ -126,7 +114,7 @@ impl View<'_> {
     }
 
     /// Frees an inode that has no name, with all that it holds.
-    fn erase(&mut self, node: &mut Node) -> Result<()> {
+    pub(super) fn erase(&mut self, node: &mut Node) -> Result<()> {
         if self.has_value_inodes(node)? {
             return Err(super::unsupported(format!("inode {} has attributes with inodes of their own", node.number)));
         }
@@ -210,8 +198,17 @@ impl View<'_> {
     }
 }
 
+/// An error for what no file can be called.
+pub(super) fn check_name(name: &[u8]) -> Result<()> {
+    let forbidden = name.iter().any(|c| matches!(c, 0 | b'/'));
+    if name.is_empty() || name.len() > 255 || matches!(name, b"." | b"..") || forbidden {
+        return Err(Error::new(Kind::Usage, "ext.name", format!("`{}` is not a file name", escape_bytes(name))));
+    }
+    Ok(())
+}
+
 /// The link count of `dir` with one more subdirectory; 1 means many.
-fn more_links(dir: &Node, may_be_many: bool) -> Result<u16> {
+pub(super) fn more_links(dir: &Node, may_be_many: bool) -> Result<u16> {
     match dir.links().saturating_add(1) {
         2 => Ok(1),
         links if links < MANY_LINKS => Ok(links),

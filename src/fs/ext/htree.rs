@@ -141,7 +141,7 @@ impl View<'_> {
     }
 
     /// The node of the index in block `logical` of `dir`, its checksum verified.
-    fn frame(&self, dir: &Node, logical: u64) -> Result<Frame> {
+    pub(super) fn frame(&self, dir: &Node, logical: u64) -> Result<Frame> {
         let mut found = None;
         self.walk_dir(dir, logical..logical.saturating_add(1), &mut |_, physical, bytes| {
             found = Some(Frame { logical, physical, bytes: std::sync::Arc::clone(bytes), at: 0 });

@@ -186,6 +186,16 @@ fn edit(fs: &Ext) -> Result<()> {
     }
     results.push(writer.create_dir(root, b"new dir", &attributes).map(drop));
     results.push(writer.symlink(root, b"new link", &[b'x'; 200], &attributes).map(drop));
+    if let (Ok(Some(large)), Ok(Some(new))) = (fs.lookup(root, b"large"), fs.lookup(root, b"new dir")) {
+        results.push(writer.rename(root, b"file", large, b"moved with a name that takes room"));
+        results.push(writer.rename(large, b"moved with a name that takes room", root, b"file"));
+        results.push(writer.rename(root, b"large", new, b"large"));
+        results.push(writer.rename(new, b"large", root, b"large"));
+        results.push(writer.rename(root, b"new dir", large, b"inner"));
+        results.push(writer.remove_dir(large, b"inner"));
+        results.push(writer.set_owner(large, 0o700, 70_000, 1));
+        results.push(writer.remove_xattr(large, b"user.x"));
+    }
     for name in [&b"file"[..], b"sparse", b"link"] {
         results.push(writer.remove(root, name));
     }

@@ -44,6 +44,11 @@ impl Slot {
         self.attributes() & ATTR_DIRECTORY != 0
     }
 
+    pub(super) fn set_read_only(&mut self, on: bool) {
+        let others = self.attributes() & !ATTR_READ_ONLY;
+        crate::disk::bytes::put(&mut self.0, 11, &[others | if on { ATTR_READ_ONLY } else { 0 }]);
+    }
+
     /// The first cluster; 0 without one.
     pub(super) fn first_cluster(&self, width: Width) -> u32 {
         let high = if width == Width::Fat32 { u32::from(le16(&self.0, 20)) } else { 0 };
@@ -183,6 +188,12 @@ impl Dir {
             last: index,
             node: Node { place: self.place(index), slot: *slot },
         })
+    }
+
+    /// Whether nothing is in it, not even something damaged.
+    pub(super) fn is_empty(&self) -> bool {
+        let mut used = self.slots.iter().take_while(|slot| slot.first_byte() != 0);
+        used.all(|slot| slot.first_byte() == FREE || slot.is_long() || slot.0.starts_with(b".") && slot.is_directory())
     }
 
     /// The entry that `name` names, by its long or its short name, whatever the case.

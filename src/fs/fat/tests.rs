@@ -103,6 +103,17 @@ fn exercise(fs: &Fat) -> Result<()> {
                 note(changed);
             }
         }
+        if let (Ok(Some(dir)), Ok(Some(new))) = (fs.lookup(ROOT, b"DIR"), fs.lookup(ROOT, b"new dir")) {
+            note(writer.rename(ROOT, b"FILE", dir, b"a file that moved"));
+            note(writer.rename(dir, b"a file that moved", ROOT, b"FILE"));
+            note(writer.rename(ROOT, b"DIR", new, b"inner"));
+            note(writer.rename(new, b"inner", ROOT, b"DIR"));
+            note(writer.remove_dir(ROOT, b"new dir"));
+        }
+        if let Ok(Some(inode)) = fs.lookup(ROOT, b"FILE") {
+            note(writer.set_owner(inode, 0o444, 0, 0));
+            note(writer.remove_xattr(inode, b"user.x"));
+        }
         note(writer.remove(ROOT, b"FILE"));
         note(writer.sync());
     }
@@ -138,6 +149,39 @@ fn link32(bytes: &mut [u8], cluster: u32, value: u32) {
 
 fn first_of(bytes: &[u8], name: &[u8]) -> u32 {
     u32::from(le16(bytes, slot_of(bytes, name) + 26))
+}
+
+#[test]
+fn names_move_and_empty_directories_go() {
+    for image in [fat12(), fat32()] {
+        let fs = Fat::open_mut(disk(image)).unwrap();
+        let dir = fs.lookup(ROOT, b"DIR").unwrap().unwrap();
+        let none = Attributes::default();
+        assert_eq!(fs.remove_dir(ROOT, b"DIR").unwrap_err().code(), "fat.not-empty");
+        assert_eq!(fs.remove_dir(ROOT, b"FILE").unwrap_err().code(), "fat.name");
+        assert_eq!(fs.remove_dir(ROOT, b"NONE").unwrap_err().code(), "fat.not-found");
+        assert_eq!(fs.rename(ROOT, b"FILE", ROOT, b"dir").unwrap_err().code(), "fat.exists");
+        assert_eq!(fs.rename(ROOT, b"FILE", ROOT, b"a/b").unwrap_err().code(), "fat.name");
+        assert_eq!(fs.rename(ROOT, b"NONE", ROOT, b"x").unwrap_err().code(), "fat.not-found");
+        assert_eq!(fs.rename(ROOT, b"DIR", dir, b"inside").unwrap_err().code(), "fat.name");
+        let inner = fs.create_dir(dir, b"inner", &none).unwrap();
+        assert_eq!(fs.rename(ROOT, b"DIR", inner, b"inside").unwrap_err().code(), "fat.name");
+        assert_eq!(fs.set_owner(inner, 0o700, 1, 0).unwrap_err().code(), "fat.feature");
+        let before = fs.stat(fs.lookup(ROOT, b"FILE").unwrap().unwrap()).unwrap();
+        // The same name in another case.
+        fs.rename(ROOT, b"FILE", ROOT, b"File").unwrap();
+        fs.rename(ROOT, b"File", inner, b"a longer name in another directory").unwrap();
+        fs.rename(dir, b"inner", ROOT, b"Outer").unwrap();
+        let outer = fs.lookup(ROOT, b"outer").unwrap().unwrap();
+        let file = fs.lookup(outer, b"a longer name in another directory").unwrap().unwrap();
+        fs.set_owner(file, 0o444, 0, 0).unwrap();
+        assert_eq!(fs.stat(file).unwrap(), Stat { inode: file, mode: 0o555, ..before });
+        fs.set_owner(file, 0o644, 0, 0).unwrap();
+        assert_eq!(fs.stat(file).unwrap(), Stat { inode: file, ..before });
+        fs.rename(outer, b"a longer name in another directory", ROOT, b"FILE").unwrap();
+        fs.remove_dir(ROOT, b"Outer").unwrap();
+        assert_eq!(fs.stat(ROOT).unwrap().links, 3);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::boot::{Root, SLOT};
-use super::dir::{ATTR_ARCHIVE, ATTR_DIRECTORY, ATTR_READ_ONLY, Dir, FREE, Node, Slot, missing};
+use super::dir::{ATTR_ARCHIVE, ATTR_DIRECTORY, ATTR_READ_ONLY, Dir, Entry, FREE, Node, Slot, missing};
 use super::names::{self, Short};
 use super::view::View;
 use super::{corrupt, full};
@@ -59,23 +59,7 @@ impl View<'_> {
             return Err(Error::unsupported("fat.feature", "a FAT file system keeps no extended attributes"));
         }
         let mut dir = self.dir(parent)?;
-        let units = utf16::from_bytes(name).filter(|units| names::is_allowed(units) && utf16::is_name(name));
-        let bad = || Error::failed("fat.name", "not a name for a file of a FAT file system").at(escape_bytes(name));
-        let units = units.ok_or_else(bad)?;
-        if dir.find(name).is_some() {
-            return Err(
-                Error::new(Kind::Exists, "fat.exists", "the name exists already, in some case").at(escape_bytes(name))
-            );
-        }
-        let taken: HashSet<Short> = dir.entries(0).iter().map(|entry| entry.short).collect();
-        let (short, mut slots) = match names::exact(&units) {
-            Some(short) => (short, Vec::new()),
-            None => {
-                let short =
-                    names::alias(&units, &taken).ok_or_else(|| full("there are too many names of this kind"))?;
-                (short, names::slots(&units, &short))
-            }
-        };
+        let (short, mut slots) = named_anew(&dir, name)?;
         let mut slot = Slot([0; 32]);
         put(&mut slot.0, 0, &short);
         let read_only = if attributes.mode & 0o222 == 0 { ATTR_READ_ONLY } else { 0 };
@@ -108,20 +92,88 @@ impl View<'_> {
         self.write(&[own.0, above.0].concat(), self.boot.place(chain.first()))
     }
 
-    /// Removes a file and frees its clusters.
-    pub(super) fn remove(&mut self, parent: Inode, name: &[u8]) -> Result<()> {
+    /// Removes a file, or an empty directory if `directory`, and frees its clusters.
+    pub(super) fn remove(&mut self, parent: Inode, name: &[u8], directory: bool) -> Result<()> {
         let dir = self.dir(parent)?;
         let entry = dir.find(name).ok_or_else(|| missing(name))?;
-        if entry.node.is_directory() {
-            return Err(Error::failed("fat.name", "not a file").at(escape_bytes(name)));
+        if entry.node.is_directory() != directory {
+            let what = if directory { "not a directory" } else { "not a file" };
+            return Err(Error::failed("fat.name", what).at(escape_bytes(name)));
+        }
+        if directory && !self.dir(entry.node.inode())?.is_empty() {
+            return Err(Error::failed("fat.not-empty", "a directory that is not empty").at(escape_bytes(name)));
         }
         let mut chain = self.chain(entry.node.slot.first_cluster(self.boot.width), u32::MAX)?;
         self.cut(&mut chain, 0)?;
+        self.free_slots(&dir, &entry)
+    }
+
+    /// Gives what is called `name` in `parent` the name `new_name` in `new_parent`. Its inode is another one then. The same
+    /// name in another case is not in its own way.
+    pub(super) fn rename(&mut self, parent: Inode, name: &[u8], new_parent: Inode, new_name: &[u8]) -> Result<()> {
+        let dir = self.dir(parent)?;
+        let entry = dir.find(name).ok_or_else(|| missing(name))?;
+        let mut node = entry.node;
+        if node.is_directory() {
+            let (above, first) = (self.dir(new_parent)?, node.slot.first_cluster(self.boot.width));
+            self.check_not_below(&above, first)?;
+            self.set_parent(first, &above)?;
+        }
+        self.free_slots(&dir, &entry)?;
+        // Read anew, as they may be one and the same.
+        let mut new_dir = self.dir(new_parent)?;
+        let (short, mut slots) = named_anew(&new_dir, new_name)?;
+        put(&mut node.slot.0, 0, &short);
+        // How the short name is shown: its case.
+        put(&mut node.slot.0, 12, &[0]);
+        slots.push(node.slot.0);
+        self.put_slots(&mut new_dir, &slots).map(drop)
+    }
+
+    fn free_slots(&mut self, dir: &Dir, entry: &Entry) -> Result<()> {
         for index in entry.first..=entry.last {
             let place = dir.place(index).ok_or_else(|| corrupt("an entry lies outside of its directory"))?;
             self.write(&[FREE], place)?;
         }
         Ok(())
+    }
+
+    /// An error when `dir` is the directory that starts at cluster `above`, or lies somewhere below it.
+    fn check_not_below(&self, dir: &Dir, above: u32) -> Result<()> {
+        let root = if let Root::Chain(first) = self.boot.root { first } else { 0 };
+        let mut at = if dir.node.place.is_none() { 0 } else { dir.node.slot.first_cluster(self.boot.width) };
+        let mut seen = HashSet::new();
+        while at != 0 && at != root {
+            if at == above {
+                return Err(Error::failed("fat.name", "a directory cannot be moved into itself"));
+            }
+            if !seen.insert(at) || !self.boot.numbers().contains(&at) {
+                return Err(corrupt("a directory lies in itself, or nowhere"));
+            }
+            let slot = Slot(self.array(self.boot.place(at).saturating_add(SLOT))?);
+            if !is_parent(&slot) {
+                return Err(corrupt("a directory does not say where it lies"));
+            }
+            at = slot.first_cluster(self.boot.width);
+        }
+        Ok(())
+    }
+
+    /// Makes `..` of the directory that starts at cluster `first` lead to `parent`.
+    fn set_parent(&mut self, first: u32, parent: &Dir) -> Result<()> {
+        if !self.boot.numbers().contains(&first) {
+            return Err(corrupt("a directory without clusters").found(first));
+        }
+        let width = self.boot.width;
+        let place = self.boot.place(first).saturating_add(SLOT);
+        let mut slot = Slot(self.array(place)?);
+        if !is_parent(&slot) {
+            return Err(corrupt("a directory does not say where it lies"));
+        }
+        // The root directory is 0 here even where it is a chain.
+        let above = if parent.node.place.is_none() { 0 } else { parent.node.slot.first_cluster(width) };
+        slot.set_first_cluster(width, above);
+        self.write(&slot.0, place)
     }
 
     /// Stores the slots of one name where there is room for all of them; where the last one is.
@@ -174,6 +226,29 @@ impl View<'_> {
         }
         Ok(())
     }
+}
+
+/// The short name and the slots of the long one for a new name in `dir`.
+fn named_anew(dir: &Dir, name: &[u8]) -> Result<(Short, Vec<[u8; 32]>)> {
+    let units = utf16::from_bytes(name).filter(|units| names::is_allowed(units) && utf16::is_name(name));
+    let bad = || Error::failed("fat.name", "not a name for a file of a FAT file system").at(escape_bytes(name));
+    let units = units.ok_or_else(bad)?;
+    if dir.find(name).is_some() {
+        return Err(
+            Error::new(Kind::Exists, "fat.exists", "the name exists already, in some case").at(escape_bytes(name))
+        );
+    }
+    if let Some(short) = names::exact(&units) {
+        return Ok((short, Vec::new()));
+    }
+    let taken: HashSet<Short> = dir.entries(0).iter().map(|entry| entry.short).collect();
+    let short = names::alias(&units, &taken).ok_or_else(|| full("there are too many names of this kind"))?;
+    Ok((short, names::slots(&units, &short)))
+}
+
+/// Whether a directory's second entry is the one for the directory that it lies in.
+fn is_parent(slot: &Slot) -> bool {
+    slot.is_directory() && slot.0.starts_with(b"..         ")
 }
 
 /// The first of `count` slots that are all free: between names, or from `used` on, where nothing was ever written.

@@ -35,6 +35,14 @@ fn a_failure_of_any_read_or_write_is_noticed() {
                     writer.create(large, name.as_bytes(), &Attributes::default(), b"x")?;
                 }
                 writer.remove(large, b"5-a-name-that-takes-some-room")?;
+                let dir = writer.create_dir(fs.root(), b"dir", &Attributes::default())?;
+                writer.rename(fs.root(), b"large", dir, b"larger")?;
+                writer.rename(large, b"6-a-name-that-takes-some-room", dir, b"six")?;
+                writer.rename(dir, b"larger", fs.root(), b"large")?;
+                writer.remove(dir, b"six")?;
+                writer.remove_dir(fs.root(), b"dir")?;
+                writer.set_owner(file, 0o600, 1, 2)?;
+                writer.remove_xattr(file, b"user.x")?;
                 fs.read_dir(large, 0, &mut |_| ControlFlow::Continue(()))?;
                 let mut buf = vec![0; 20_000];
                 fs.read_at(file, &mut buf, 0)?;
@@ -108,9 +116,45 @@ fn what_cannot_be_is_refused() {
     assert_eq!(fs.set_xattr(file, b"nonsense", b"x").unwrap_err().code(), "ext.xattr");
     assert_eq!(fs.set_xattr(file, b"user.x", &[0; 2000]).unwrap_err().code(), "ext.xattr");
     assert!(fs.create(file, b"x", &plain, b"").is_err());
+    assert_eq!(fs.remove_dir(root, b"file").unwrap_err().code(), "ext.name");
+    assert_eq!(fs.remove_dir(root, b"large").unwrap_err().code(), "ext.not-empty");
+    for name in [&b"nothing"[..], b".", b".."] {
+        assert_eq!(fs.remove_dir(root, name).unwrap_err().code(), "ext.not-found");
+        assert_eq!(fs.rename(root, name, root, b"x").unwrap_err().code(), "ext.not-found");
+        assert_eq!(fs.remove(root, name).unwrap_err().code(), "ext.not-found");
+    }
+    let large = lookup(&fs, "large");
+    assert_eq!(fs.rename(root, b"file", root, b"link").unwrap_err().code(), "ext.exists");
+    assert_eq!(fs.rename(root, b"file", root, b"file").unwrap_err().code(), "ext.exists");
+    assert_eq!(fs.rename(root, b"file", root, b"a/b").unwrap_err().code(), "ext.name");
+    assert_eq!(fs.rename(root, b"large", large, b"inside").unwrap_err().code(), "ext.name");
+    let inner = fs.create_dir(large, b"inner", &plain).unwrap();
+    assert_eq!(fs.rename(root, b"large", inner, b"inside").unwrap_err().code(), "ext.name");
+    assert_eq!(fs.set_owner(Inode(900), 0, 0, 0).unwrap_err().code(), "ext.corrupt");
+    assert_eq!(fs.remove_xattr(file, b"nonsense").unwrap_err().code(), "ext.xattr");
+    fs.remove_xattr(file, b"user.none").unwrap();
     assert!(fs.stat(Inode(0)).is_err() && fs.stat(Inode(u64::MAX)).is_err());
     let read_only = Ext::open(disk(super::plain())).unwrap();
     assert_eq!(read_only.writer().unwrap_err().code(), "ext.read-only");
+}
+
+#[test]
+fn a_parent_that_is_a_loop_or_elsewhere_is_not_followed_for_ever() {
+    let memory = disk(plain());
+    let fs = Ext::open_mut(memory.clone()).unwrap();
+    let none = Attributes::default();
+    let a = fs.create_dir(fs.root(), b"a", &none).unwrap();
+    let b = fs.create_dir(a, b"b", &none).unwrap();
+    fs.create_dir(fs.root(), b"moved", &none).unwrap();
+    let good = memory.inner().snapshot();
+    let at = block_at(&good, "a", 0);
+    for (parent, code) in [(b.0, "ext.corrupt"), (a.0, "ext.corrupt"), (12, "ext.corrupt"), (0, "ext.corrupt")] {
+        let mut bytes = good.clone();
+        let parent = u32::try_from(parent).unwrap();
+        crate::disk::bytes::put32(&mut bytes, at + 12, parent);
+        let fs = Ext::open_mut(disk(bytes)).unwrap();
+        assert_eq!(fs.rename(fs.root(), b"moved", b, b"x").unwrap_err().code(), code, "{parent}");
+    }
 }
 
 #[test]
