@@ -9,8 +9,11 @@ mod diff;
 mod draft;
 mod fstab;
 mod initramfs;
+mod lvm;
+mod names;
 mod network;
 mod persist;
+mod raid;
 mod spec;
 mod text;
 mod tools;
@@ -37,7 +40,7 @@ pub struct Plan {
 pub struct Action {
     /// The canonical path in the guest.
     pub path: String,
-    /// The fix that it belongs to: `fstab`, `bootloader`, `initramfs`, `network`, `tools`, `crypttab`.
+    /// The fix that it belongs to: `fstab`, `crypttab`, `raid`, `lvm`, `bootloader`, `initramfs`, `network`, `tools`.
     pub fix: &'static str,
     /// What is done.
     pub what: String,
@@ -165,6 +168,8 @@ pub fn plan(facts: &Linux, machine: &Machine, root: &Root) -> Result<Plan> {
     let mut draft = Draft::new(facts, machine, root);
     fstab::plan(&mut draft)?;
     crypttab::plan(&mut draft)?;
+    raid::plan(&mut draft)?;
+    lvm::plan(&mut draft)?;
     bootloader::plan(&mut draft)?;
     let lacked = initramfs::plan(&mut draft)?;
     persist::plan(&mut draft, lacked)?;

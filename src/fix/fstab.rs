@@ -65,7 +65,7 @@ fn decide(machine: &Machine, root: Option<&Volume>, entries: &[Entry], entry: &E
         .filter(|volume| !is_address(&entry.spec) || is_plausible(machine, volume, entries, entry));
     // The file that is being read lies on `/` itself.
     let known = if entry.mount_point == "/" { named.or(root) } else { named };
-    if let Some(spec) = known.and_then(Volume::stable_spec) {
+    if let Some(spec) = known.and_then(|volume| machine.stable_spec(volume)) {
         return Line::Spec(spec);
     }
     if entry.mount_point == "/" || entry.has_option("nofail") || entry.has_option("noauto") {

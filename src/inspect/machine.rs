@@ -152,6 +152,27 @@ impl Machine {
         }
     }
 
+    /// The specification of a volume that keeps its meaning on any bus, and means no other volume of this machine: `UUID=` of
+    /// the file system; where a copy or snapshot has the same one, the path of a logical volume or `PARTUUID=`.
+    #[must_use]
+    pub fn stable_spec(&self, volume: &Volume) -> Option<String> {
+        let is_it = |spec: &String| self.by_spec(spec).is_some_and(|found| std::ptr::eq(found, volume));
+        let by_uuid = volume.stable_spec().filter(is_it);
+        let by_name = || volume.mapper.clone().filter(|path| path.starts_with("/dev/mapper/")).filter(is_it);
+        by_uuid.or_else(by_name).or_else(|| self.partuuid(volume))
+    }
+
+    /// `PARTUUID=` of a partition, which the kernel itself understands, if it means no other.
+    #[must_use]
+    pub fn partuuid(&self, volume: &Volume) -> Option<String> {
+        let spec = format!("PARTUUID={}", volume.partuuid.as_deref().filter(|value| is_plain(value))?);
+        Some(spec).filter(|spec| self.by_spec(spec).is_some_and(|found| std::ptr::eq(found, volume)))
+    }
+
+    fn by_spec(&self, spec: &str) -> Option<&Volume> {
+        self.volumes.get(self.resolve(spec)?)
+    }
+
     fn by_tag(&self, key: &str, value: &str) -> Option<usize> {
         if value.is_empty() {
             return None;
@@ -218,8 +239,11 @@ struct Device<'a> {
 }
 
 impl<'a> Device<'a> {
-    /// Reads `sda1`, `hdb`, `xvda2`, `vdc`, `nvme0n1p3`; nothing else.
+    /// Reads `sda1`, `hdb`, `xvda2`, `vdc`, `nvme0n1p3`, `mmcblk0p1`, `cciss/c0d0p1`; nothing else.
     fn parse(name: &'a str) -> Option<Self> {
+        if let Some(found) = Self::numbered(name) {
+            return Some(found);
+        }
         if let Some(rest) = name.strip_prefix("nvme") {
             let (controller, rest) = rest.split_once('n')?;
             let (namespace, partition) = match rest.split_once('p') {
@@ -247,6 +271,25 @@ impl<'a> Device<'a> {
             sum.checked_mul(26)?.checked_add(digit)
         })?;
         Some(Self { disk, index: one_based.checked_sub(1), partition })
+    }
+
+    /// Names that end in the disk's number, with `p` before the partition's: SD cards, and controllers of Compaq and Mylex.
+    fn numbered(name: &'a str) -> Option<Self> {
+        let (first, rest) = match name.strip_prefix("mmcblk") {
+            Some(rest) => (true, rest),
+            None => {
+                let unit = ["cciss/", "ida/", "rd/"].iter().find_map(|prefix| name.strip_prefix(prefix))?;
+                let (controller, rest) = unit.strip_prefix('c')?.split_once('d')?;
+                (plain(controller)? == 0, rest)
+            }
+        };
+        let (disk, partition) = match rest.split_once('p') {
+            Some((disk, partition)) => (disk, Some(number(partition)?)),
+            None => (rest, None),
+        };
+        let index = usize::try_from(plain(disk)?).ok().filter(|_| first);
+        let path = if partition.is_some() { name.rsplit_once('p')?.0 } else { name };
+        Some(Self { disk: path, index, partition })
     }
 }
 
@@ -415,10 +458,32 @@ pub(crate) mod tests {
             ("nvme0n1", "nvme0n1", Some(0), None),
             ("nvme1n1p15", "nvme1n1", Some(1), Some(15)),
             ("nvme0n2p1", "nvme0n2", None, Some(1)),
+            ("mmcblk0p2", "mmcblk0", Some(0), Some(2)),
+            ("cciss/c0d1p3", "cciss/c0d1", Some(1), Some(3)),
+            ("cciss/c1d0", "cciss/c1d0", None, None),
+            ("rd/c0d0p1", "rd/c0d0", Some(0), Some(1)),
         ] {
             assert_eq!(Device::parse(name), Some(Device { disk, index, partition }), "{name}");
         }
-        for name in ["", "sd", "sd1", "sda0", "sdA1", "nvme0", "nvme0n1p", "nvmen1", "sr0", "fd0", "loop0", "dm-0"] {
+        for name in [
+            "",
+            "sd",
+            "sd1",
+            "sda0",
+            "sdA1",
+            "nvme0",
+            "nvme0n1p",
+            "nvmen1",
+            "sr0",
+            "fd0",
+            "loop0",
+            "dm-0",
+            "mmcblk",
+            "mmcblk0p",
+            "cciss/c0",
+            "cciss/c0d",
+            "ida/d0",
+        ] {
             assert_eq!(Device::parse(name), None, "{name}");
         }
     }
@@ -455,5 +520,22 @@ pub(crate) mod tests {
         assert_eq!(volume.stable_spec().unwrap(), "PARTUUID=1a2b3c4d-01");
         volume.partuuid = None;
         assert_eq!(volume.stable_spec(), None);
+    }
+
+    #[test]
+    fn a_stable_name_means_one_volume_only() {
+        let mut machine = machine();
+        assert_eq!(machine.stable_spec(&machine.volumes[0]).unwrap(), "UUID=U-1");
+        machine.volumes[1].fs_uuid = Some("u-1".to_owned());
+        assert_eq!(machine.stable_spec(&machine.volumes[0]).unwrap(), "PARTUUID=1a2b3c4d-01");
+        machine.volumes[1].partuuid = machine.volumes[0].partuuid.clone();
+        assert_eq!(machine.stable_spec(&machine.volumes[0]), None);
+        let snapshot = |name: &str| Volume {
+            mapper: Some(format!("/dev/mapper/vg-{name}")),
+            fs_uuid: Some("U-9".to_owned()),
+            ..Volume::default()
+        };
+        machine.volumes.extend([snapshot("root"), snapshot("snap")]);
+        assert_eq!(machine.stable_spec(&machine.volumes[3]).unwrap(), "/dev/mapper/vg-root");
     }
 }
