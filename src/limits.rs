@@ -440,6 +440,9 @@ pub const MAX_WINDOWS_ITEMS: usize = 1 << 14;
 /// Changes of packages that are told of a guest's logs, the last ones. Logs of a year that upgrades often have some 5,000.
 pub const MAX_PACKAGE_CHANGES: usize = 1 << 14;
 
+/// Transactions of a guest's package managers that are told, the last ones: some ten years of one a day.
+pub const MAX_TRANSACTIONS: usize = 1 << 12;
+
 /// Files and links in all folders of systemd units together, and links in one folder of what a unit wants. Distributions install
 /// some five hundred.
 pub const MAX_UNITS: usize = 1 << 14;

@@ -9,6 +9,7 @@ use hyper2kvm::inspect::packages::{self, Database, Package};
 
 use crate::support::{Lab, Run, Variant, tools};
 
+mod history;
 mod rpm;
 
 /// A guest that holds the folder `from` of this host at `to`.

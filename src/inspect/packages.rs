@@ -21,7 +21,7 @@ mod pacman;
 mod rpm;
 mod sqlite;
 
-pub use history::{Change, History, history};
+pub use history::{Change, History, Transaction, history};
 
 /// One database of packages.
 #[derive(Clone, Debug, Default, Serialize)]

@@ -1,4 +1,4 @@
-//! What was installed, upgraded and removed when, from the logs of package managers, rotated and compressed ones too.
+//! What was installed, upgraded and removed when, from the logs and databases of package managers, rotated and compressed ones too.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
 use std::collections::VecDeque;
@@ -7,10 +7,17 @@ use std::io::Read;
 use serde::Serialize;
 
 use super::lines::Lines;
-use super::{LONGEST_WORD, problem, text};
+use super::{LONGEST_LINE, LONGEST_WORD, problem, text};
 use crate::error::{Error, Kind, Result};
 use crate::fs::{FileKind, Tree};
 use crate::limits;
+use commands::Follow;
+
+mod apt;
+mod commands;
+mod dnf;
+mod line;
+mod yum;
 
 /// What the logs of package managers tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -18,7 +25,10 @@ use crate::limits;
 pub struct History {
     /// The last changes, the oldest first within each package manager: at most [`limits::MAX_PACKAGE_CHANGES`].
     pub changes: VecDeque<Change>,
-    /// The logs that told something.
+    /// What was changed together, by one command as a rule, the oldest first within each package manager: at most
+    /// [`limits::MAX_TRANSACTIONS`] with at most [`limits::MAX_PACKAGE_CHANGES`] changes in all. apt, dnf, yum, zypper and pacman keep that.
+    pub transactions: VecDeque<Transaction>,
+    /// The logs and databases that told something.
     pub logs: Vec<String>,
     /// What could not be read, and why.
     pub notes: Vec<String>,
@@ -40,35 +50,138 @@ pub struct Change {
     pub version: Option<String>,
     /// The version before.
     pub from: Option<String>,
+    /// Whether it was done for the sake of another package, where that is told.
+    pub automatic: Option<bool>,
+}
+
+/// What a package manager did at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Transaction {
+    /// `apt`, `dnf`, `yum`, `zypper` or `pacman`.
+    pub manager: &'static str,
+    /// The number that the package manager knows it by.
+    pub id: Option<i64>,
+    /// When it began: as a log has it, in the guest's local time; in universal time, with a `Z`, of databases.
+    pub begin: String,
+    /// When it ended.
+    pub end: Option<String>,
+    /// What was typed.
+    pub command: Option<String>,
+    /// Who asked for it, by name.
+    pub user: Option<String>,
+    /// Who asked for it, by number.
+    pub uid: Option<u32>,
+    /// Whether it was done to its end, where that is told.
+    pub succeeded: Option<bool>,
+    /// The packages, each with the time at which this began.
+    pub changes: Vec<Change>,
 }
 
 type Parse = fn(&str) -> Option<Change>;
 
-/// Folder, name and form of the logs. apt's and dnf's other logs repeat what these say.
-const LOGS: &[(&str, &str, Parse)] = &[
-    ("/var/log", "dpkg.log", dpkg),
-    ("/var/log", "yum.log", yum),
-    ("/var/log", "dnf.rpm.log", dnf),
-    ("/var/log/zypp", "history", zypp),
-    ("/var/log", "pacman.log", pacman),
+/// Folder, name and form of the logs. dnf's others repeat what this one says.
+const LOGS: &[(&str, &str, Parse, Option<Follow>)] = &[
+    ("/var/log", "dpkg.log", line::dpkg, None),
+    ("/var/log", "yum.log", line::yum, None),
+    ("/var/log", "dnf.rpm.log", line::dnf, None),
+    ("/var/log/zypp", "history", line::zypp, Some(commands::zypp)),
+    ("/var/log", "pacman.log", line::pacman, Some(commands::pacman)),
+    ("/var/log/apt", "history.log", |_| None, Some(apt::follow)),
 ];
 
-/// Reads the logs.
+/// Reads the logs and databases.
 pub fn history(tree: &Tree) -> Result<History> {
-    let mut history = History::default();
-    for (folder, name, parse) in LOGS {
+    let mut told = Told::default();
+    for (folder, name, parse, follow) in LOGS {
         for path in rotated(tree, folder, name)? {
-            let before = history.changes.len();
-            let read = read(tree, &path, *parse, &mut history.changes).map_err(|error| error.at(&path));
-            if let Some(problem) = problem(read)? {
-                history.notes.push(problem);
-            }
-            if history.changes.len() > before || before >= limits::MAX_PACKAGE_CHANGES {
-                history.logs.push(path);
-            }
+            let before = told.seen;
+            let read = read(tree, &path, *parse, *follow, &mut told);
+            told.note(&path, before, read)?;
+        }
+        told.close();
+    }
+    for (find, read) in DATABASES {
+        for path in find(tree)? {
+            let before = told.seen;
+            let read = read(tree, &path, &mut told);
+            told.note(&path, before, read)?;
         }
     }
-    Ok(history)
+    Ok(told.history)
+}
+
+type Find = fn(&Tree) -> Result<Vec<String>>;
+type ReadAll = fn(&Tree, &str, &mut Told) -> Result<()>;
+
+const DATABASES: &[(Find, ReadAll)] = &[(dnf::find, dnf::read), (yum::find, yum::read)];
+
+/// What was told so far.
+#[derive(Default)]
+struct Told {
+    history: History,
+    /// The transaction that the log being read is about.
+    open: Option<Transaction>,
+    /// Changes in the transactions that are kept.
+    kept: usize,
+    /// Everything that was ever told.
+    seen: u64,
+}
+
+impl Told {
+    fn change(&mut self, change: Change) {
+        self.seen = self.seen.saturating_add(1);
+        self.history.changes.push_back(change);
+        if self.history.changes.len() > limits::MAX_PACKAGE_CHANGES {
+            self.history.changes.pop_front();
+        }
+    }
+
+    /// Adds a transaction; the oldest ones make room.
+    fn transaction(&mut self, transaction: Transaction) {
+        self.seen = self.seen.saturating_add(1);
+        self.kept = self.kept.saturating_add(transaction.changes.len());
+        let all = &mut self.history.transactions;
+        all.push_back(transaction);
+        while all.len() > limits::MAX_TRANSACTIONS || self.kept > limits::MAX_PACKAGE_CHANGES {
+            let Some(oldest) = all.pop_front() else { break };
+            self.kept = self.kept.saturating_sub(oldest.changes.len());
+        }
+    }
+
+    /// Begins a transaction, which ends the one before.
+    fn open(&mut self, transaction: Transaction) -> &mut Transaction {
+        self.close();
+        self.seen = self.seen.saturating_add(1);
+        self.open.insert(transaction)
+    }
+
+    /// Ends the open transaction, if there is one.
+    fn close(&mut self) {
+        if let Some(transaction) = self.open.take() {
+            self.transaction(transaction);
+        }
+    }
+
+    /// Takes down what reading a file came to; `before` is what had been told until then.
+    fn note(&mut self, path: &str, before: u64, read: Result<()>) -> Result<()> {
+        if let Some(problem) = problem(read.map_err(|error| error.at(path)))? {
+            self.history.notes.push(problem);
+        }
+        if self.seen > before {
+            self.history.logs.push(path.to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl Transaction {
+    /// Adds a change, within the bound of all.
+    fn push(&mut self, change: Change) {
+        if !change.name.is_empty() && self.changes.len() < limits::MAX_PACKAGE_CHANGES {
+            self.changes.push(Change { time: self.begin.clone(), ..change });
+        }
+    }
 }
 
 /// A log with its older parts, the oldest first: `NAME-DATE`, then `NAME.N` from large numbers to small ones, then `NAME`.
@@ -90,7 +203,7 @@ fn rotated(tree: &Tree, folder: &str, name: &str) -> Result<Vec<String>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-fn read(tree: &Tree, path: &str, parse: Parse, changes: &mut VecDeque<Change>) -> Result<()> {
+fn read(tree: &Tree, path: &str, parse: Parse, follow: Option<Follow>, told: &mut Told) -> Result<()> {
     let Some(file) = tree.open(path)? else { return Ok(()) };
     let reader: Box<dyn Read> = if path.ends_with(".gz") {
         Box::new(flate2::read::MultiGzDecoder::new(file))
@@ -110,11 +223,13 @@ fn read(tree: &Tree, path: &str, parse: Parse, changes: &mut VecDeque<Change>) -
             }
             Err(error) => return Err(error),
         };
-        if let Some(change) = std::str::from_utf8(line).ok().and_then(parse).filter(|change| !change.name.is_empty()) {
-            changes.push_back(change);
-            if changes.len() > limits::MAX_PACKAGE_CHANGES {
-                changes.pop_front();
-            }
+        let Ok(line) = std::str::from_utf8(line) else { continue };
+        let change = parse(line).filter(|change| !change.name.is_empty());
+        if let Some(follow) = follow {
+            follow(line, change.as_ref(), told);
+        }
+        if let Some(change) = change {
+            told.change(change);
         }
     }
 }
@@ -123,216 +238,10 @@ fn word(word: &str) -> Option<String> {
     text(word.as_bytes(), LONGEST_WORD)
 }
 
-/// `2024-01-02 10:20:30 upgrade NAME:ARCH OLD NEW`; `<none>` is no version.
-fn dpkg(line: &str) -> Option<Change> {
-    let mut words = line.split(' ');
-    let time = word(line.get(..19)?)?.replacen(' ', "T", 1);
-    let action = match words.nth(2)? {
-        "install" => "install",
-        "upgrade" => "upgrade",
-        "remove" => "remove",
-        "purge" => "purge",
-        _ => return None,
-    };
-    let (name, arch) = words.next()?.split_once(':')?;
-    let mut version = || words.next().filter(|version| *version != "<none>").and_then(word);
-    let (old, new) = (version(), version());
-    let (version, from) = if new.is_some() { (new, old) } else { (old, None) };
-    Some(Change { time, action, name: word(name)?, arch: word(arch), version, from })
-}
-
-/// `[2024-01-02T10:20:30+0000] [ALPM] upgraded NAME (OLD -> NEW)`; before 2015 `[2014-01-02 10:20]`.
-fn pacman(line: &str) -> Option<Change> {
-    let (time, rest) = line.strip_prefix('[')?.split_once("] ")?;
-    let rest = rest.strip_prefix("[ALPM] ").unwrap_or(rest);
-    let (action, rest) = rest.split_once(' ')?;
-    let action = match action {
-        "installed" => "install",
-        "upgraded" => "upgrade",
-        "downgraded" => "downgrade",
-        "reinstalled" => "reinstall",
-        "removed" => "remove",
-        _ => return None,
-    };
-    let (name, versions) = rest.strip_suffix(')')?.split_once(" (")?;
-    let (from, version) = match versions.split_once(" -> ") {
-        Some((old, new)) => (word(old), new),
-        None => (None, versions),
-    };
-    let time = word(time)?.replacen(' ', "T", 1);
-    Some(Change { time, action, name: word(name)?, arch: None, version: word(version), from })
-}
-
-/// `2024-01-02 10:20:30|install|NAME|VERSION-RELEASE|ARCH|…`.
-fn zypp(line: &str) -> Option<Change> {
-    let mut fields = line.split('|');
-    let time = word(fields.next()?)?.replacen(' ', "T", 1);
-    let action = match fields.next()?.trim() {
-        "install" => "install",
-        "remove" => "remove",
-        _ => return None,
-    };
-    let mut next = || fields.next().and_then(word);
-    Some(Change { time, action, name: next()?, version: next(), arch: next(), from: None })
-}
-
-/// `2024-01-02T10:20:30+0000 SUBDEBUG Installed: NAME-VERSION-RELEASE.ARCH`.
-fn dnf(line: &str) -> Option<Change> {
-    let mut words = line.split(' ').filter(|word| !word.is_empty());
-    let (time, _level) = (word(words.next()?)?, words.next()?);
-    rpm(time, words.next()?, words.next()?)
-}
-
-/// `Jan 02 10:20:30 Updated: NAME-VERSION-RELEASE.ARCH`.
-fn yum(line: &str) -> Option<Change> {
-    let (time, rest) = line.split_at_checked(15)?;
-    let mut words = rest.split(' ').filter(|word| !word.is_empty());
-    rpm(word(time)?, words.next()?, words.next()?)
-}
-
-fn rpm(time: String, action: &str, package: &str) -> Option<Change> {
-    let action = match action {
-        "Installed:" => "install",
-        "Upgrade:" | "Updated:" => "upgrade",
-        "Downgrade:" => "downgrade",
-        "Reinstall:" => "reinstall",
-        "Erase:" | "Erased:" | "Removed:" => "remove",
-        _ => return None,
-    };
-    // yum names what it erased alone, and puts an epoch before the name.
-    let mut parts = package.rsplitn(3, '-');
-    let (last, version, name) = (parts.next()?, parts.next(), parts.next());
-    let (Some(version), Some(name)) = (version, name) else {
-        return Some(Change { time, action, name: word(package)?, ..Change::default() });
-    };
-    let (release, arch) = last.rsplit_once('.').unwrap_or((last, ""));
-    let (epoch, name) = match name.split_once(':') {
-        Some((epoch, name)) => (format!("{epoch}:"), name),
-        None => (String::new(), name),
-    };
-    let version = word(&format!("{epoch}{version}-{release}"));
-    Some(Change { time, action, name: word(name)?, arch: word(arch), version, from: None })
+/// A command as it was typed.
+fn command(command: &str) -> Option<String> {
+    text(command.as_bytes(), LONGEST_LINE)
 }
 
 #[cfg(test)]
-#[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "tests build their input")]
-mod tests {
-    use std::io::Write;
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::fs::MemoryFs;
-
-    fn told(files: &[(&str, &[u8])]) -> History {
-        let fs = MemoryFs::default();
-        for (path, content) in files {
-            fs.add_file(path, content).unwrap();
-        }
-        history(&Tree::new(Arc::new(fs))).unwrap()
-    }
-
-    fn line(change: &Change) -> String {
-        let or = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
-        let Change { time, action, name, .. } = change;
-        format!("{time} {action} {name} {} {} {}", or(&change.arch), or(&change.from), or(&change.version))
-    }
-
-    #[test]
-    fn each_log_is_read_in_its_own_form() {
-        for (path, text, expected) in [
-            (
-                "/var/log/dpkg.log",
-                "2024-01-02 10:20:30 startup archives unpack\n2024-01-02 10:20:30 install a:amd64 <none> 1:2-3\n\
-                 2024-01-02 10:20:31 status half-installed a:amd64 1:2-3\n2024-01-02 10:20:32 upgrade a:all 1 2\n\
-                 2024-01-02 10:20:33 purge a:all 2 <none>\n",
-                "2024-01-02T10:20:30 install a amd64 - 1:2-3|2024-01-02T10:20:32 upgrade a all 1 2|\
-                 2024-01-02T10:20:33 purge a all - 2",
-            ),
-            (
-                "/var/log/pacman.log",
-                "[2024-01-02T10:20:30+0000] [PACMAN] Running 'pacman -Syu'\n\
-                 [2024-01-02T10:20:30+0000] [ALPM] upgraded a (1:1-1 -> 1:2-1)\n[2014-01-02 10:20] removed b (1-1)\n\
-                 [2024-01-02T10:20:30+0000] [ALPM] transaction started\n",
-                "2024-01-02T10:20:30+0000 upgrade a - 1:1-1 1:2-1|2014-01-02T10:20 remove b - - 1-1",
-            ),
-            (
-                "/var/log/zypp/history",
-                "# 2024-01-02 10:20:30 a installed ok\n2024-01-02 10:20:30|command|root@h|'zypper'|\n\
-                 2024-01-02 10:20:31|install|a|1-2.3|x86_64|root@h|repo|sum|\n2024-01-02 10:20:32|remove |b|1-1|noarch|root@h|\n",
-                "2024-01-02T10:20:31 install a x86_64 - 1-2.3|2024-01-02T10:20:32 remove b noarch - 1-1",
-            ),
-            (
-                "/var/log/dnf.rpm.log",
-                "2024-01-02T10:20:30+0000 INFO --- logging initialized ---\n\
-                 2024-01-02T10:20:30+0000 SUBDEBUG Installed: a-b-1.2-3.el9.x86_64\n\
-                 2024-01-02T10:20:31+0000 SUBDEBUG Upgraded: a-b-1.1-1.el9.x86_64\n2024-01-02T10:20:32+0000 SUBDEBUG Erase: c-1-1.noarch\n",
-                "2024-01-02T10:20:30+0000 install a-b x86_64 - 1.2-3.el9|2024-01-02T10:20:32+0000 remove c noarch - 1-1",
-            ),
-            (
-                "/var/log/yum.log",
-                "Jan 02 10:20:30 Updated: 1:a-1.2-3.el6.x86_64\nJan 02 10:20:31 Erased: b\n",
-                "Jan 02 10:20:30 upgrade a x86_64 - 1:1.2-3.el6|Jan 02 10:20:31 remove b - - -",
-            ),
-        ] {
-            let history = told(&[(path, text.as_bytes())]);
-            let lines: Vec<_> = history.changes.iter().map(line).collect();
-            assert_eq!(lines.join("|"), expected, "{path}");
-            assert_eq!((history.logs, history.notes), (vec![path.to_owned()], Vec::new()));
-        }
-    }
-
-    #[test]
-    fn older_parts_come_first_and_are_unpacked() {
-        let entry = |name: &str| format!("2024-01-02 10:20:30 install {name}:all <none> 1\n");
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        gzip.write_all(entry("a").as_bytes()).unwrap();
-        let gzip = gzip.finish().unwrap();
-        let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 0);
-        xz.write_all(entry("z").as_bytes()).unwrap();
-        let xz = xz.finish().unwrap();
-        let history = told(&[
-            ("/var/log/dpkg.log", entry("d").as_bytes()),
-            ("/var/log/dpkg.log.1", entry("c").as_bytes()),
-            ("/var/log/dpkg.log.2.gz", &gzip[..gzip.len() / 2]),
-            ("/var/log/dpkg.log.10.gz", &gzip),
-            ("/var/log/dpkg.log-20230101.xz", &xz),
-            ("/var/log/dpkg.log.old", entry("no").as_bytes()),
-            ("/var/log/dpkg.logger", entry("no").as_bytes()),
-        ]);
-        let names: Vec<_> = history.changes.iter().map(|change| change.name.as_str()).collect();
-        assert_eq!(names, ["z", "a", "c", "d"]);
-        assert_eq!((history.notes.len(), history.logs.len()), (1, 4), "{:?}", history.notes);
-    }
-
-    #[test]
-    fn hostile_lines_are_left_out() {
-        for text in [
-            "",
-            "\n",
-            "x",
-            "2024",
-            "2024-01-02 10:20:30",
-            "2024-01-02 10:20:30 install",
-            "2024-01-02 10:20:30 install x",
-            "2024-01-02 10:20:30 install : 1 2",
-            "2024-01-02 10:20:3\u{e9} install a:b",
-            "\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\u{e9}",
-        ] {
-            for (folder, name, _) in LOGS {
-                let history = told(&[(&format!("{folder}/{name}"), text.as_bytes())]);
-                assert!(history.changes.is_empty() && history.notes.is_empty(), "{name}: {text}");
-            }
-        }
-    }
-
-    #[test]
-    fn as_many_changes_as_the_limit() {
-        let limit = limits::MAX_PACKAGE_CHANGES;
-        for (count, kept) in [(limit - 1, limit - 1), (limit, limit), (limit + 1, limit)] {
-            let text: String = (1..=count).map(|index| format!("2024-01-02|install|p{index}|1|a|\n")).collect();
-            let history = told(&[("/var/log/zypp/history", text.as_bytes())]);
-            assert_eq!(history.changes.len(), kept);
-            assert_eq!(history.changes.back().unwrap().name, format!("p{count}"));
-        }
-    }
-}
+mod tests;

@@ -21,7 +21,9 @@ pub(super) fn text(deep: &Deep, output: Output) -> String {
     }
     let changes = &deep.package_history.changes;
     rows.add("last change", changes.back().map(|change| format!("{} {} {}", change.time, change.action, change.name)));
-    deep.notes.iter().for_each(|note| rows.add("note", Some(note)));
+    let last = deep.package_history.transactions.iter().rev().find_map(|it| Some((it, it.command.as_ref()?)));
+    rows.add("last command", last.map(|(it, command)| format!("{} {command}", it.begin)));
+    deep.package_history.notes.iter().chain(&deep.notes).for_each(|note| rows.add("note", Some(note)));
     let mut text = format!("{}{}", output.bold("further\n"), table(&rows.0));
     for database in &deep.packages {
         text.push_str(&output.bold(&format!("packages ({})\n", title(database))));

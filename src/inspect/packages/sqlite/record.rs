@@ -23,20 +23,29 @@ impl Table {
 
     /// A table by the statement that created it.
     pub(super) fn parse(root: u32, sql: &str) -> Self {
+        let sql = without_comments(sql);
         let body = sql.split_once('(').map_or("", |(_, body)| body);
         let mut table = Self { root, columns: Vec::new(), rowid: None };
+        // Columns whose type makes them the row's number if they are the primary key.
+        let mut integers = Vec::new();
         for definition in definitions(body) {
             let (name, rest) = first_word(definition);
-            let is_column = !matches!(
-                name.to_ascii_uppercase().as_str(),
-                "" | "PRIMARY" | "UNIQUE" | "FOREIGN" | "CHECK" | "CONSTRAINT"
-            );
-            if is_column {
-                let rest = rest.split_ascii_whitespace().collect::<Vec<_>>().join(" ").to_ascii_uppercase();
-                if rest.starts_with("INTEGER PRIMARY KEY") {
-                    table.rowid = Some(table.columns.len());
+            let rest = rest.split_ascii_whitespace().collect::<Vec<_>>().join(" ").to_ascii_uppercase();
+            match name.to_ascii_uppercase().as_str() {
+                "PRIMARY" => {
+                    let key = definition.split_once('(').map_or("", |(_, key)| first_word(key.trim_start()).0);
+                    let is_only = !definition.contains(',');
+                    table.rowid = table.column(key).filter(|column| is_only && integers.contains(column));
                 }
-                table.columns.push(name.to_owned());
+                "" | "UNIQUE" | "FOREIGN" | "CHECK" | "CONSTRAINT" => {}
+                _ => {
+                    if rest.starts_with("INTEGER PRIMARY KEY") {
+                        table.rowid = Some(table.columns.len());
+                    } else if rest == "INTEGER" || rest.starts_with("INTEGER ") {
+                        integers.push(table.columns.len());
+                    }
+                    table.columns.push(name.to_owned());
+                }
             }
         }
         table
@@ -45,6 +54,32 @@ impl Table {
     fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.eq_ignore_ascii_case(name))
     }
+}
+
+/// A statement with a blank for each comment outside of quotes.
+fn without_comments(sql: &str) -> String {
+    let mut plain = String::with_capacity(sql.len());
+    let (mut rest, mut quote) = (sql, None);
+    while let Some(c) = rest.chars().next() {
+        let comment = match quote {
+            None if rest.starts_with("/*") => Some("*/"),
+            None if rest.starts_with("--") => Some("\n"),
+            _ => None,
+        };
+        if let Some(end) = comment {
+            plain.push(' ');
+            rest = rest.get(2..).and_then(|rest| rest.split_once(end)).map_or("", |(_, rest)| rest);
+            continue;
+        }
+        match quote {
+            Some(open) if open == c => quote = None,
+            None if matches!(c, '"' | '\'' | '`') => quote = Some(c),
+            _ => {}
+        }
+        plain.push(c);
+        rest = rest.get(c.len_utf8()..).unwrap_or_default();
+    }
+    plain
 }
 
 /// The parts of a parenthesis that commas separate, up to its end.

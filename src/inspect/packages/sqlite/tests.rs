@@ -270,10 +270,27 @@ fn columns_are_told_by_their_statement() {
             r#"["a", "b", "c d", "e"]"#,
         ),
         ("CREATE TABLE x (\n  a TEXT DEFAULT 'it''s, (',\n  b)", r#"["a", "b"]"#),
+        ("CREATE TABLE x (a /* one, two ( */, -- 'it, (\n b)", r#"["a", "b"]"#),
+        ("CREATE TABLE x (a DEFAULT '/*', b, c /* open", r#"["a", "b", "c"]"#),
         ("", "[]"),
         ("(", "[]"),
         ("x(\"open, b)", r#"["\"open, b)"]"#),
     ] {
         assert_eq!(columns(sql), expected, "{sql}");
+    }
+}
+
+#[test]
+fn a_column_may_be_the_number_of_the_row() {
+    for (sql, rowid) in [
+        ("x(a, b INTEGER PRIMARY KEY)", "Some(1)"),
+        ("x(a INTEGER, b INTEGER, PRIMARY KEY(\"b\" AUTOINCREMENT))", "Some(1)"),
+        ("x(a integer, PRIMARY KEY (a))", "Some(0)"),
+        ("x(a INT, PRIMARY KEY(a))", "None"),
+        ("x(a INTEGER, b INTEGER, PRIMARY KEY(a, b))", "None"),
+        ("x(a INTEGER, PRIMARY KEY(gone))", "None"),
+        ("x(a TEXT PRIMARY KEY)", "None"),
+    ] {
+        assert!(format!("{:?}", Table::parse(2, sql)).ends_with(&format!("rowid: {rowid} }}")), "{sql}");
     }
 }
