@@ -5,12 +5,13 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
 use std::io::{Read, Write};
+use std::ops::{ControlFlow, Range};
 
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, escape_bytes};
 use crate::fs::Tree;
-use crate::fs::tree::{Found, cause};
+use crate::fs::tree::{FileReader, Found, cause};
 use crate::session::Session;
 
 pub mod archive;
@@ -52,6 +53,65 @@ fn each_piece(tree: &Tree, file: &Found, session: &Session, mut take: impl FnMut
         take(piece)?;
         total = total.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
     }
+}
+
+/// Bytes of a file whose map is asked for at once: a moment's work, after which a session may end.
+const WINDOW: u64 = 16 << 30;
+
+/// Parts of a file that are asked for at once.
+const PARTS: usize = 1024;
+
+/// Hands the parts of a file that are no holes to `take` in order, some at a time; two of them may touch. It ends when `take` wants
+/// no more.
+fn each_part(
+    reader: &FileReader,
+    session: &Session,
+    mut take: impl FnMut(Range<u64>) -> Result<ControlFlow<()>>,
+) -> Result<()> {
+    let size = reader.size();
+    let window = WINDOW.max(size / 1024);
+    let mut at = 0;
+    while at < size {
+        session.check()?;
+        let end = at.saturating_add(window).min(size);
+        let mut parts: Vec<Range<u64>> = Vec::new();
+        reader.data_ranges(at..end, &mut |part| {
+            parts.push(part);
+            if parts.len() < PARTS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        at = parts.last().filter(|_| parts.len() >= PARTS).map_or(end, |part| part.end);
+        for part in parts {
+            if take(part)?.is_break() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Hands the bytes of a part of a file to `take`, with the place of each piece.
+fn each_piece_of(
+    reader: &FileReader,
+    part: Range<u64>,
+    session: &Session,
+    mut take: impl FnMut(u64, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut buf = vec![0; PIECE];
+    let mut at = part.start;
+    while at < part.end {
+        session.check()?;
+        let len = usize::try_from(part.end.saturating_sub(at)).unwrap_or(PIECE).min(PIECE);
+        let piece = buf.get_mut(..len).unwrap_or_default();
+        reader.read_exact_at(piece, at)?;
+        take(at, piece)?;
+        at = at.saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
+    }
+    Ok(())
+}
+
+/// The same error, of a file of the guest.
+fn of(file: &Found) -> impl Fn(Error) -> Error + '_ {
+    |error| error.at(escape_bytes(&file.path))
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod memory;
 pub mod ntfs;
 pub mod open;
 mod pages;
+mod parts;
 pub mod squashfs;
 pub mod tree;
 pub mod udf;
@@ -47,6 +48,21 @@ pub trait Filesystem: Debug + Send + Sync {
 
     /// Reads from a regular file into `buf`; fewer bytes than asked only at the end of the file.
     fn read_at(&self, inode: Inode, buf: &mut [u8], offset: u64) -> Result<usize>;
+
+    /// Visits the parts of `range` of a regular file that may hold something else than zeros, ascending, no two of them touching:
+    /// all that is no hole. A driver that knows of no holes visits all of it, up to the file's end.
+    fn data_ranges(
+        &self,
+        inode: Inode,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut parts = parts::Parts::new(&range, self.stat(inode)?.size, visit);
+        if parts.add(range).is_continue() {
+            parts.finish();
+        }
+        Ok(())
+    }
 
     /// Visits a directory's entries from `cursor` (0 at first), `.` and `..` left out. Each entry carries the cursor that
     /// continues after it.

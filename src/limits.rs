@@ -456,6 +456,10 @@ pub const MAX_PRESETS: usize = 1024;
 /// Users of a guest that are told, and their memberships of groups. Servers with more take them from a directory.
 pub const MAX_ACCOUNTS: usize = 1 << 14;
 
+/// Parts of one file with holes that an archive keeps apart, 16 bytes of memory each and some 25 in the archive. What is behind the
+/// last one goes in as a whole.
+pub const MAX_ARCHIVE_PARTS: usize = 1 << 18;
+
 /// Blocks of one squashfs file, and of all that are remembered: 512 GiB in blocks of the usual 128 KiB, four bytes of memory each.
 pub const MAX_SQUASHFS_BLOCKS: usize = 1 << 22;
 

@@ -47,6 +47,7 @@ mod pipes;
 mod places;
 mod serve;
 mod sharing;
+mod sparse;
 mod squashfs;
 mod strace;
 mod udf;

@@ -5,16 +5,17 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Seek, SeekFrom, Write};
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::each_piece;
 use super::walk::{Step, walk};
+use super::{each_part, each_piece_of};
 use crate::error::{Error, Kind, Result, escape_bytes};
 use crate::fs::tree::Found;
 use crate::fs::{FileKind, Stat, Tree};
@@ -119,20 +120,21 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// A new file with the content of `found`, and a hole wherever a piece of that is zeros.
+    /// A new file with the content of `found`, and a hole wherever that has one or a piece of it is zeros.
     fn file(&mut self, found: &Found, path: &Path) -> Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let mut file = File::from(self.told("making a file", self.open(path, flags, Mode::RUSR | Mode::WUSR))?);
+        let file = File::from(self.told("making a file", self.open(path, flags, Mode::RUSR | Mode::WUSR))?);
         let failed = |e| Error::write("writing a file", e);
-        let written = each_piece(self.tree, found, self.session, |piece| {
-            if piece.iter().all(|byte| *byte == 0) {
-                let len = i64::try_from(piece.len()).unwrap_or(i64::MAX);
-                return file.seek(SeekFrom::Current(len)).map(drop).map_err(failed);
-            }
-            file.write_all(piece).map_err(failed)
+        let reader = self.tree.reader(found)?;
+        each_part(&reader, self.session, |part| {
+            each_piece_of(&reader, part, self.session, |at, piece| {
+                let is_zero = piece.iter().all(|byte| *byte == 0);
+                if is_zero { Ok(()) } else { file.write_all_at(piece, at).map_err(failed) }
+            })
+            .map(ControlFlow::Continue)
         })?;
-        file.set_len(written).map_err(failed)?;
-        self.done.bytes = self.done.bytes.saturating_add(written);
+        file.set_len(reader.size()).map_err(failed)?;
+        self.done.bytes = self.done.bytes.saturating_add(reader.size());
         Ok(file)
     }
 

@@ -113,7 +113,7 @@ fn a_walk_ends_when_the_session_does() {
 fn an_archive_holds_everything() {
     let guest = tree(guest());
     let mut bytes = Vec::new();
-    archive(&guest, &top(&guest), &Session::with_defaults(), &mut bytes, &mut Err).unwrap();
+    archive(&guest, &top(&guest), &Session::with_defaults(), true, &mut bytes, &mut Err).unwrap();
     let mut read = tar::Archive::new(Cursor::new(bytes));
     let mut seen = std::collections::BTreeMap::new();
     for member in read.entries().unwrap() {
@@ -151,7 +151,7 @@ fn the_length_of_a_record_counts_itself() {
         let attributes = Attributes { xattrs: vec![(b"user.x".to_vec(), vec![b'v'; len])], ..Attributes::default() };
         fs.add_file_with("/f", &attributes, "").unwrap();
         let tree = Tree::new(Arc::new(fs));
-        archive(&tree, &top(&tree), &Session::with_defaults(), &mut bytes, &mut Err).unwrap();
+        archive(&tree, &top(&tree), &Session::with_defaults(), true, &mut bytes, &mut Err).unwrap();
         let mut read = tar::Archive::new(Cursor::new(bytes));
         let mut member = read.entries().unwrap().nth(1).unwrap().unwrap();
         let value = member.pax_extensions().unwrap().unwrap().map(|it| it.unwrap().value_bytes().to_vec()).next();

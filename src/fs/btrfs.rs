@@ -14,6 +14,7 @@ use std::fmt;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
+use super::parts::Parts;
 use super::{DirEntry, Filesystem, FilesystemMut, FsFacts, Inode, Stat, Subvolume, SubvolumeName};
 use crate::disk::Disk;
 use crate::disk::bytes::le64;
@@ -270,6 +271,19 @@ impl Filesystem for Btrfs {
 
     fn read_at(&self, inode: Inode, buf: &mut [u8], offset: u64) -> Result<usize> {
         self.core.read_file(self.target(inode)?, buf, offset)
+    }
+
+    fn data_ranges(
+        &self,
+        inode: Inode,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut parts = Parts::new(&range, self.stat(inode)?.size, visit);
+        if self.core.data(self.target(inode)?, &mut parts)?.is_continue() {
+            parts.finish();
+        }
+        Ok(())
     }
 
     fn read_dir(&self, dir: Inode, cursor: u64, visit: &mut dyn FnMut(DirEntry) -> ControlFlow<()>) -> Result<()> {

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::clusters::{Chain, FIRST};
 use super::pages::Pages;
+use super::parts::Parts;
 use super::{DirEntry, FileKind, Filesystem, FilesystemMut, FsFacts, Inode, Stat, Timestamp, bits, utf16};
 use crate::disk::Disk;
 use crate::disk::bytes::size;
@@ -196,6 +197,21 @@ impl Filesystem for Exfat {
         }
         rest.get_mut(..len.saturating_sub(written)).unwrap_or_default().fill(0);
         Ok(len)
+    }
+
+    /// A file's end may never have been written.
+    fn data_ranges(
+        &self,
+        inode: Inode,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let valid = if inode == ROOT { 0 } else { self.node(inode)?.valid };
+        let mut parts = Parts::new(&range, valid, visit);
+        if parts.add(range).is_continue() {
+            parts.finish();
+        }
+        Ok(())
     }
 
     fn read_dir(&self, dir: Inode, cursor: u64, visit: &mut dyn FnMut(DirEntry) -> ControlFlow<()>) -> Result<()> {

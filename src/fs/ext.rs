@@ -13,6 +13,7 @@ use std::fmt;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::parts::Parts;
 use super::{Attributes, DirEntry, FileKind, Filesystem, FilesystemMut, FsFacts, Inode, Stat, Timestamp};
 use crate::disk::bytes::{le16, long, size};
 use crate::disk::{Disk, DiskMut, read_vec};
@@ -294,6 +295,30 @@ impl Filesystem for Ext {
             }
             Ok(len)
         })
+    }
+
+    fn data_ranges(
+        &self,
+        inode: Inode,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let size = self.stat(inode)?.size;
+        let mut parts = Parts::new(&range, size, visit);
+        let mut at = range.start;
+        // No lock is held while visiting, so that the visitor may use the file system.
+        while let Some(found) =
+            self.reading(|view| view.regular(inode, false).and_then(|node| view.data(&node, parts.rest(at))))?
+        {
+            for part in found {
+                at = part.end;
+                if parts.add(part).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        parts.finish();
+        Ok(())
     }
 
     fn read_dir(&self, dir: Inode, cursor: u64, visit: &mut dyn FnMut(DirEntry) -> ControlFlow<()>) -> Result<()> {

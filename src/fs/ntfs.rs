@@ -10,6 +10,7 @@ use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex};
 
 use super::pages::Pages;
+use super::parts::Parts;
 use super::{DirEntry, FileKind, Filesystem, FilesystemMut, FsFacts, Inode, Stat, Timestamp, utf16};
 use crate::disk::Disk;
 use crate::disk::bytes::{array, le64, long, size, u8_at};
@@ -239,6 +240,25 @@ impl Filesystem for Ntfs {
             self.read_stream(&data, buf, offset).map_err(|error| error.at(file.place()))?;
         }
         Ok(len)
+    }
+
+    fn data_ranges(
+        &self,
+        inode: Inode,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let file = self.file(inode.0)?;
+        let stat = self.stat(inode)?;
+        let mut parts = Parts::new(&range, stat.size, visit);
+        let flow = match file.stream(DATA, &[], self)? {
+            Some(Stream::Mapped(mapped)) => mapped.data(self.boot.cluster.get(), &mut parts),
+            Some(Stream::Resident(_)) | None => parts.add(range),
+        };
+        if flow.is_continue() {
+            parts.finish();
+        }
+        Ok(())
     }
 
     fn read_dir(&self, dir: Inode, cursor: u64, visit: &mut dyn FnMut(DirEntry) -> ControlFlow<()>) -> Result<()> {

@@ -9,6 +9,7 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use super::pages::Pages;
+use super::parts::Parts;
 use super::{DirEntry, FileKind, Filesystem, FilesystemMut, FsFacts, Inode, Stat};
 use crate::disk::Disk;
 use crate::error::{Error, Kind, Result};
@@ -121,6 +122,21 @@ impl Filesystem for Squashfs {
         let node = self.node(inode)?;
         let Body::File(file) = &node.body else { return Err(not("a regular file", inode)) };
         self.read_file(file, buf, offset).map_err(|error| error.at(format!("inode {}", inode.0)))
+    }
+
+    fn data_ranges(
+        &self,
+        inode: Inode,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let node = self.node(inode)?;
+        let Body::File(file) = &node.body else { return Err(not("a regular file", inode)) };
+        let mut parts = Parts::new(&range, file.size, visit);
+        if file.data(u64::from(self.sb.block_size), &mut parts).is_continue() {
+            parts.finish();
+        }
+        Ok(())
     }
 
     fn read_dir(&self, dir: Inode, cursor: u64, visit: &mut dyn FnMut(DirEntry) -> ControlFlow<()>) -> Result<()> {

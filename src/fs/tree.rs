@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use super::{Attributes, DirEntry, FileKind, Filesystem, Inode, Stat, Timestamp};
@@ -520,6 +520,11 @@ impl FileReader {
     /// Reads into `buf` from `offset` on, wherever reading in order has come to; fewer bytes than asked only at the end.
     pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
         self.fs.read_at(self.inode, buf, offset)
+    }
+
+    /// Visits the parts of `range` that may hold something else than zeros, as [`Filesystem::data_ranges`] does.
+    pub fn data_ranges(&self, range: Range<u64>, visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>) -> Result<()> {
+        self.fs.data_ranges(self.inode, range, visit)
     }
 
     /// Fills `buf` from `offset` on, wherever reading in order has come to. A file that ends before is an error.

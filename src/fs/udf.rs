@@ -12,6 +12,7 @@ use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::pages::Pages;
+use super::parts::Parts;
 use super::{DirEntry, FileKind, Filesystem, FilesystemMut, FsFacts, Inode, Stat, utf16};
 use crate::disk::Disk;
 use crate::disk::bytes::{le16, le32, long, size, u8_at};
@@ -276,6 +277,24 @@ impl Filesystem for Udf {
             read.map_err(|error| error.at(format!("inode {}", inode.0)))?;
         }
         Ok(len)
+    }
+
+    fn data_ranges(
+        &self,
+        inode: Inode,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let node = self.node(inode)?;
+        let mut parts = Parts::new(&range, node.size, visit);
+        let flow = match &node.content {
+            Content::Embedded(_) => parts.add(range),
+            Content::Extents(extents) => extents.data(&mut parts),
+        };
+        if flow.is_continue() {
+            parts.finish();
+        }
+        Ok(())
     }
 
     fn read_dir(&self, dir: Inode, cursor: u64, visit: &mut dyn FnMut(DirEntry) -> ControlFlow<()>) -> Result<()> {

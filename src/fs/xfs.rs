@@ -8,6 +8,7 @@ use std::fmt;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
+use super::parts::Parts;
 use super::{DirEntry, Filesystem, FilesystemMut, FsFacts, Inode, Stat};
 use crate::disk::bytes::size;
 use crate::disk::{Disk, DiskMut};
@@ -196,6 +197,27 @@ impl Filesystem for Xfs {
         let len = buf.len().min(size(node.size().saturating_sub(offset)));
         view.read_content(&node, buf.get_mut(..len).unwrap_or_default(), offset)?;
         Ok(len)
+    }
+
+    fn data_ranges(
+        &self,
+        inode: Inode,
+        range: Range<u64>,
+        visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let view = self.view();
+        let node = view.regular(inode)?;
+        let mut parts = Parts::new(&range, node.size(), visit);
+        let mut rest = parts.rest(0);
+        while !rest.is_empty() {
+            let (part, is_data) = view.part(&node, rest.start)?;
+            rest.start = part.end;
+            if is_data && parts.add(part).is_break() {
+                return Ok(());
+            }
+        }
+        parts.finish();
+        Ok(())
     }
 
     fn read_dir(&self, dir: Inode, cursor: u64, visit: &mut dyn FnMut(DirEntry) -> ControlFlow<()>) -> Result<()> {

@@ -275,6 +275,10 @@ pub struct TarArgs {
     /// A new file, instead of standard output.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+
+    /// Write holes as zeros, for programs that do not know GNU tar's sparse files (busybox tar).
+    #[arg(long)]
+    pub no_sparse: bool,
 }
 
 /// `diff` options.

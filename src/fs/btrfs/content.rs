@@ -8,10 +8,12 @@ use super::dir::Target;
 use super::extent::{self, Body, Compression, Data, Extent};
 use super::inode::NODATASUM;
 use super::key::{Key, id, kind};
+use super::tree::Tree;
 use super::{Core, corrupt, not_a, wrong_sum};
 use crate::disk::bytes::{long, size};
 use crate::error::{Error, Result};
 use crate::fs::FileKind;
+use crate::fs::parts::Parts;
 use crate::limits;
 
 /// Extents that were decoded last.
@@ -40,19 +42,52 @@ impl Core {
         Ok(len)
     }
 
+    /// Adds to `parts` what is no hole.
+    pub(super) fn data(&self, file: Target, parts: &mut Parts<'_>) -> Result<ControlFlow<()>> {
+        let tree = &self.volume(file.volume)?.tree;
+        let wanted = parts.rest(0);
+        let (mut done, mut flow) = (0, ControlFlow::Continue(()));
+        self.scan_extents(tree, file, wanted.start, &mut |extent| {
+            if extent.start >= wanted.end {
+                return Ok(ControlFlow::Break(()));
+            }
+            if extent.start < done {
+                return Err(corrupt(format!("two extents of inode {} overlap", file.inode)).found(extent.start));
+            }
+            done = extent.end();
+            if !matches!(extent.body, Body::Hole | Body::Prealloc(_)) {
+                flow = parts.add(extent.start..done);
+            }
+            Ok(flow)
+        })?;
+        Ok(flow)
+    }
+
+    /// Visits a file's extents from the one on that byte `from` lies in.
+    fn scan_extents(
+        &self,
+        tree: &Tree,
+        file: Target,
+        from: u64,
+        visit: &mut dyn FnMut(Extent<'_>) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        let before = self.store.floor(tree, Key::new(file.inode, kind::EXTENT_DATA, from))?;
+        let from = before.filter(|(key, _)| key.is(file.inode, kind::EXTENT_DATA)).map_or(from, |(key, _)| key.offset);
+        self.store.scan_kind(tree, (file.inode, kind::EXTENT_DATA, from), &mut |start, item| {
+            visit(Extent::parse(start, item, self.store.sb.sectorsize)?)
+        })
+    }
+
     /// Fills `buf`, which is zeros, with what the extents from `offset` on hold.
     fn fill(&self, file: Target, buf: &mut [u8], offset: u64, verified: bool) -> Result<()> {
         let tree = &self.volume(file.volume)?.tree;
         let wanted = offset..offset.saturating_add(long(buf.len()));
-        let before = self.store.floor(tree, Key::new(file.inode, kind::EXTENT_DATA, offset))?;
-        let from =
-            before.filter(|(key, _)| key.is(file.inode, kind::EXTENT_DATA)).map_or(offset, |(key, _)| key.offset);
         let mut done = 0;
-        self.store.scan_kind(tree, (file.inode, kind::EXTENT_DATA, from), &mut |start, item| {
+        self.scan_extents(tree, file, offset, &mut |extent| {
+            let start = extent.start;
             if start >= wanted.end {
                 return Ok(ControlFlow::Break(()));
             }
-            let extent = Extent::parse(start, item, self.store.sb.sectorsize)?;
             if start < done {
                 return Err(corrupt(format!("two extents of inode {} overlap", file.inode)).found(start));
             }

@@ -17,6 +17,8 @@ pub(super) const EXTENT_ENTRY: usize = 12;
 pub(super) const INIT_MAX: u16 = 0x8000;
 /// A tree is never deeper.
 const MAX_DEPTH: u16 = 5;
+/// Parts of a file that are told at once.
+const PARTS: usize = 1024;
 /// One past the highest logical block.
 pub(super) const END: u64 = 1 << 32;
 /// Direct pointers in `i_block`.
@@ -93,6 +95,27 @@ impl View<'_> {
             let _ = joined.flush()?;
         }
         Ok(())
+    }
+
+    /// The next parts of the bytes `range` that are no holes, some of them; `None` when there are no more.
+    pub(super) fn data(&self, node: &Node, range: Range<u64>) -> Result<Option<Vec<Range<u64>>>> {
+        if range.is_empty() {
+            return Ok(None);
+        }
+        if node.has(FLAG_INLINE) {
+            return Ok(Some(vec![range]));
+        }
+        let bs = self.sb.block_size;
+        let mut parts = Vec::new();
+        self.walk(node, range.start / bs..range.end.div_ceil(bs.get()), &mut |piece| {
+            if let Piece::Content(run) = piece
+                && !run.unwritten
+            {
+                parts.push(run.logical.saturating_mul(bs.get())..run.end().saturating_mul(bs.get()));
+            }
+            Ok(if parts.len() < PARTS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
+        Ok(Some(parts).filter(|parts| !parts.is_empty()))
     }
 
     /// The runs in `range`, for callers that need them all at once; bounded.

@@ -1,5 +1,6 @@
 //! The bytes of an attribute: in the record, in runs of clusters, compressed.
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError};
 
 use super::record::refuse_flags;
@@ -7,6 +8,7 @@ use super::runs::Run;
 use super::{Ntfs, corrupt, feature, lznt1};
 use crate::disk::bytes::{long, size};
 use crate::error::Result;
+use crate::fs::parts::Parts;
 use crate::limits;
 
 /// An attribute as a sequence of bytes.
@@ -52,6 +54,22 @@ impl Mapped {
         let run = self.runs.get(after.checked_sub(1)?)?;
         let within = vcn.checked_sub(run.vcn).filter(|within| *within < run.len)?;
         Some((run.lcn.map(|lcn| lcn.saturating_add(within)), run.len.saturating_sub(within)))
+    }
+
+    /// Adds to `parts` what is no hole, in clusters or, of a compressed attribute, units.
+    pub(super) fn data(&self, cluster: u64, parts: &mut Parts<'_>) -> ControlFlow<()> {
+        let clusters = if self.is_compressed() { 1_u64.checked_shl(u32::from(self.unit)).unwrap_or(1) } else { 1 };
+        let step = clusters.saturating_mul(cluster).max(1);
+        let mut done = 0;
+        for run in self.runs.iter().filter(|run| run.lcn.is_some()) {
+            let (start, end) =
+                (run.vcn.saturating_mul(cluster), run.vcn.saturating_add(run.len).saturating_mul(cluster));
+            let start = start.checked_div(step).unwrap_or(0).saturating_mul(step).max(done);
+            done = end.checked_next_multiple_of(step).unwrap_or(u64::MAX);
+            // What was never written reads as zeros.
+            parts.add(start..done.min(self.valid))?;
+        }
+        ControlFlow::Continue(())
     }
 
     /// Bytes that are allocated, holes left out.

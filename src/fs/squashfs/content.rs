@@ -2,6 +2,7 @@
 //! other files.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::codec::{Codec, Stored};
@@ -11,6 +12,7 @@ use super::{Squashfs, corrupt, limit};
 use crate::disk::Disk;
 use crate::disk::bytes::{array, long, size};
 use crate::error::Result;
+use crate::fs::parts::Parts;
 use crate::limits;
 
 /// A file without an end elsewhere.
@@ -70,6 +72,23 @@ impl File {
     pub(super) fn allocated(&self) -> u64 {
         let held = self.size.saturating_sub(self.sparse);
         held.checked_next_multiple_of(512).unwrap_or(held)
+    }
+
+    /// Adds to `parts` what is no hole.
+    pub(super) fn data(&self, block_size: u64, parts: &mut Parts<'_>) -> ControlFlow<()> {
+        let wanted = parts.rest(0);
+        let mut at = wanted.start.checked_div(block_size).unwrap_or(0);
+        while at.saturating_mul(block_size) < wanted.end {
+            let start = at.saturating_mul(block_size);
+            match self.list.get(size(at)) {
+                Some(word) if Stored::data(*word).is_none() => {}
+                Some(_) => parts.add(start..start.saturating_add(block_size))?,
+                // The end, in a fragment.
+                None => return parts.add(start..self.size),
+            }
+            at = at.saturating_add(1);
+        }
+        ControlFlow::Continue(())
     }
 
     /// Where block `index` is stored; `None` for a hole.

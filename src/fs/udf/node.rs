@@ -1,11 +1,14 @@
 //! File entries: what a file is and where its content lies (ECMA-167, 4/14.9, 4/14.17; UDF 2.3.6, 3.3.3).
 
+use std::ops::ControlFlow;
+
 use super::volume::Volume;
 use super::{Place, corrupt, feature, tag};
 use crate::disk::bytes::{array, le16, le32, le64, long, size, u8_at};
 use crate::error::{Error, Result};
 use crate::fs::calendar::Moment;
 use crate::fs::pages::Pages;
+use crate::fs::parts::Parts;
 use crate::fs::{FileKind, Timestamp};
 use crate::limits;
 
@@ -79,6 +82,12 @@ impl Extents {
         let extent = self.0.get(after.checked_sub(1)?)?;
         let within = at.checked_sub(extent.before).filter(|within| *within < extent.len)?;
         Some(Part { left: extent.len.saturating_sub(within), place: extent.place.map(|place| (within, place)) })
+    }
+
+    /// Adds to `parts` what is no hole.
+    pub(super) fn data(&self, parts: &mut Parts<'_>) -> ControlFlow<()> {
+        let mut held = self.0.iter().filter(|extent| extent.place.is_some());
+        held.try_for_each(|extent| parts.add(extent.before..extent.before.saturating_add(extent.len)))
     }
 
     fn push(&mut self, len: u64, place: Option<Place>) -> Result<u64> {

@@ -1,5 +1,7 @@
 //! Where a file's blocks are ("Data Extents"): lists of extents in the inode, and B+trees of them.
 
+use std::ops::Range;
+
 use super::node::{Fork, Format, Node};
 use super::view::View;
 use super::{block, corrupt};
@@ -143,6 +145,15 @@ impl View<'_> {
             next = branch(area, count, max, block, upper);
         }
         Err(corrupt(format!("the extents of inode {} have no leaves", node.number)))
+    }
+
+    /// The bytes of a file that lie together from byte `at` on, and whether they are anything but a hole.
+    pub(super) fn part(&self, node: &Node, at: u64) -> Result<(Range<u64>, bool)> {
+        let block = at.wrapping_shr(self.sb.blocklog);
+        let piece = self.map(node, Fork::Data, block)?;
+        // What has no end in the map has none in the file either.
+        let end = block.saturating_add(piece.count).checked_mul(self.sb.bytes(1)).unwrap_or(u64::MAX);
+        Ok((at..end, piece.block.is_some() && !piece.unwritten))
     }
 
     /// Fills `buf` from byte `offset` of a file; holes and what was never written are zeros.

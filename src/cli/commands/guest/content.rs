@@ -87,10 +87,10 @@ pub(super) fn tar(args: &TarArgs, context: &Context) -> Result<()> {
     let mut problems = Problems::default();
     let mut problem = |error| problems.add(error, context);
     match &args.output {
-        Some(path) => to_file(&inside, &top, path, context, &mut problem)?,
+        Some(path) => to_file(&inside, &top, path, !args.no_sparse, context, &mut problem)?,
         None => {
             let mut out = Lines::new();
-            archive(&inside.tree, &top, &context.session, &mut out, &mut problem)?;
+            archive(&inside.tree, &top, &context.session, !args.no_sparse, &mut out, &mut problem)?;
             out.finish()?;
         }
     }
@@ -102,6 +102,7 @@ fn to_file(
     inside: &Inside,
     top: &Found,
     path: &Path,
+    holes: bool,
     context: &Context,
     problem: &mut dyn FnMut(Error) -> Result<()>,
 ) -> Result<()> {
@@ -109,7 +110,7 @@ fn to_file(
     must_not_exist(path, false)?;
     let (staged, file) = Staged::create(path)?;
     let mut file = BufWriter::with_capacity(1 << 20, file);
-    archive(&inside.tree, top, &context.session, &mut file, problem)?;
+    archive(&inside.tree, top, &context.session, holes, &mut file, problem)?;
     let file = file.into_inner().map_err(|e| failed(e.into_error()))?;
     file.sync_all().map_err(failed)?;
     staged.publish(false)
