@@ -152,7 +152,7 @@ impl View<'_> {
         let block = at.wrapping_shr(self.sb.blocklog);
         let piece = self.map(node, Fork::Data, block)?;
         // What has no end in the map has none in the file either.
-        let end = block.saturating_add(piece.count).checked_mul(self.sb.bytes(1)).unwrap_or(u64::MAX);
+        let end = block.saturating_add(piece.count).saturating_mul(self.sb.bytes(1));
         Ok((at..end, piece.block.is_some() && !piece.unwritten))
     }
 
