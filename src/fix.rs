@@ -12,6 +12,7 @@ mod initramfs;
 mod lvm;
 mod names;
 mod network;
+mod options;
 mod persist;
 mod raid;
 mod spec;
@@ -25,6 +26,9 @@ use crate::fs::{Attributes, Timestamp, Tree};
 use crate::inspect::{Linux, Machine, Root};
 use crate::limits;
 use draft::Draft;
+
+pub use network::of_guest as cards_of_guest;
+pub use options::{MacMap, NetworkLevel, Options};
 
 /// What will be done to a guest, in order, and what will not.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -165,7 +169,12 @@ impl Plan {
 
 /// Plans everything that the guest under `root` needs.
 pub fn plan(facts: &Linux, machine: &Machine, root: &Root) -> Result<Plan> {
-    let mut draft = Draft::new(facts, machine, root);
+    plan_with(facts, machine, root, &Options::default())
+}
+
+/// Plans everything that the guest under `root` needs, as the user wants it.
+pub fn plan_with(facts: &Linux, machine: &Machine, root: &Root, options: &Options) -> Result<Plan> {
+    let mut draft = Draft::new(facts, machine, root, options);
     fstab::plan(&mut draft)?;
     crypttab::plan(&mut draft)?;
     raid::plan(&mut draft)?;

@@ -13,7 +13,10 @@ use crate::convert::{TARGETS, Target};
 use crate::error::Result;
 use crate::session::VhdSize;
 
+mod fixes;
 pub mod guest;
+
+pub use fixes::{FixArgs, PlanArgs};
 
 /// Any virtual disk as one flat block device: inspect, fix, convert and serve it for KVM, in one pass.
 #[derive(Debug, Parser)]
@@ -78,7 +81,7 @@ pub enum Command {
     /// Mount the flattened disks and their partitions as files, by FUSE; writes go to an overlay.
     Mount(MountArgs),
     /// Print what migrate would change, and what it would leave.
-    Plan(GuestArgs),
+    Plan(PlanArgs),
     /// Serve the flattened disks over NBD, with their partitions; writes go to an overlay.
     Serve(ServeArgs),
     /// Boot an image in QEMU and wait for a sign of life. The image is never written.
@@ -370,6 +373,10 @@ pub struct MigrateArgs {
     /// Network of the interfaces in the domain XML.
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub network: String,
+
+    /// What is wanted of the fixes.
+    #[command(flatten)]
+    pub fixes: FixArgs,
 }
 
 /// Convert options.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Action, Change, Left, Plan, diff};
+use super::{Action, Change, Left, Options, Plan, diff};
 use crate::error::{Kind, Result};
 use crate::fs::tree::split_name;
 use crate::fs::{Attributes, Tree};
@@ -27,13 +27,14 @@ pub(super) struct Draft<'a> {
     facts: &'a Linux,
     machine: &'a Machine,
     root: &'a Root,
+    options: &'a Options,
     plan: Plan,
     taken: BTreeMap<Vec<u8>, u64>,
 }
 
 impl<'a> Draft<'a> {
-    pub(super) fn new(facts: &'a Linux, machine: &'a Machine, root: &'a Root) -> Self {
-        Self { facts, machine, root, plan: Plan::default(), taken: BTreeMap::new() }
+    pub(super) fn new(facts: &'a Linux, machine: &'a Machine, root: &'a Root, options: &'a Options) -> Self {
+        Self { facts, machine, root, options, plan: Plan::default(), taken: BTreeMap::new() }
     }
 
     pub(super) fn facts(&self) -> &'a Linux {
@@ -42,6 +43,10 @@ impl<'a> Draft<'a> {
 
     pub(super) fn machine(&self) -> &'a Machine {
         self.machine
+    }
+
+    pub(super) fn options(&self) -> &'a Options {
+        self.options
     }
 
     pub(super) fn root(&self) -> &'a Root {

@@ -1,77 +1,125 @@
-//! Interface names: what the guest configures by name must have that name on KVM.
+//! The network: cards keep the names that the guest's configuration uses, and what it is tied to is there on KVM.
 //!
-//! A `.link` file gives the name. With one card it matches the driver, so that it holds whatever address the card gets; with
-//! several it matches hardware addresses, where they are known.
+//! How far the guest's own files are changed is the user's choice ([`NetworkLevel`]); addresses, bonds, bridges and VLANs stay
+//! as they are at every level.
+//!
+//! [`NetworkLevel`]: super::options::NetworkLevel
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
-use std::collections::BTreeMap;
+mod cards;
+mod changes;
+mod ini;
+mod lines;
+mod names;
+mod netplan;
 
-use super::draft::Draft;
+use super::draft::{Draft, Vital};
 use crate::error::Result;
-use crate::inspect::NicConfig;
-use crate::inspect::network::{has_link_files, mac_address};
+use cards::Cards;
+use changes::Changes;
+
+pub use cards::of_guest;
+
+/// Edits the content of one kind of file.
+type Editor = fn(&[u8], &Cards, &mut Changes) -> Vec<u8>;
+
+/// Directories with the ends of the names of files that are looked at there, and what edits them.
+const PLACES: &[(&str, &str, Editor)] = &[
+    ("/etc/systemd/network", ".link", ini::networkd),
+    ("/etc/systemd/network", ".network", ini::networkd),
+    ("/etc/NetworkManager/system-connections", "", ini::keyfile),
+    ("/etc/NetworkManager/conf.d", ".conf", ini::settings),
+    ("/etc/netplan", ".yaml", netplan::edit),
+    ("/etc/cloud/cloud.cfg.d", ".cfg", netplan::edit),
+    ("/etc/udev/rules.d", ".rules", lines::udev),
+    ("/etc/modprobe.d", "", lines::modprobe),
+    ("/etc/wicked/ifconfig", ".xml", lines::addresses),
+];
+
+/// Single files.
+const FILES: &[(&str, Editor)] = &[
+    ("/etc/NetworkManager/NetworkManager.conf", ini::settings),
+    ("/etc/modprobe.conf", lines::modprobe),
+    ("/etc/modules.conf", lines::modprobe),
+    ("/etc/iftab", lines::addresses),
+    ("/etc/mactab", lines::addresses),
+];
+
+/// Where `ifcfg-*` files are.
+const IFCFG: &[&str] = &["/etc/sysconfig/network-scripts", "/etc/sysconfig/network"];
+
+const WHY: &str = "it would match no card on KVM";
 
 pub(super) fn plan(draft: &mut Draft<'_>) -> Result<()> {
-    let facts = draft.facts();
-    let mut nics: BTreeMap<&str, Vec<&NicConfig>> = BTreeMap::new();
-    for nic in &facts.nics {
-        nics.entry(&nic.name).or_default().push(nic);
+    let cards = Cards::new(draft.machine(), draft.facts(), draft.options());
+    names::plan(draft, &cards)?;
+    for (dir, end, editor) in PLACES {
+        for path in files(draft, dir, "", end)? {
+            edit(draft, &cards, &path, *editor)?;
+            for part in files(draft, &format!("{path}.d"), "", ".conf")? {
+                edit(draft, &cards, &part, *editor)?;
+            }
+        }
     }
-    let has_links = has_link_files(draft.tree())?;
-    let count = nics.len();
-    for (name, configs) in nics {
-        let file = link_path(name);
-        let source = configs.first().map(|nic| nic.source.clone()).unwrap_or_default();
-        if draft.tree().find_link(&file)?.is_some() || keeps_its_name(draft, name, count) {
-            continue;
-        }
-        if is_pinned(draft, name) {
-            draft.leave(&source, format!("{name} is tied to a hardware address"), "the card must keep that address");
-            continue;
-        }
-        if !has_links {
-            draft.leave(&source, format!("{name} is not given its name"), "the guest's udev reads no .link files");
-            continue;
-        }
-        let Some(wanted) = wanted(draft, count, &configs) else {
-            draft.leave(
-                &source,
-                format!("{name} is not given its name"),
-                "the guest has several cards, and it is not known which of them this is",
-            );
-            continue;
-        };
-        let content = format!("[Match]\n{wanted}\n\n[Link]\nName={name}\n");
-        let what = format!("keep the name {name}");
-        let why = "the guest's configuration names it, and predictable names depend on the bus";
-        draft.create("network", &file, &content, &what, why)?;
+    for (path, editor) in FILES {
+        edit(draft, &cards, path, *editor)?;
     }
+    for dir in IFCFG {
+        for path in files(draft, dir, "ifcfg-", "")? {
+            edit(draft, &cards, &path, lines::ifcfg)?;
+        }
+    }
+    command_lines(draft, &cards);
     Ok(())
 }
 
-fn link_path(name: &str) -> String {
-    format!("/etc/systemd/network/10-hyper2kvm-{name}.link")
-}
-
-/// Whether the guest's kernel gives the name by itself: it counts cards from `eth0`.
-fn keeps_its_name(draft: &Draft<'_>, name: &str, count: usize) -> bool {
-    let index = name.strip_prefix("eth").and_then(|digits| digits.parse::<usize>().ok());
-    let cards = draft.machine().nics.len().max(count);
-    draft.facts().kernel_nic_names && index.is_some_and(|index| index < cards)
-}
-
-/// Whether a rule of the guest ties the name to an address already.
-fn is_pinned(draft: &Draft<'_>, name: &str) -> bool {
-    draft.facts().nic_pins.iter().any(|pin| pin.name == name)
-}
-
-/// The `[Match]` line for a card.
-fn wanted(draft: &Draft<'_>, count: usize, configs: &[&NicConfig]) -> Option<String> {
-    let cards = &draft.machine().nics;
-    if count == 1 && cards.len() <= 1 {
-        return Some("Driver=virtio_net".to_owned());
+fn edit(draft: &mut Draft<'_>, cards: &Cards, path: &str, editor: Editor) -> Result<()> {
+    let Some((path, content)) = draft.read(path)? else { return Ok(()) };
+    let mut changes = Changes::default();
+    let new = editor(&content, cards, &mut changes);
+    for (what, why) in &changes.left {
+        draft.leave(&path, what, why);
     }
-    let mac = configs.iter().find_map(|nic| nic.mac.as_deref())?;
-    let is_there = cards.iter().any(|card| card.mac.as_deref().and_then(mac_address).as_deref() == Some(mac));
-    is_there.then(|| format!("MACAddress={mac}"))
+    if new == content {
+        return Ok(());
+    }
+    draft.edit("network", &path, new, &changes.what(), WHY, Vital::No)
 }
+
+/// The files of a directory whose names begin and end so, sorted.
+fn files(draft: &Draft<'_>, dir: &str, start: &str, end: &str) -> Result<Vec<String>> {
+    let listed = draft.tree().list(dir)?;
+    let names = listed.iter().filter_map(|entry| entry.text());
+    Ok(names
+        .filter(|name| name.starts_with(start) && name.ends_with(end))
+        .map(|name| format!("{dir}/{name}"))
+        .collect())
+}
+
+/// Says what a kernel's command line tells of cards: it counts in the initramfs, before the root's files are there.
+fn command_lines(draft: &mut Draft<'_>, cards: &Cards) {
+    let facts = draft.facts();
+    let mut found: Vec<(String, String, &str)> = Vec::new();
+    for entry in &facts.boot_entries {
+        for word in entry.options.split_ascii_whitespace() {
+            let of_name =
+                |value: &str| value.split([':', ',']).any(|part| facts.nics.iter().any(|nic| nic.name == part));
+            let why = match word.split_once('=') {
+                Some(("ifname", value)) if cards.follow(value).is_some() => {
+                    "its card gets another address, and the command line is not edited"
+                }
+                Some(("ip" | "vlan" | "bridge" | "bond", value)) if of_name(value) && !facts.kernel_nic_names => {
+                    "the initramfs knows that name only if it holds the rule for it: build it anew in the guest"
+                }
+                _ => continue,
+            };
+            found.push((entry.config.clone(), word.to_owned(), why));
+        }
+    }
+    for (source, word, why) in found {
+        draft.leave(&source, format!("{word} on the kernel's command line"), why);
+    }
+}
+
+#[cfg(test)]
+mod tests;

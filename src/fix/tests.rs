@@ -413,13 +413,18 @@ fn several_cards_are_told_apart_by_known_addresses_only() {
         .unwrap();
     let mut machine = machine(vec![volume(1, "ext4", UUID, Some(fs))]);
     let card = |mac: &str| MachineNic { mac: Some(mac.to_owned()), model: None };
-    machine.nics = vec![card("00:50:56:00:00:01"), card("00:50:56:00:00:02"), card("00:50:56:00:00:07")];
+    machine.nics = vec![
+        card("00:50:56:00:00:01"),
+        card("00:50:56:00:00:02"),
+        card("00:50:56:00:00:07"),
+        card("00:50:56:00:00:08"),
+    ];
     let (plan, root) = fix(&machine);
     let link = text(&root, "/etc/systemd/network/10-hyper2kvm-ens192.link");
-    assert_eq!(link, "[Match]\nMACAddress=00:50:56:00:00:01\n\n[Link]\nName=ens192\n");
+    assert_eq!(link, "[Match]\nMACAddress=00:50:56:00:00:01\nDriver=virtio_net\n\n[Link]\nName=ens192\n");
     assert!(!root.tree.exists("/etc/systemd/network/10-hyper2kvm-ens224.link").unwrap());
     let network: Vec<_> = plan.left.iter().filter(|left| left.path == "/etc/network/interfaces").collect();
-    assert_eq!(network.len(), 2);
+    assert_eq!(network.len(), 1);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use super::bootloader::BootEntry;
 use crate::error::Result;
 use crate::fs::Tree;
 use crate::limits;
-use ini::Ini;
+pub(crate) use ini::Ini;
 
 pub use interface::{Interface, InterfaceKind, Method};
 pub use lease::Lease;

@@ -134,7 +134,7 @@ impl Devices {
         mut keepers: impl Iterator<Item = Keeper>,
         session: &Arc<Session>,
     ) -> Result<Self> {
-        let planned = machine.plan(session, Some(&request.spill))?;
+        let planned = machine.plan(&fix::Options::default(), session, Some(&request.spill))?;
         let now = Timestamp { seconds: session.now(), nanoseconds: 0 };
         fix::apply(&planned.plan, &planned.guest.linux()?.0.tree, now)?;
         planned.guest.settle()?;

@@ -20,6 +20,7 @@ use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::fix::{self, Plan};
 use crate::fs::Timestamp;
+use crate::inspect::MachineNic;
 use crate::libvirt::{self, Domain};
 use crate::session::Session;
 
@@ -48,6 +49,8 @@ pub struct Request {
     pub bus: libvirt::DiskBus,
     /// Network of the interfaces in the domain XML.
     pub network: String,
+    /// What is wanted of the fixes.
+    pub fixes: fix::Options,
 }
 
 /// A machine that was migrated.
@@ -137,13 +140,17 @@ impl Machine {
     }
 
     /// Looks inside and plans what the machine needs.
-    pub fn plan(self, session: &Arc<Session>, spill_dir: Option<&Path>) -> Result<Planned> {
+    pub fn plan(self, fixes: &fix::Options, session: &Arc<Session>, spill_dir: Option<&Path>) -> Result<Planned> {
         let start = Instant::now();
-        let guest = self.look(session, spill_dir)?;
+        let mut guest = self.look(session, spill_dir)?;
+        if self.described().is_none() {
+            let (_, facts) = guest.linux()?;
+            guest.machine.nics = fix::cards_of_guest(facts, &fixes.macs);
+        }
         let looked = start.elapsed();
         let start = Instant::now();
         let (root, facts) = guest.linux()?;
-        let plan = fix::plan(facts, &guest.machine, root)?;
+        let plan = fix::plan_with(facts, &guest.machine, root, fixes)?;
         let Self { sources, disks } = self;
         Ok(Planned { sources, disks, guest, plan, times: (looked, start.elapsed()) })
     }
@@ -158,7 +165,7 @@ pub fn run(request: &Request, session: &Arc<Session>, progress: &dyn Progress) -
     let machine = Machine::open(&request.sources, &request.open, session)?;
     let names = Names::new(request, &machine);
     names.claim(request, session)?;
-    let planned = machine.plan(session, Some(&request.output))?;
+    let planned = machine.plan(&request.fixes, session, Some(&request.output))?;
 
     progress.update(&Update::start(Phase::Fix, 0));
     let fixing = Instant::now();
@@ -269,7 +276,8 @@ fn domain(request: &Request, planned: &Planned, names: &Names, session: &Session
     }
 }
 
-/// The network cards of the source with their addresses; one card when nothing is known of the machine.
+/// The network cards of the source, with their addresses or those that the user gives them. Of a machine that nobody
+/// describes, those that its guest is tied to; else one card.
 fn nics(request: &Request, planned: &Planned) -> Vec<libvirt::Nic> {
     let card = |mac: Option<&str>, was| libvirt::Nic {
         mac: mac.and_then(libvirt::Mac::parse),
@@ -277,13 +285,21 @@ fn nics(request: &Request, planned: &Planned) -> Vec<libvirt::Nic> {
         source: libvirt::NicSource::Network(request.network.clone()),
         was,
     };
-    let Some(described) = planned.described() else { return vec![card(None, None)] };
-    let cards = planned.guest.machine.nics.iter().zip(&described.nics);
+    let cards = &planned.guest.machine.nics;
+    let address = |nic: &MachineNic| {
+        let own = nic.mac.as_deref()?;
+        Some(request.fixes.macs.target(&own.to_ascii_lowercase()).unwrap_or(own).to_owned())
+    };
+    let Some(described) = planned.described() else {
+        let found: Vec<_> = cards.iter().map(|nic| card(address(nic).as_deref(), None)).collect();
+        return if found.is_empty() { vec![card(None, None)] } else { found };
+    };
+    let cards = cards.iter().zip(&described.nics);
     let was = |nic: &ovf::Nic| libvirt::SourceNic {
         model: nic.model.clone().unwrap_or_default(),
         network: nic.network.clone().unwrap_or_default(),
     };
-    cards.map(|(nic, source)| card(nic.mac.as_deref(), Some(was(source)))).collect()
+    cards.map(|(nic, source)| card(address(nic).as_deref(), Some(was(source)))).collect()
 }
 
 /// What the stages came to.

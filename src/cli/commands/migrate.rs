@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use serde_json::json;
 
 use super::{Context, convert, plan};
-use crate::cli::args::{Bus, MigrateArgs, Switch};
+use crate::cli::args::{Bus, MigrateArgs, PlanArgs, Switch};
 use crate::cli::progress::Shown;
 use crate::cli::signals;
 use crate::error::{Error, Kind, Result};
@@ -14,7 +14,7 @@ use crate::pipeline::migrate::{self, Migrated, Request};
 
 pub(super) fn run(args: &MigrateArgs, context: &Context) -> Result<()> {
     if context.global.dry_run {
-        return plan::run(&args.guest, context);
+        return plan::run(&PlanArgs { guest: args.guest.clone(), fixes: args.fixes.clone() }, context);
     }
     signals::cancel_on_signal(&context.session, || ())?;
     let request = Request {
@@ -29,6 +29,7 @@ pub(super) fn run(args: &MigrateArgs, context: &Context) -> Result<()> {
         rate_limit: context.global.rate_limit.and_then(|rate| NonZeroU64::new(rate.0)),
         bus: bus(args.bus)?,
         network: args.network.clone(),
+        fixes: args.fixes.options()?,
     };
     let shown = Shown::new(&context.global);
     let migrated = migrate::run(&request, &context.session, &shown)?;

@@ -123,6 +123,10 @@ pub(super) const CODES: &[(&str, &str)] = &[
         "Migrated machines sit on virtio-blk, virtio-scsi or sata. The other buses exist for boot tests only.",
     ),
     (
+        "usage.mac",
+        "--mac was given one address for two network cards. Each card of a machine has an address of its own.",
+    ),
+    (
         "usage.pattern",
         "The pattern for names is not one: brackets and braces must be closed. * stands for any characters, ? for one, [a-z] for one of these, {one,other} for either.",
     ),

@@ -2,10 +2,10 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
 /// Sections, keys and values of an INI file, in order.
-pub(super) struct Ini<'a>(Vec<(&'a str, &'a str, &'a str)>);
+pub(crate) struct Ini<'a>(Vec<(&'a str, &'a str, &'a str)>);
 
 impl<'a> Ini<'a> {
-    pub(super) fn parse(text: &'a str) -> Self {
+    pub(crate) fn parse(text: &'a str) -> Self {
         let mut section = "";
         let mut values = Vec::new();
         for line in text.lines().map(str::trim) {
@@ -22,18 +22,18 @@ impl<'a> Ini<'a> {
     }
 
     /// The last value of a key.
-    pub(super) fn get(&self, section: &str, key: &str) -> Option<&'a str> {
+    pub(crate) fn get(&self, section: &str, key: &str) -> Option<&'a str> {
         self.all(section, key).last()
     }
 
     /// All values of a key.
-    pub(super) fn all<'s>(&'s self, section: &'s str, key: &'s str) -> impl Iterator<Item = &'a str> + 's {
+    pub(crate) fn all<'s>(&'s self, section: &'s str, key: &'s str) -> impl Iterator<Item = &'a str> + 's {
         let found = self.0.iter().filter(move |(in_section, name, _)| *in_section == section && *name == key);
         found.map(|(_, _, value)| *value)
     }
 
     /// The keys of a section with their values.
-    pub(super) fn section<'s>(&'s self, section: &'s str) -> impl Iterator<Item = (&'a str, &'a str)> + 's {
+    pub(crate) fn section<'s>(&'s self, section: &'s str) -> impl Iterator<Item = (&'a str, &'a str)> + 's {
         self.0.iter().filter(move |(in_section, _, _)| *in_section == section).map(|(_, key, value)| (*key, *value))
     }
 }
