@@ -9,6 +9,7 @@ mod diff;
 mod draft;
 mod fstab;
 mod initramfs;
+mod inject;
 mod lvm;
 mod names;
 mod network;
@@ -27,6 +28,7 @@ use crate::inspect::{Linux, Machine, Root};
 use crate::limits;
 use draft::Draft;
 
+pub use inject::{CloudInit, Injection, NewFile, NewUser, PasswordHash, Script, Services, key_lines};
 pub use network::of_guest as cards_of_guest;
 pub use options::{MacMap, NetworkLevel, Options};
 
@@ -44,7 +46,7 @@ pub struct Plan {
 pub struct Action {
     /// The canonical path in the guest.
     pub path: String,
-    /// The fix that it belongs to: `fstab`, `crypttab`, `raid`, `lvm`, `bootloader`, `initramfs`, `network`, `tools`.
+    /// The fix that it belongs to: `inject` for what was asked for, `fstab`, `crypttab`, `raid`, `lvm`, `bootloader`, `initramfs`, `network`, `tools`.
     pub fix: &'static str,
     /// What is done.
     pub what: String,
@@ -184,6 +186,7 @@ pub fn plan_with(facts: &Linux, machine: &Machine, root: &Root, options: &Option
     persist::plan(&mut draft, lacked)?;
     network::plan(&mut draft)?;
     tools::plan(&mut draft)?;
+    inject::plan(&mut draft)?;
     Ok(draft.finish())
 }
 

@@ -116,6 +116,10 @@ pub const MAX_MODULE_LIST: u64 = 16 << 20;
 /// Bytes of one initramfs as it lies in `/boot`.
 pub const MAX_INITRAMFS: u64 = 1 << 30;
 
+/// Bytes of one file of the user's that is put into a guest; it is held in memory. A package such as the guest agent's has less
+/// than 2 MiB.
+pub const MAX_INJECTED_FILE: u64 = 16 << 20;
+
 /// Bytes of one diff in a plan; what is longer is cut.
 pub const MAX_DIFF: usize = 16 << 10;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Action, Change, Left, Options, Plan, diff};
 use crate::error::{Kind, Result};
 use crate::fs::tree::split_name;
-use crate::fs::{Attributes, Tree};
+use crate::fs::{Attributes, FileKind, Tree};
 use crate::inspect::{Linux, Machine, Root};
 use crate::limits;
 
@@ -21,6 +21,24 @@ pub(super) enum Vital {
     No,
     /// It does not find its root.
     Yes,
+}
+
+/// What a file that is put into the guest gets, where it is new.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Put {
+    pub(super) mode: u32,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    /// Its content is not shown.
+    pub(super) is_private: bool,
+    /// Its type in the guest's SELinux policy, where that is not its directory's.
+    pub(super) selinux: Option<&'static str>,
+}
+
+impl Put {
+    pub(super) const fn new(mode: u32) -> Self {
+        Self { mode, uid: 0, gid: 0, is_private: false, selinux: None }
+    }
 }
 
 pub(super) struct Draft<'a> {
@@ -55,6 +73,11 @@ impl<'a> Draft<'a> {
 
     pub(super) fn tree(&self) -> &'a Tree {
         &self.root.tree
+    }
+
+    /// What is left so far.
+    pub(super) fn left_so_far(&self) -> &[Left] {
+        &self.plan.left
     }
 
     pub(super) fn finish(self) -> Plan {
@@ -110,7 +133,7 @@ impl<'a> Draft<'a> {
             if let Change::Edit { before, content: old, diff: shown } = &mut action.change
                 && *old != content
             {
-                *shown = diff::unified(before, &content);
+                *shown = shown_diff(path, before, &content);
                 *old = content;
                 action.what = format!("{}; {what}", action.what);
                 action.why = if action.why == why { action.why.clone() } else { format!("{}; {why}", action.why) };
@@ -120,7 +143,7 @@ impl<'a> Draft<'a> {
         let Some(before) = self.tree().read(path, limits::MAX_GUEST_CONFIG)?.filter(|before| *before != content) else {
             return Ok(());
         };
-        let diff = diff::unified(&before, &content);
+        let diff = shown_diff(path, &before, &content);
         self.act(fix, path, what, why, Change::Edit { diff, before, content }, vital)
     }
 
@@ -133,6 +156,75 @@ impl<'a> Draft<'a> {
         let content = content.as_bytes().to_vec();
         let diff = diff::unified(&[], &content);
         self.act(fix, path, what, why, Change::Create { diff, attributes, content }, Vital::No)
+    }
+
+    /// Plans a file with this content, whatever is there. One that is there keeps its owner, mode and attributes.
+    pub(super) fn put(
+        &mut self,
+        fix: &'static str,
+        path: &str,
+        put: &Put,
+        content: Vec<u8>,
+        what: &str,
+        why: &str,
+    ) -> Result<()> {
+        let found = self.tree().find(path)?;
+        let planned = self.plan.actions.iter_mut().find(|action| action.path == path).map(|action| &mut action.change);
+        if let Some(Change::Create { diff, content: old, .. }) = planned {
+            *diff = private_diff(put, &[], &content);
+            *old = content;
+        } else if let Some(found) = found {
+            match found.text().filter(|_| found.stat.kind == FileKind::Regular).map(str::to_owned) {
+                Some(canonical) => {
+                    self.edit(fix, &canonical, content, what, why, Vital::No)?;
+                    self.hide(&canonical, put);
+                }
+                None => self.leave(path, what, "something that is no file is there"),
+            }
+        } else if self.tree().find_link(path)?.is_some() {
+            self.leave(path, what, "a link that leads nowhere is there");
+        } else {
+            let attributes = self.new_attributes(fix, path, put, why)?;
+            let diff = private_diff(put, &[], &content);
+            self.act(fix, path, what, why, Change::Create { diff, attributes, content }, Vital::No)?;
+        }
+        Ok(())
+    }
+
+    /// Plans a directory, with those above it. Nothing happens when it exists.
+    pub(super) fn put_dir(&mut self, fix: &'static str, path: &str, put: &Put, what: &str, why: &str) -> Result<()> {
+        if self.is_taken(path)? {
+            return Ok(());
+        }
+        let attributes = self.new_attributes(fix, path, put, why)?;
+        self.act(fix, path, what, why, Change::CreateDir { attributes }, Vital::No)
+    }
+
+    /// Whether there is a file, or will be.
+    pub(super) fn has_file(&self, path: &str) -> Result<bool> {
+        let is_planned = |action: &Action| action.path == path && matches!(action.change, Change::Create { .. });
+        Ok(self.plan.actions.iter().any(is_planned) || self.tree().is_file(path)?)
+    }
+
+    fn hide(&mut self, path: &str, put: &Put) {
+        let action = self.plan.actions.iter_mut().find(|action| action.path == path && put.is_private);
+        if let Some(Change::Edit { diff, .. }) = action.map(|action| &mut action.change) {
+            HIDDEN.clone_into(diff);
+        }
+    }
+
+    fn new_attributes(&mut self, fix: &'static str, path: &str, put: &Put, why: &str) -> Result<Attributes> {
+        let mut attributes = self.attributes(fix, path, put.mode, why)?;
+        (attributes.uid, attributes.gid) = (put.uid, put.gid);
+        for (name, value) in &mut attributes.xattrs {
+            // user:role:TYPE:level
+            let mut parts: Vec<&[u8]> = value.split(|byte| *byte == b':').collect();
+            if let (b"security.selinux", Some(wanted), Some(part)) = (name.as_slice(), put.selinux, parts.get_mut(2)) {
+                *part = wanted.as_bytes();
+                *value = parts.join(&b':');
+            }
+        }
+        Ok(attributes)
     }
 
     /// Plans a symbolic link, with the directories above it. Nothing happens when the path exists.
@@ -217,6 +309,20 @@ impl<'a> Draft<'a> {
         *taken = wanted;
         Ok(None)
     }
+}
+
+/// Stands for what is not shown.
+const HIDDEN: &str = "(not shown)\n";
+
+/// Files whose content is nobody's business but the guest's.
+const SECRETS: &[&str] = &["/etc/gshadow", "/etc/shadow"];
+
+fn shown_diff(path: &str, before: &[u8], after: &[u8]) -> String {
+    if SECRETS.contains(&path) { HIDDEN.to_owned() } else { diff::unified(before, after) }
+}
+
+fn private_diff(put: &Put, before: &[u8], after: &[u8]) -> String {
+    if put.is_private { HIDDEN.to_owned() } else { diff::unified(before, after) }
 }
 
 /// Bytes that a change may allocate.

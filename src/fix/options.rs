@@ -3,6 +3,8 @@
 
 use serde::Serialize;
 
+use super::inject::Injection;
+
 use crate::inspect::network::mac_address;
 
 /// Choices about the fixes; the default is what `migrate` does without being told.
@@ -12,6 +14,8 @@ pub struct Options {
     pub network: NetworkLevel,
     /// Hardware addresses that cards of the source get.
     pub macs: MacMap,
+    /// What is put into the guest.
+    pub inject: Injection,
 }
 
 /// How far the network's configuration is changed.

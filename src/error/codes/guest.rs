@@ -230,6 +230,20 @@ pub(super) const CODES: &[(&str, &str)] = &[
         "The guest's initramfs unpacks to more than any real one. It is damaged, or the guest is hostile.",
     ),
     (
+        "inject.absent",
+        "The guest lacks what something that was asked for needs: a group, a unit, a script, cloud-init, an init that could run scripts.",
+    ),
+    (
+        "inject.config",
+        "The configuration of what is put into the guest is no YAML or JSON, has a field that this program does not know, or says too little. docs/guests.md lists all fields.",
+    ),
+    (
+        "inject.impossible",
+        "Something that was asked for cannot be done in this guest: there is no space, its file system cannot be written, or something else is in the place.",
+    ),
+    ("inject.size", "A file that was to be put into the guest is larger than any that makes sense there."),
+    ("inject.value", "A value is not what it is to be: a name, a path, a hash of a password, a public key."),
+    (
         "iso.corrupt",
         "The directories of an ISO 9660 volume contradict themselves. Fetch the file anew and compare its checksum.",
     ),
