@@ -309,6 +309,16 @@ pub const MAX_BTRFS_LOG: usize = 64 << 20;
 /// Bytes that the replay counts for one item besides its content: key, slot and the map's own overhead, rounded up.
 pub const BTRFS_LOG_ITEM: usize = 64;
 
+/// Free ranges of one block group of btrfs that are held at once while it is written to, some 100 bytes each: more than a chunk of
+/// 1 GiB can have with sectors of 4 KiB.
+pub const MAX_BTRFS_GAPS: usize = 1 << 19;
+
+/// Items of one file of btrfs that is removed: some 100 GiB in pieces of 128 KiB.
+pub const MAX_BTRFS_ITEMS: usize = 1 << 20;
+
+/// Bytes of changed items of btrfs that wait in memory. More is stored before the next change.
+pub const BTRFS_PENDING: usize = 8 << 20;
+
 /// Continuation areas of one directory record on an ISO 9660 volume, as in the kernel. Names and links need one or two.
 pub const MAX_ISO_CONTINUATIONS: usize = 32;
 

@@ -3,8 +3,10 @@
 mod busy;
 mod fill;
 mod image;
+mod model;
 mod roots;
 mod shapes;
+mod write;
 
 use image::Image;
 

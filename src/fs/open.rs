@@ -36,6 +36,7 @@ pub fn open(kind: &str, volume: Arc<dyn Disk>) -> Option<Result<Arc<dyn Filesyst
 /// that only reads says so when its [`Filesystem::writer`] is asked for.
 pub fn open_mut(kind: &str, volume: Arc<dyn DiskMut>) -> Option<Result<Arc<dyn Filesystem>>> {
     Some(match kind {
+        "btrfs" => boxed(Btrfs::open_mut(volume)),
         "ext2" | "ext3" | "ext4" => boxed(Ext::open_mut(volume)),
         "vfat" => boxed(Fat::open_mut(volume)),
         "xfs" => boxed(Xfs::open_mut(volume)),
@@ -43,10 +44,10 @@ pub fn open_mut(kind: &str, volume: Arc<dyn DiskMut>) -> Option<Result<Arc<dyn F
     })
 }
 
-/// Opens a file system that spreads over `volumes`, in any order. `None` when the driver for `kind` knows no such thing.
-pub fn open_spread(kind: &str, volumes: Vec<Arc<dyn Disk>>) -> Option<Result<Arc<dyn Filesystem>>> {
+/// Opens a file system that spreads over `volumes`, in any order, as [`open_mut`] does. `None` when the driver for `kind` knows no such thing.
+pub fn open_spread(kind: &str, volumes: Vec<Arc<dyn DiskMut>>) -> Option<Result<Arc<dyn Filesystem>>> {
     match kind {
-        "btrfs" => Some(boxed(Btrfs::open_devices(volumes))),
+        "btrfs" => Some(boxed(Btrfs::open_devices_mut(volumes))),
         _ => None,
     }
 }

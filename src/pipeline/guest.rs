@@ -182,7 +182,7 @@ impl Guest {
     fn open_spread(&mut self, parts: &[usize], layers: &[Layer]) {
         let layers: Vec<&Layer> = parts.iter().filter_map(|part| layers.get(*part)).collect();
         let Some(kind) = layers.first().and_then(|layer| layer.sole()).map(|signature| signature.kind) else { return };
-        let disks = layers.iter().map(|layer| Arc::clone(&layer.disk) as Arc<dyn Disk>).collect();
+        let disks = layers.iter().map(|layer| Arc::clone(&layer.disk)).collect();
         match fs::open::open_spread(kind, disks) {
             None => {}
             Some(Err(error)) => self.notes.push(format!("the {kind} of several volumes cannot be opened: {error}")),

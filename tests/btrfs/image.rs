@@ -68,6 +68,13 @@ impl Image {
         value
     }
 
+    /// Lets `work` have the first of the loop devices that it is attached to.
+    pub(crate) fn with_loops<T>(&self, work: impl FnOnce(&str) -> T) -> T {
+        let loops: Vec<Loop> = self.devices.iter().map(|device| Loop::new(device)).collect();
+        loops.iter().for_each(|device| drop(tools::ok("btrfs", ["device", "scan", &device.0])));
+        work(&loops[0].0)
+    }
+
     /// The driver on all devices.
     pub(crate) fn open(&self) -> Btrfs {
         Btrfs::open_devices(self.disks()).unwrap()

@@ -3,6 +3,10 @@
 /// Sorted by code.
 pub(super) const CODES: &[(&str, &str)] = &[
     (
+        "btrfs.aborted",
+        "A change to the guest's btrfs file system could not be stored, and nothing more is written to it. The file system is as it was before; the message of the first failure says why.",
+    ),
+    (
         "btrfs.checksum",
         "A checksum of the guest's btrfs file system is wrong, or one is missing, and no other copy is right: metadata or a file was damaged. Run btrfs scrub in the guest.",
     ),
@@ -18,6 +22,7 @@ pub(super) const CODES: &[(&str, &str)] = &[
         "btrfs.device",
         "The volumes that were given are not those of one btrfs file system, or one of them is missing and what it holds has no other copy. Give all of the machine's disks.",
     ),
+    ("btrfs.exists", "A file that was to be created in the guest is there already."),
     (
         "btrfs.feature",
         "The guest's btrfs file system, or one of its files, uses a feature that this program does not handle.",
@@ -30,9 +35,25 @@ pub(super) const CODES: &[(&str, &str)] = &[
         "btrfs.limit",
         "The guest's btrfs file system has more chunks, subvolumes or attributes, or larger extents, than this program handles.",
     ),
-    ("btrfs.name", "A name in the guest's file system is not of the right kind of file for what was asked."),
-    ("btrfs.read-only", "A change was asked of a btrfs file system, which this program only reads."),
+    (
+        "btrfs.name",
+        "A name in the guest's file system is not what was asked for: not a file name, or not of the right kind of file.",
+    ),
+    ("btrfs.not-empty", "A directory that was to be removed from the guest's btrfs file system has something in it."),
+    ("btrfs.not-found", "A file that was to be changed in the guest is not there."),
+    (
+        "btrfs.read-only",
+        "A change was asked of a btrfs file system that was opened for reading, of a subvolume that may only be read, or of a file system in a state that is not written to: the message says which.",
+    ),
+    (
+        "btrfs.space",
+        "The guest's btrfs file system has too little free space for the change. Nothing was changed; free some space in the guest.",
+    ),
     ("btrfs.subvolume", "There is no such subvolume in the guest's btrfs file system."),
+    (
+        "btrfs.xattr",
+        "An extended attribute of a guest's file cannot be set: its name is no attribute's, or there is no room for it.",
+    ),
     (
         "exfat.corrupt",
         "The guest's exFAT file system contradicts itself at the place that the message names. chkdsk in the guest, or fsck.exfat, repairs it.",

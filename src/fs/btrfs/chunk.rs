@@ -10,15 +10,15 @@ use crate::error::{Error, Result};
 use crate::limits;
 
 /// Bytes of a chunk item before its stripes, and of each stripe.
-const HEAD: usize = 48;
-const STRIPE: usize = 32;
+pub(super) const HEAD: usize = 48;
+pub(super) const STRIPE: usize = 32;
 /// Bytes that lie together on one device (`BTRFS_STRIPE_LEN`).
 pub(super) const STRIPE_LEN: u64 = 64 << 10;
 
 pub(super) const DATA: u64 = 1;
 pub(super) const SYSTEM: u64 = 1 << 1;
 pub(super) const METADATA: u64 = 1 << 2;
-const TYPES: u64 = DATA | SYSTEM | METADATA;
+pub(super) const TYPES: u64 = DATA | SYSTEM | METADATA;
 /// Profiles that the driver knows; none of them set is `single`.
 const PROFILES: u64 = 0xff << 3;
 
@@ -175,7 +175,7 @@ impl Chunk {
     }
 
     /// Stripes whose bytes differ.
-    fn data_stripes(&self) -> u64 {
+    pub(super) fn data_stripes(&self) -> u64 {
         let count = long(self.stripes.len());
         match self.profile {
             Profile::Raid0 => count,

@@ -1,10 +1,11 @@
-//! Devices: reading logical addresses from whichever copy is there.
+//! Devices: reading logical addresses from whichever copy is there, and writing all of them.
 
+use super::checksum::Checksum;
 use super::chunk::{Chunks, Piece};
-use super::superblock::Found;
-use super::{corrupt, missing};
-use crate::disk::Disk;
-use crate::disk::bytes::{long, size};
+use super::superblock::{self, Found, OFFSETS, Superblock};
+use super::{corrupt, missing, read_only};
+use crate::disk::bytes::{long, put, size};
+use crate::disk::{Disk, DiskMut, read_vec};
 use crate::error::Result;
 use std::sync::Arc;
 
@@ -16,6 +17,31 @@ pub(super) struct Device {
     uuid: [u8; 16],
     /// Whether it was away while the others went on: its copies are asked last.
     stale: bool,
+    /// The same disk, if it may be written.
+    writer: Option<Arc<dyn DiskMut>>,
+}
+
+/// What a file system is on: to be read, or to be written too.
+#[derive(Clone, Debug)]
+pub(super) enum Volume {
+    Read(Arc<dyn Disk>),
+    Write(Arc<dyn DiskMut>),
+}
+
+impl Volume {
+    pub(super) fn disk(&self) -> Arc<dyn Disk> {
+        match self {
+            Self::Read(disk) => Arc::clone(disk),
+            Self::Write(disk) => Arc::<dyn DiskMut>::clone(disk),
+        }
+    }
+
+    fn writer(self) -> Option<Arc<dyn DiskMut>> {
+        match self {
+            Self::Read(_) => None,
+            Self::Write(disk) => Some(disk).filter(|disk| disk.can_write()),
+        }
+    }
 }
 
 /// All devices that are there.
@@ -23,10 +49,11 @@ pub(super) struct Device {
 pub(super) struct Devices(Vec<Device>);
 
 impl Devices {
-    /// `found` are the superblocks of `disks`; `newest` is the generation that counts.
-    pub(super) fn new(disks: Vec<Arc<dyn Disk>>, found: &[Found], newest: u64) -> Self {
-        let devices = disks.into_iter().zip(found).map(|(disk, Found { sb, .. })| Device {
-            disk,
+    /// `found` are the superblocks of `volumes`; `newest` is the generation that counts.
+    pub(super) fn new(volumes: Vec<Volume>, found: &[Found], newest: u64) -> Self {
+        let devices = volumes.into_iter().zip(found).map(|(volume, Found { sb, .. })| Device {
+            disk: volume.disk(),
+            writer: volume.writer(),
             devid: sb.devid,
             uuid: sb.device_uuid,
             stale: sb.generation < newest,
@@ -99,5 +126,95 @@ impl Devices {
 
     fn device(&self, piece: &Piece) -> Option<&Device> {
         self.0.iter().find(|device| device.devid == piece.stripe.devid && device.uuid == piece.stripe.uuid)
+    }
+
+    /// Refuses to write unless every device is there, up to date and writable.
+    pub(super) fn check_writable(&self, count: u64) -> Result<()> {
+        if long(self.0.len()) != count || self.0.iter().any(|device| device.stale) {
+            return Err(read_only("devices of the file system are missing, or were when it was last written")
+                .hint("give all of the machine's disks"));
+        }
+        if self.0.iter().all(|device| device.writer.is_some()) {
+            return Ok(());
+        }
+        Err(read_only("the volume was opened for reading"))
+    }
+
+    /// Writes `bytes` to all places of `logical`.
+    pub(super) fn write(&self, chunks: &Chunks, bytes: &[u8], logical: u64) -> Result<()> {
+        let mut done = 0_usize;
+        while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+            let at = logical.saturating_add(long(done));
+            let chunk = chunks.at(at)?;
+            let mut take = 0;
+            for copy in 0..chunk.copies() {
+                let piece = chunk.place(at, copy).filter(|piece| piece.len > 0);
+                let piece = piece.ok_or_else(|| corrupt("an address without a place on a device").offset(at))?;
+                take = size(piece.len).min(rest.len());
+                self.write_piece(&piece, rest.get(..take).unwrap_or_default())?;
+            }
+            if take == 0 {
+                return Err(corrupt("an address without a place on a device").offset(at));
+            }
+            done = done.saturating_add(take);
+        }
+        Ok(())
+    }
+
+    fn write_piece(&self, piece: &Piece, bytes: &[u8]) -> Result<()> {
+        let device = self.device(piece).ok_or_else(|| missing(piece.stripe.devid))?;
+        let end = piece.physical.checked_add(long(bytes.len()));
+        if end.is_none_or(|end| end > device.disk.len()) {
+            return Err(corrupt("a chunk lies outside of its device").offset(piece.physical));
+        }
+        device.writer()?.write_at(bytes, piece.physical)
+    }
+
+    /// Makes what was written durable.
+    pub(super) fn flush(&self) -> Result<()> {
+        self.0.iter().try_for_each(|device| device.writer()?.flush())
+    }
+
+    /// Changes the superblocks of all devices, and their mirrors to be the same.
+    pub(super) fn store_superblocks(&self, checksum: Checksum, change: &dyn Fn(&mut [u8], u64)) -> Result<()> {
+        for device in &self.0 {
+            let (mut bytes, sb) = device.superblock()?;
+            change(&mut bytes, device.devid);
+            let fits = |at: &u64| at.saturating_add(long(superblock::LEN)) <= sb.device_len.min(device.disk.len());
+            for at in OFFSETS.into_iter().filter(fits) {
+                put(&mut bytes, 0x30, &at.to_le_bytes());
+                put(&mut bytes, 0, &[0; 32]);
+                let sum = checksum.of(bytes.get(32..).unwrap_or_default());
+                put(&mut bytes, 0, &sum);
+                device.writer()?.write_at(&bytes, at)?;
+            }
+        }
+        self.flush()
+    }
+}
+
+impl Device {
+    fn writer(&self) -> Result<&dyn DiskMut> {
+        self.writer.as_deref().ok_or_else(|| read_only("the volume was opened for reading"))
+    }
+
+    /// The superblock as it is on the device: the one that [`superblock::find`] finds.
+    fn superblock(&self) -> Result<(Vec<u8>, Superblock)> {
+        let mut newest: Option<(Vec<u8>, Superblock)> = None;
+        for at in OFFSETS {
+            if at.saturating_add(long(superblock::LEN)) > self.disk.len() {
+                break;
+            }
+            let bytes = read_vec(&*self.disk, at, superblock::LEN)?;
+            let Ok(sb) = Superblock::parse(&bytes, at) else { continue };
+            let is_first = OFFSETS.first() == Some(&at);
+            if newest.as_ref().is_none_or(|(_, known)| known.generation < sb.generation) {
+                newest = Some((bytes, sb));
+            }
+            if is_first {
+                break;
+            }
+        }
+        newest.ok_or_else(|| corrupt("there is no superblock"))
     }
 }

@@ -8,7 +8,7 @@ use super::key::{Key, kind};
 use super::{Core, corrupt, not_a};
 use crate::disk::bytes::{le16, u8_at};
 use crate::error::Result;
-use crate::fs::FileKind;
+use crate::fs::{DirEntry, FileKind, Inode};
 use crate::limits;
 
 /// Bytes of a `btrfs_dir_item` before its name.
@@ -130,6 +130,25 @@ impl Core {
             }
             Ok(ControlFlow::Continue(()))
         })
+    }
+
+    /// Some entries of a directory, and how the listing ended.
+    pub(super) fn batch(&self, root: u64, dir: Inode, cursor: u64) -> (Vec<DirEntry>, Result<()>) {
+        let mut entries = Vec::new();
+        let mut failed = Ok(());
+        let mut add = |index: u64, entry: &Entry<'_>, target: Target| match self.number(root, target) {
+            Ok(inode) => {
+                let (name, kind) = (entry.name.to_vec(), kind_of(entry.file_type));
+                entries.push(DirEntry { name, inode, kind, cursor: index.saturating_add(1) });
+                if entries.len() < super::BATCH { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            }
+            Err(error) => {
+                failed = Err(error);
+                ControlFlow::Break(())
+            }
+        };
+        let listed = self.target_of(root, dir).and_then(|dir| self.list(dir, cursor, &mut add));
+        (entries, listed.and(failed))
     }
 
     /// Where an entry of `dir` leads: into another subvolume if that hangs there.

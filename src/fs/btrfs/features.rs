@@ -4,6 +4,12 @@ use crate::error::{Error, Result};
 
 pub(super) const INCOMPAT_NO_HOLES: u64 = 1 << 9;
 pub(super) const INCOMPAT_METADATA_UUID: u64 = 1 << 10;
+pub(super) const INCOMPAT_MIXED_BACKREF: u64 = 1;
+pub(super) const INCOMPAT_EXTENDED_IREF: u64 = 1 << 6;
+pub(super) const INCOMPAT_SKINNY_METADATA: u64 = 1 << 8;
+const INCOMPAT_SIMPLE_QUOTA: u64 = 1 << 16;
+pub(super) const COMPAT_RO_FREE_SPACE_TREE: u64 = 1;
+pub(super) const COMPAT_RO_FREE_SPACE_TREE_VALID: u64 = 1 << 1;
 pub(super) const COMPAT_RO_BLOCK_GROUP_TREE: u64 = 1 << 3;
 
 const INCOMPAT: &[(u32, &str)] = &[
@@ -55,6 +61,21 @@ pub(super) fn all_known(compat_ro: u64) -> bool {
     COMPAT_RO.iter().fold(compat_ro, |bits, (bit, _)| bits & !1_u64.wrapping_shl(*bit)) == 0
 }
 
+/// Refuses to write where that takes more than reading, by name.
+pub(super) fn check_writable(incompat: u64, compat_ro: u64) -> Result<()> {
+    let mut bad = of(incompat & INCOMPAT_SIMPLE_QUOTA, INCOMPAT);
+    let known = COMPAT_RO.iter().fold(0, |bits, (bit, _)| bits | 1_u64.wrapping_shl(*bit));
+    bad.extend(of(compat_ro & !known, COMPAT_RO));
+    if incompat & INCOMPAT_MIXED_BACKREF == 0 {
+        bad.push("back references of before 2009".to_owned());
+    }
+    if bad.is_empty() {
+        return Ok(());
+    }
+    let what = format!("the file system has features that cannot be written: {}", bad.join(" "));
+    Err(Error::unsupported("btrfs.feature", what))
+}
+
 fn of(bits: u64, table: &[(u32, &str)]) -> Vec<String> {
     let is_set = |bit: &u32| bits & 1_u64.wrapping_shl(*bit) != 0;
     let name = |bit: u32| {
@@ -67,6 +88,15 @@ fn of(bits: u64, table: &[(u32, &str)]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_written_is_named() {
+        assert!(check_writable(1 | 1 << 9, 15).is_ok());
+        for (incompat, compat_ro, name) in [(1 | 1 << 16, 0, "simple_quota"), (1, 1 << 4, "bit_4"), (0, 0, "2009")] {
+            let error = check_writable(incompat, compat_ro).unwrap_err();
+            assert!(error.to_string().ends_with(name), "{error}");
+        }
+    }
 
     #[test]
     fn features_are_named_and_refused_by_name() {

@@ -13,9 +13,9 @@ use crate::error::{Kind, Result};
 use crate::limits;
 
 /// What the kernel leaves alone at the front of every device (`BTRFS_DEVICE_RANGE_RESERVED`).
-const RESERVED: u64 = 1 << 20;
+pub(super) const RESERVED: u64 = 1 << 20;
 /// What it leaves alone around each superblock within a chunk.
-const SUPERBLOCK: u64 = 64 << 10;
+pub(super) const SUPERBLOCK: u64 = 64 << 10;
 
 /// Free ranges, the longest ones when there are too many.
 #[derive(Default)]
@@ -42,7 +42,8 @@ impl Free {
 impl Core {
     /// Visits the free byte ranges of the volume, ascending; none when anything about them contradicts itself.
     pub(super) fn free_ranges(&self, visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>) -> Result<()> {
-        if let Some(why) = self.unproved {
+        let log = (self.store.sb.log_root.bytenr != 0).then_some("there is a log to replay");
+        if let Some(why) = self.unproved.or(log) {
             tracing::debug!(why, "free space cannot be proved");
             return Ok(());
         }

@@ -11,6 +11,8 @@ use crate::fs::{FileKind, Inode, Stat, Timestamp};
 pub(super) const LEN: usize = 160;
 /// `BTRFS_INODE_NODATASUM`.
 pub(super) const NODATASUM: u64 = 1;
+/// `BTRFS_INODE_RO_VERITY`, in the upper half.
+pub(super) const VERITY: u64 = 1 << 32;
 /// Where a number says which subvolume it belongs to, and that it is a stub.
 const VOLUME_SHIFT: u32 = 48;
 const STUB: u64 = 1 << 47;

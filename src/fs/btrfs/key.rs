@@ -64,10 +64,18 @@ pub(super) mod kind {
     pub(in super::super) const ROOT_REF: u8 = 156;
     pub(in super::super) const EXTENT_ITEM: u8 = 168;
     pub(in super::super) const METADATA_ITEM: u8 = 169;
+    pub(in super::super) const TREE_BLOCK_REF: u8 = 176;
+    pub(in super::super) const EXTENT_DATA_REF: u8 = 178;
+    pub(in super::super) const SHARED_BLOCK_REF: u8 = 182;
+    pub(in super::super) const SHARED_DATA_REF: u8 = 184;
     pub(in super::super) const BLOCK_GROUP_ITEM: u8 = 192;
+    pub(in super::super) const FREE_SPACE_INFO: u8 = 198;
+    pub(in super::super) const FREE_SPACE_EXTENT: u8 = 199;
+    pub(in super::super) const FREE_SPACE_BITMAP: u8 = 200;
     pub(in super::super) const DEV_EXTENT: u8 = 204;
     pub(in super::super) const DEV_ITEM: u8 = 216;
     pub(in super::super) const CHUNK_ITEM: u8 = 228;
+    pub(in super::super) const QGROUP_STATUS: u8 = 240;
 }
 
 /// Objects with a number of their own (`BTRFS_*_OBJECTID`).
@@ -79,8 +87,11 @@ pub(super) mod id {
     /// The top-level subvolume.
     pub(in super::super) const FS_TREE: u64 = 5;
     pub(in super::super) const CSUM_TREE: u64 = 7;
+    pub(in super::super) const QUOTA_TREE: u64 = 8;
+    pub(in super::super) const FREE_SPACE_TREE: u64 = 10;
     pub(in super::super) const BLOCK_GROUP_TREE: u64 = 11;
     pub(in super::super) const TREE_LOG: u64 = 6_u64.wrapping_neg();
+    pub(in super::super) const TREE_RELOC: u64 = 8_u64.wrapping_neg();
     pub(in super::super) const EXTENT_CSUM: u64 = 10_u64.wrapping_neg();
     /// The first number of a subvolume, an inode (the root directory's) and a chunk.
     pub(in super::super) const FIRST_FREE: u64 = 256;

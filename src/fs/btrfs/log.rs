@@ -17,8 +17,8 @@ use crate::error::Result;
 use crate::fs::FileKind;
 use crate::limits;
 
-mod extents;
-mod names;
+pub(super) mod extents;
+pub(super) mod names;
 
 /// What a replay changes.
 #[derive(Debug, Default)]

@@ -7,17 +7,17 @@ use crate::disk::bytes::{array, le32, le64, size, u8_at};
 use crate::error::Result;
 
 /// Bytes of a header (`btrfs_header`), an item's head (`btrfs_item`) and a pointer (`btrfs_key_ptr`).
-const HEADER: usize = 101;
-const ITEM: usize = 25;
-const POINTER: usize = 33;
+pub(super) const HEADER: usize = 101;
+pub(super) const ITEM: usize = 25;
+pub(super) const POINTER: usize = 33;
 
 /// A node whose checksum, place and structure are right.
 #[derive(Debug)]
 pub(super) struct Node {
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     pub(super) level: u8,
-    generation: u64,
-    owner: u64,
+    pub(super) generation: u64,
+    pub(super) owner: u64,
     pub(super) count: usize,
 }
 

@@ -52,6 +52,12 @@ impl Volume {
     }
 }
 
+impl Volume {
+    pub(super) const fn is_read_only(&self) -> bool {
+        self.flags & READ_ONLY != 0
+    }
+}
+
 impl Store {
     /// The tree of the root tree.
     pub(super) fn root_tree(&self) -> Tree {
@@ -170,7 +176,7 @@ impl Core {
         Ok(Some(names.iter().rev().flat_map(|name| [name.as_slice(), b"/"]).flatten().copied().collect()))
     }
 
-    fn parent_of(&self, tree: &Tree, inode: u64) -> Result<Option<(u64, Vec<u8>)>> {
+    pub(super) fn parent_of(&self, tree: &Tree, inode: u64) -> Result<Option<(u64, Vec<u8>)>> {
         let mut found = None;
         self.store.scan_kind(tree, (inode, kind::INODE_REF, 0), &mut |parent, item| {
             let name = item.get(10..).and_then(|rest| rest.get(..usize::from(le16(item, 8))));

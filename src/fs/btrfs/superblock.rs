@@ -13,8 +13,11 @@ pub(super) const OFFSETS: [u64; 3] = [64 << 10, 64 << 20, 256 << 30];
 /// `BTRFS_MAGIC`.
 const MAGIC: &[u8] = b"_BHRfS_M";
 /// `sys_chunk_array` and its room.
-const SYS_CHUNKS: usize = 0x32b;
+pub(super) const SYS_CHUNKS: usize = 0x32b;
 const SYS_CHUNKS_LEN: usize = 2048;
+/// `uuid_tree_generation` and the first of `super_roots`.
+pub(super) const UUID_TREE_GENERATION: usize = 0x233;
+pub(super) const BACKUPS: usize = 0xb2b;
 /// `BTRFS_SUPER_FLAG_ERROR`.
 const FLAG_ERROR: u64 = 1 << 2;
 /// Flags of an image without data, or whose conversion to another identity was interrupted.

@@ -46,6 +46,8 @@ pub(super) struct Store {
     pub(super) devices: Devices,
     pub(super) chunks: Chunks,
     cache: Mutex<HashMap<u64, Arc<Node>>>,
+    /// Nodes of a transaction that is not stored yet.
+    pub(super) dirty: BTreeMap<u64, Arc<Node>>,
 }
 
 /// Where a search ended: the leaf, the first slot that is not less, and where the next leaf begins.
@@ -57,7 +59,7 @@ struct Landing {
 
 impl Store {
     pub(super) fn new(sb: Superblock, devices: Devices, chunks: Chunks) -> Self {
-        Self { sb, devices, chunks, cache: Mutex::default() }
+        Self { sb, devices, chunks, cache: Mutex::default(), dirty: BTreeMap::new() }
     }
 
     /// Visits the items from `from` on, in order.
@@ -175,7 +177,11 @@ impl Store {
     }
 
     /// The node at `bytenr`, from the first copy that is right.
-    fn node(&self, bytenr: u64, expected: &Expected) -> Result<Arc<Node>> {
+    pub(super) fn node(&self, bytenr: u64, expected: &Expected) -> Result<Arc<Node>> {
+        if let Some(node) = self.dirty.get(&bytenr) {
+            node.check(expected, bytenr)?;
+            return Ok(Arc::clone(node));
+        }
         let cached = self.cached().get(&bytenr).map(Arc::clone);
         if let Some(node) = cached {
             node.check(expected, bytenr)?;
@@ -206,6 +212,11 @@ impl Store {
         }
         cache.insert(bytenr, Arc::clone(&node));
         Ok(node)
+    }
+
+    /// Forgets what was at `bytenr` on disk.
+    pub(super) fn forget(&self, bytenr: u64) {
+        self.cached().remove(&bytenr);
     }
 
     fn cached(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Node>>> {

@@ -21,7 +21,7 @@ pub struct Usage {
 
 impl Core {
     /// Each chunk with the bytes that are in use in it.
-    fn each_group(&self, visit: &mut dyn FnMut(&Chunk, u64)) -> Result<()> {
+    pub(super) fn each_group(&self, visit: &mut dyn FnMut(&Chunk, u64)) -> Result<()> {
         let has_own = self.store.sb.compat_ro & features::COMPAT_RO_BLOCK_GROUP_TREE != 0;
         let tree = self.store.find_tree(if has_own { id::BLOCK_GROUP_TREE } else { id::EXTENT_TREE })?;
         let tree = tree.ok_or_else(|| corrupt("there is no tree of block groups"))?;

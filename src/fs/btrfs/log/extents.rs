@@ -89,7 +89,7 @@ impl Replay<'_> {
 }
 
 /// The item of a part of an extent that is not inline.
-fn part(item: &[u8], skip: u64, len: u64) -> Vec<u8> {
+pub(in super::super) fn part(item: &[u8], skip: u64, len: u64) -> Vec<u8> {
     let mut part = item.to_vec();
     let is_hole = le64(item, 21) == 0;
     let offset = if is_hole { 0 } else { le64(item, OFFSET).saturating_add(skip) };

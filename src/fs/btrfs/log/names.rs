@@ -12,14 +12,14 @@ use crate::fs::FileKind;
 
 /// A name that an inode carries: where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Reference {
-    parent: u64,
-    index: u64,
-    name: Vec<u8>,
+pub(in super::super) struct Reference {
+    pub(in super::super) parent: u64,
+    pub(in super::super) index: u64,
+    pub(in super::super) name: Vec<u8>,
 }
 
 /// The names in the item at `key`.
-fn references(key: Key, item: &[u8]) -> Result<Vec<Reference>> {
+pub(in super::super) fn references(key: Key, item: &[u8]) -> Result<Vec<Reference>> {
     let head = if key.kind == kind::INODE_EXTREF { 18 } else { 10 };
     let (mut all, mut rest) = (Vec::new(), item);
     while !rest.is_empty() {
@@ -36,7 +36,8 @@ fn references(key: Key, item: &[u8]) -> Result<Vec<Reference>> {
     Ok(all)
 }
 
-fn encode(key: Key, references: &[Reference]) -> Vec<u8> {
+/// The item at `key` that holds these names.
+pub(in super::super) fn encode(key: Key, references: &[Reference]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for Reference { parent, index, name } in references {
         if key.kind == kind::INODE_EXTREF {
@@ -273,12 +274,12 @@ impl Replay<'_> {
 }
 
 /// What a name adds to the size of its directory.
-fn in_size(name: &[u8]) -> u64 {
+pub(in super::super) fn in_size(name: &[u8]) -> u64 {
     crate::disk::bytes::long(name.len()).saturating_mul(2)
 }
 
 /// An item of a directory without one name; `None` when that was all.
-fn without(item: &[u8], name: &[u8]) -> Result<Option<Vec<u8>>> {
+pub(in super::super) fn without(item: &[u8], name: &[u8]) -> Result<Option<Vec<u8>>> {
     let entries = dir::parse(item)?;
     let left = entries.iter().filter(|entry| entry.name != name);
     let left: Vec<u8> = left.flat_map(dir::encode_with).collect();

@@ -1,5 +1,6 @@
 //! Bounds of memory and of what is believed.
 
+use super::dir::Target;
 use super::tree::Changes;
 use super::*;
 use crate::limits;
@@ -13,7 +14,7 @@ fn changed(tree: &Tree, items: impl IntoIterator<Item = (Key, Vec<u8>)>) -> Tree
 #[test]
 fn as_many_subvolumes_as_the_limit_and_no_more() {
     let fs = open(&image()).unwrap();
-    let store = &fs.core.store;
+    let store = &fs.core().store;
     let mut item = vec![0; 439];
     put(&mut item, 176, &4096_u64.to_le_bytes());
     put(&mut item, 216, &1_u32.to_le_bytes());
@@ -34,7 +35,7 @@ fn attributes_have_a_largest_size() {
     let limit = limits::MAX_BTRFS_XATTRS;
     for (bytes, is_fine) in [(limit - 1, true), (limit, true), (limit + 1, false)] {
         let mut fs = open(&image()).unwrap();
-        let core = Arc::get_mut(&mut fs.core).unwrap();
+        let core = Arc::get_mut(&mut fs.shared).unwrap().core.get_mut().unwrap();
         let value = |len: usize| {
             let mut item = dir::encode(Key::new(0, 0, 0), 8, b"user.x");
             item.resize(len, 7);
@@ -57,14 +58,14 @@ fn attributes_have_a_largest_size() {
 #[test]
 fn a_log_has_a_largest_size() {
     let fs = open(&image()).unwrap();
-    let store = &fs.core.store;
+    let store = &fs.core().store;
     // What the tree has by itself counts too.
     let mut own = 0;
-    log::items(store, &fs.core.volumes[&id::FS_TREE].tree, &mut own).unwrap();
+    log::items(store, &fs.core().volumes[&id::FS_TREE].tree, &mut own).unwrap();
     let limit = limits::MAX_BTRFS_LOG;
     for (bytes, is_fine) in [(limit - 1, true), (limit, true), (limit + 1, false)] {
         let item = vec![0; bytes - own - limits::BTRFS_LOG_ITEM];
-        let tree = changed(&fs.core.volumes[&id::FS_TREE].tree, [(Key::new(1 << 40, 1, 0), item)]);
+        let tree = changed(&fs.core().volumes[&id::FS_TREE].tree, [(Key::new(1 << 40, 1, 0), item)]);
         let items = log::items(store, &tree, &mut 0);
         assert_eq!(items.is_ok(), is_fine, "{bytes}");
     }
@@ -74,14 +75,14 @@ fn a_log_has_a_largest_size() {
 fn the_cache_of_nodes_is_bounded() {
     let fs = open(&image()).unwrap();
     walk(&fs, &mut |error| panic!("{error}"));
-    assert!(fs.core.store.cached_bytes() > 0);
-    assert!(fs.core.store.cached_bytes() <= limits::BTRFS_CACHE);
+    assert!(fs.core().store.cached_bytes() > 0);
+    assert!(fs.core().store.cached_bytes() <= limits::BTRFS_CACHE);
 }
 
 #[test]
 fn numbers_of_inodes_do_not_collide() {
     let fs = open(&image()).unwrap();
-    let core = &fs.core;
+    let core = &*fs.core();
     let target = |volume, inode, is_stub| Target { volume, inode, is_stub };
     for target in [target(5, 256, false), target(5, 256, true), target(5, (1 << 47) - 1, false)] {
         for root in [5, 300] {
