@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hyper2kvm::fs::Filesystem;
+use hyper2kvm::fs::{Attributes, Filesystem};
 use rustix::fs::{FallocateFlags, XattrFlags, fallocate, fsync, ioctl_ficlone, lremovexattr, lsetxattr};
 
 use super::fill;
@@ -20,10 +20,33 @@ fn assert_replayed(image: &Image, since: SystemTime, name: &str) {
     assert!(fs.facts().dirty, "{name}: nothing is in the log");
     fs.free_ranges(&mut |range| panic!("{name}: {range:?} is free though there is a log")).unwrap();
     let mut ours = tree::of_driver(&fs);
+    assert_put_in_place(&image.copy(), &ours);
     let mut theirs = image.copy().mounted("rw", tree::of_kernel);
     mask_replay_times(&mut ours, &mut theirs, since);
     eprintln!("{name}: {} files", ours.len());
     tree::assert_same(&ours, &theirs);
+}
+
+/// Has the driver put the log in place, which leaves the tree that it showed before, a volume that the checker likes, and one that the
+/// driver and the kernel write to.
+fn assert_put_in_place(image: &Image, expected: &Tree) {
+    let fs = image.open_mut();
+    assert!(fs.facts().dirty);
+    tree::assert_same(&tree::of_driver(&fs), expected);
+    image.assert_clean();
+    let new = image.open();
+    assert!(!new.facts().dirty);
+    tree::assert_same(&tree::of_driver(&new), expected);
+    let writer = fs.writer().unwrap();
+    writer.create(fs.root(), b"after the log", &Attributes::default(), &noise(1, 300_000)).unwrap();
+    writer.sync().unwrap();
+    let expected = tree::of_driver(&fs);
+    image.assert_clean();
+    image.mounted("rw", |root| {
+        tree::assert_same(&expected, &tree::of_kernel(root));
+        fs::write(root.join("more"), noise(2, 300_000)).unwrap();
+    });
+    image.assert_clean();
 }
 
 /// Removing a name sets times to those of the replay.

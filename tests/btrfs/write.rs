@@ -47,8 +47,16 @@ fn kernel_writes(root: &Path) {
     fs::write(root.join("from the kernel/large"), fill::text(9, 3_000_000)).unwrap();
 }
 
+/// Changes every shape at random, `BTRFS_SEEDS` times.
 #[test]
 fn every_shape_is_written_as_the_checker_and_the_kernel_like_it() {
+    let seeds = std::env::var("BTRFS_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(1);
+    for seed in 1..=seeds {
+        change_all(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed), if seeds > 1 { 300 } else { 80 });
+    }
+}
+
+fn change_all(seed: u64, steps: usize) {
     each_shape(|shape, image| {
         image.mounted(shape.mount, fill::all);
         let fs = image.open_mut();
@@ -56,9 +64,9 @@ fn every_shape_is_written_as_the_checker_and_the_kernel_like_it() {
             assert_eq!(fs.writer().unwrap_err().code(), "btrfs.feature");
             return;
         }
-        let mut model = Model::new(&fs, 0x5eed);
+        let mut model = Model::new(&fs, seed);
         for _ in 0..3 {
-            model.run(80);
+            model.run(steps);
             tree::assert_same(&tree::of_driver(&fs), &model.tree);
             fs.writer().unwrap().sync().unwrap();
             tree::assert_same(&tree::of_driver(&fs), &model.tree);
