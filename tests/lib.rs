@@ -31,6 +31,7 @@ mod files;
 mod guest;
 mod hive;
 mod hostile;
+mod inject;
 mod inspect;
 mod iso;
 mod journal;
