@@ -195,6 +195,15 @@ pub const MAX_XFS_CANCELLED: usize = 1 << 20;
 /// Changes that an XFS log says were begun and not finished. The kernel has some hundred under way.
 pub const MAX_XFS_INTENTS: usize = 1 << 14;
 
+/// Names, and leaves of its index, of an XFS directory that is changed, eight bytes each.
+pub const MAX_XFS_NAMES: usize = 1 << 21;
+
+/// Extents of one XFS file that is changed, 32 bytes each: 4 GiB in single blocks of 4 KiB.
+pub const MAX_XFS_EXTENTS: usize = 1 << 20;
+
+/// Files that share an XFS block which is changed, as far as they are looked through.
+pub const MAX_XFS_OWNERS: usize = 1 << 16;
+
 /// Bytes of XFS metadata kept in memory for one file system.
 pub const XFS_CACHE: u64 = 8 << 20;
 

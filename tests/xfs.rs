@@ -1,8 +1,11 @@
 //! The XFS driver beside the kernel: the same tree, the same replay of the log, and the same free space. Needs root for mounts.
 
 mod busy;
+mod edits;
 mod fill;
 mod image;
+mod model;
+mod random;
 mod shapes;
 
 use image::Image;

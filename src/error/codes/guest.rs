@@ -452,6 +452,7 @@ pub(super) const CODES: &[(&str, &str)] = &[
         "A checksum of the guest's XFS file system is wrong: its metadata was damaged. Run xfs_repair in the guest.",
     ),
     ("xfs.corrupt", "The metadata of the guest's XFS file system contradicts itself. Run xfs_repair in the guest."),
+    ("xfs.exists", "A name that was to be created in the guest's XFS file system exists already."),
     (
         "xfs.feature",
         "The guest's XFS file system, or one of its files, uses a feature that this program does not handle.",
@@ -465,9 +466,14 @@ pub(super) const CODES: &[(&str, &str)] = &[
         "xfs.log",
         "The log of the guest's XFS file system cannot be replayed. It is read as it is, and not written to. Mount and unmount it in the guest, or run xfs_repair there.",
     ),
-    ("xfs.name", "A file in the guest's XFS file system is not of the kind that was asked for."),
+    (
+        "xfs.name",
+        "A file in the guest's XFS file system is not of the kind that was asked for, or a name is none that a file can have.",
+    ),
+    ("xfs.not-found", "A name that was to be changed in the guest's XFS file system is not there."),
     (
         "xfs.read-only",
         "A change was asked of an XFS file system that was opened for reading, or that this program cannot change.",
     ),
+    ("xfs.space", "The guest's XFS file system has no room for the change, or keeps what is left for itself."),
 ];

@@ -2,7 +2,7 @@
 //! shows both these and the form in which programs set and get them; so does this driver.
 
 use super::corrupt;
-use crate::disk::bytes::{be16, be32, size};
+use crate::disk::bytes::{be16, be32, le16, le32, size};
 use crate::error::Result;
 
 const USER_VERSION: u32 = 2;
@@ -19,6 +19,33 @@ pub(super) fn shown_as(name: &[u8]) -> Option<&'static [u8]> {
         b"SGI_ACL_DEFAULT" => Some(b"system.posix_acl_default"),
         _ => None,
     }
+}
+
+/// The name under which the list that the kernel shows as `name` is stored.
+pub(super) fn stored_as(name: &[u8]) -> Option<Vec<u8>> {
+    match name {
+        b"system.posix_acl_access" => Some(b"trusted.SGI_ACL_FILE".to_vec()),
+        b"system.posix_acl_default" => Some(b"trusted.SGI_ACL_DEFAULT".to_vec()),
+        _ => None,
+    }
+}
+
+/// The form on disk of what `setxattr` takes.
+pub(super) fn to_disk(user: &[u8]) -> Result<Vec<u8>> {
+    let (version, entries) = user.split_at_checked(4).unwrap_or_default();
+    let (entries, rest) = entries.as_chunks::<8>();
+    if le32(version, 0) != USER_VERSION || !rest.is_empty() {
+        return Err(corrupt("an access control list has an unknown form"));
+    }
+    let mut out = u32::try_from(entries.len()).unwrap_or(u32::MAX).to_be_bytes().to_vec();
+    for entry in entries {
+        let (tag, id) = (le16(entry, 0), le32(entry, 4));
+        out.extend(u32::from(tag).to_be_bytes());
+        out.extend(if NAMED.contains(&tag) { id } else { NO_ID }.to_be_bytes());
+        out.extend(le16(entry, 2).to_be_bytes());
+        out.extend([0; 2]);
+    }
+    Ok(out)
 }
 
 /// The form that `getxattr` gives.
@@ -47,10 +74,16 @@ mod tests {
 
     #[test]
     fn entries_are_turned_round() {
-        let disk = [&[0, 0, 0, 2][..], &[0, 0, 0, 1, 0, 0, 0, 0, 0, 6, 0, 0], &[0, 0, 0, 2, 0, 0, 3, 0xe8, 0, 4, 0, 0]];
+        let disk = [
+            &[0, 0, 0, 2][..],
+            &[0, 0, 0, 1, 255, 255, 255, 255, 0, 6, 0, 0],
+            &[0, 0, 0, 2, 0, 0, 3, 0xe8, 0, 4, 0, 0],
+        ];
         let disk = disk.concat();
         let expected = [&[2, 0, 0, 0][..], &[1, 0, 6, 0, 255, 255, 255, 255], &[2, 0, 4, 0, 0xe8, 3, 0, 0]].concat();
         assert_eq!(to_user(&disk).unwrap(), expected);
+        assert_eq!(to_disk(&expected).unwrap(), disk);
+        assert!(to_disk(&expected[..11]).is_err() && to_disk(&[1, 0, 0, 0]).is_err());
         assert!(to_user(&disk[..27]).is_err());
         assert!(to_user(&[0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).is_err());
         assert_eq!(to_user(&[]).unwrap(), [2, 0, 0, 0]);

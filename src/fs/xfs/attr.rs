@@ -10,23 +10,33 @@ use crate::error::{Error, Result};
 use crate::limits;
 
 /// Flags of an entry: the value is beside the name; namespaces; a change that was not finished.
-const LOCAL: u8 = 0x1;
-const ROOT: u8 = 0x2;
-const SECURE: u8 = 0x4;
+pub(super) const LOCAL: u8 = 0x1;
+pub(super) const ROOT: u8 = 0x2;
+pub(super) const SECURE: u8 = 0x4;
 const PARENT: u8 = 0x8;
 const INCOMPLETE: u8 = 0x80;
 /// Bytes of the longest value.
-const MAX_VALUE: u32 = 64 << 10;
+pub(super) const MAX_VALUE: u32 = 64 << 10;
 /// Bytes before a remote value's part in a block of version 5.
-const REMOTE_HEADER: usize = 56;
+pub(super) const REMOTE_HEADER: usize = 56;
 
 /// Names and values.
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// An attribute as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Raw {
+    /// The namespace.
+    pub(super) flags: u8,
+    /// Without the namespace.
+    pub(super) name: Vec<u8>,
+    pub(super) value: Vec<u8>,
+}
+
 /// What is collected, with a bound.
 #[derive(Default)]
 struct Collected {
-    pairs: Pairs,
+    all: Vec<Raw>,
     bytes: u64,
 }
 
@@ -39,22 +49,15 @@ impl Collected {
             return Err(damaged(node, "a name is impossible"));
         }
         let value = value()?;
-        let prefix: &[u8] = match flags & (ROOT | SECURE) {
-            0 => b"user.",
-            ROOT => b"trusted.",
-            SECURE => b"security.",
-            _ => return Err(damaged(node, "an entry is in two namespaces")),
-        };
+        let flags = flags & (ROOT | SECURE);
+        if flags == ROOT | SECURE {
+            return Err(damaged(node, "an entry is in two namespaces"));
+        }
         self.bytes = self.bytes.saturating_add(long(name.len()).saturating_add(long(value.len())));
         if self.bytes > limits::MAX_XFS_XATTRS {
             return Err(Error::limit("xfs.limit", format!("the attributes of inode {} are too long", node.number)));
         }
-        if flags & ROOT != 0
-            && let Some(shown) = acl::shown_as(name)
-        {
-            self.pairs.push((shown.to_vec(), acl::to_user(&value)?));
-        }
-        self.pairs.push(([prefix, name].concat(), value));
+        self.all.push(Raw { flags, name: name.to_vec(), value });
         Ok(())
     }
 }
@@ -62,6 +65,26 @@ impl Collected {
 impl View<'_> {
     /// All extended attributes of an inode, sorted by name.
     pub(super) fn attributes(&self, node: &Node) -> Result<Pairs> {
+        let mut pairs = Pairs::new();
+        for Raw { flags, name, value } in self.raw_attributes(node)? {
+            let prefix: &[u8] = match flags {
+                ROOT => b"trusted.",
+                SECURE => b"security.",
+                _ => b"user.",
+            };
+            if flags == ROOT
+                && let Some(shown) = acl::shown_as(&name)
+            {
+                pairs.push((shown.to_vec(), acl::to_user(&value)?));
+            }
+            pairs.push(([prefix, &name].concat(), value));
+        }
+        pairs.sort();
+        Ok(pairs)
+    }
+
+    /// All extended attributes of an inode as they are stored, but for those that a crash left half made.
+    pub(super) fn raw_attributes(&self, node: &Node) -> Result<Vec<Raw>> {
         let mut all = Collected::default();
         if !node.fork_range(Fork::Attr).is_empty() {
             match node.format(Fork::Attr)? {
@@ -70,8 +93,7 @@ impl View<'_> {
                 _ => self.leaf_attributes(node, &mut all)?,
             }
         }
-        all.pairs.sort();
-        Ok(all.pairs)
+        Ok(all.all)
     }
 
     fn short_attributes(&self, node: &Node, all: &mut Collected) -> Result<()> {

@@ -1,7 +1,9 @@
 //! The feature bits of the superblock: their names, and what this driver makes of each.
 
 pub(super) const VERSION_NUMBITS: u16 = 0x000f;
+pub(super) const VERSION_ATTR: u16 = 0x0010;
 pub(super) const VERSION_QUOTA: u16 = 0x0040;
+pub(super) const VERSION_ALIGN: u16 = 0x0080;
 pub(super) const VERSION_LOGV2: u16 = 0x0400;
 pub(super) const VERSION_DIRV2: u16 = 0x2000;
 pub(super) const VERSION_BORG: u16 = 0x4000;
@@ -10,10 +12,19 @@ pub(super) const VERSION_MOREBITS: u16 = 0x8000;
 pub(super) const VERSION2_LAZYSBCOUNT: u32 = 0x2;
 pub(super) const VERSION2_FTYPE: u32 = 0x200;
 
+pub(super) const VERSION2_ATTR2: u32 = 0x8;
+
+const RO_COMPAT_FINOBT: u32 = 0x1;
+const RO_COMPAT_RMAPBT: u32 = 0x2;
 const RO_COMPAT_REFLINK: u32 = 0x4;
+const RO_COMPAT_INOBTCNT: u32 = 0x8;
 pub(super) const INCOMPAT_FTYPE: u32 = 0x1;
+pub(super) const INCOMPAT_SPARSE: u32 = 0x2;
 pub(super) const INCOMPAT_META_UUID: u32 = 0x4;
+pub(super) const INCOMPAT_BIGTIME: u32 = 0x8;
 pub(super) const INCOMPAT_NEEDSREPAIR: u32 = 0x10;
+pub(super) const INCOMPAT_NREXT64: u32 = 0x20;
+pub(super) const INCOMPAT_PARENT: u32 = 0x80;
 
 /// Incompatible features that reading knows: ftype, sparse inodes, meta_uuid, bigtime, needsrepair, nrext64, exchange,
 /// parent pointers.
@@ -82,6 +93,47 @@ impl Features {
     /// Whether files may share blocks.
     pub(super) fn has_reflink(&self) -> bool {
         self.has_crc() && self.ro_compat & RO_COMPAT_REFLINK != 0
+    }
+
+    /// Whether chunks of inodes with free ones have a tree of their own.
+    pub(super) fn has_finobt(&self) -> bool {
+        self.has_crc() && self.ro_compat & RO_COMPAT_FINOBT != 0
+    }
+
+    /// Whether groups know the owners of their blocks.
+    pub(super) fn has_rmapbt(&self) -> bool {
+        self.has_crc() && self.ro_compat & RO_COMPAT_RMAPBT != 0
+    }
+
+    /// Whether groups count the blocks of their trees of inodes.
+    pub(super) fn has_inobt_counts(&self) -> bool {
+        self.has_crc() && self.ro_compat & RO_COMPAT_INOBTCNT != 0
+    }
+
+    /// Whether chunks may lack some of their inodes.
+    pub(super) fn has_sparse_inodes(&self) -> bool {
+        self.has_crc() && self.incompat & INCOMPAT_SPARSE != 0
+    }
+
+    /// Whether files know their directories and names.
+    pub(super) fn has_parent(&self) -> bool {
+        self.has_crc() && self.incompat & INCOMPAT_PARENT != 0
+    }
+
+    /// Whether chunks of inodes are aligned.
+    pub(super) fn has_alignment(&self) -> bool {
+        self.version & VERSION_ALIGN != 0
+    }
+
+    /// `di_flags2` of new inodes: the forms of times and of counters of extents.
+    pub(super) fn new_inode_flags(&self) -> u64 {
+        let flag = |feature: u32, flag: u64| if self.incompat & feature != 0 { flag } else { 0 };
+        flag(INCOMPAT_BIGTIME, super::node::FLAG2_BIGTIME) | flag(INCOMPAT_NREXT64, super::node::FLAG2_NREXT64)
+    }
+
+    /// Whether the attribute fork may begin anywhere in an inode.
+    pub(super) fn has_attr2(&self) -> bool {
+        self.has_crc() || self.features2() & VERSION2_ATTR2 != 0
     }
 
     /// Whether log records may have more than one header block.

@@ -52,7 +52,8 @@ struct Walk<'a> {
 }
 
 impl View<'_> {
-    fn header(&self, agno: u32, sector: u32, magic: u32) -> Result<(Block, u64)> {
+    /// The header of a group in its sector number `sector`, and its place.
+    pub(super) fn header(&self, agno: u32, sector: u32, magic: u32) -> Result<(Block, u64)> {
         let len = self.sb.sector_len();
         let offset = self.sb.place(agno, 0).saturating_add(u64::from(sector).wrapping_shl(self.sb.sectlog));
         let bytes = self.metadata(offset, len, None)?;
@@ -148,7 +149,7 @@ impl View<'_> {
     }
 
     /// Block `agbno` of a group, which is part of one of its trees.
-    fn group_block(&self, agno: u32, agbno: u32) -> Result<Block> {
+    pub(super) fn group_block(&self, agno: u32, agbno: u32) -> Result<Block> {
         if agbno == 0 || agbno >= self.sb.ag_len(agno) {
             return Err(damaged(agno, "a tree points outside"));
         }

@@ -8,9 +8,9 @@ use crate::error::{Error, Result};
 use crate::fs::FileKind;
 
 /// Bytes of the longest target.
-const MAX_TARGET: u64 = 1024;
+pub(super) const MAX_TARGET: u64 = 1024;
 /// Bytes before the target in a block of version 5.
-const HEADER: usize = 56;
+pub(super) const HEADER: usize = 56;
 
 impl View<'_> {
     /// The target of a symbolic link.

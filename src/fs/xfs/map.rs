@@ -25,17 +25,20 @@ pub(super) struct Piece {
 }
 
 /// An extent record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Extent {
-    startoff: u64,
-    startblock: u64,
-    blockcount: u64,
-    unwritten: bool,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// The first block of the file.
+    pub(super) startoff: u64,
+    /// Where that is.
+    pub(super) startblock: u64,
+    pub(super) blockcount: u64,
+    /// Allocated, but nothing was written.
+    pub(super) unwritten: bool,
 }
 
 impl Extent {
     /// Record `index` of `records`: 1 bit flag, 54 bits of offset, 52 of block, 21 of count.
-    fn at(records: &[u8], index: usize) -> Self {
+    pub(super) fn at(records: &[u8], index: usize) -> Self {
         let at = index.saturating_mul(RECORD);
         let (l0, l1) = (be64(records, at), be64(records, at.saturating_add(8)));
         Self {
@@ -44,6 +47,30 @@ impl Extent {
             startblock: (l0 & 0x1ff) << 43 | l1 >> 21,
             blockcount: l1 & 0x1f_ffff,
         }
+    }
+
+    /// The record.
+    pub(super) fn record(self) -> [u8; RECORD] {
+        let flag = if self.unwritten { 1 << 63 } else { 0 };
+        let l0 = flag | (self.startoff & ((1 << 54) - 1)) << 9 | self.startblock >> 43;
+        let l1 = (self.startblock & ((1 << 43) - 1)) << 21 | self.blockcount & 0x1f_ffff;
+        (u128::from(l0) << 64 | u128::from(l1)).to_be_bytes()
+    }
+
+    /// The block of the file after it.
+    pub(super) fn end(self) -> u64 {
+        self.startoff.saturating_add(self.blockcount)
+    }
+
+    /// The part of it from block `from` to block `to` of the file.
+    pub(super) fn clip(self, from: u64, to: u64) -> Option<Self> {
+        let (start, end) = (self.startoff.max(from), self.end().min(to));
+        (start < end).then(|| Self {
+            startoff: start,
+            startblock: self.startblock.saturating_add(start.saturating_sub(self.startoff)),
+            blockcount: end.saturating_sub(start),
+            ..self
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 use super::superblock::Superblock;
 use super::view::View;
 use super::{block, corrupt};
-use crate::disk::bytes::{array, be16, be32, be64, size, u8_at};
+use crate::disk::bytes::{array, be16, be32, be64, put, put_be32, put_be64, size, u8_at};
 use crate::error::{Error, Result};
 use crate::fs::{FileKind, Inode, Stat, Timestamp};
 
@@ -13,9 +13,19 @@ const CORE_V2: usize = 100;
 const CORE_V3: usize = 176;
 /// `di_flags`: the data is on the realtime device.
 const FLAG_REALTIME: u16 = 0x1;
+/// `di_flags`: what is made in the directory belongs to its project.
+const FLAG_PROJECT: u16 = 0x200;
 /// `di_flags2`: times are 64 bits of nanoseconds; extent counters are wide; the inode belongs to the file system.
-const FLAG2_BIGTIME: u64 = 0x8;
-const FLAG2_NREXT64: u64 = 0x10;
+pub(super) const FLAG2_BIGTIME: u64 = 0x8;
+pub(super) const FLAG2_NREXT64: u64 = 0x10;
+/// Seconds from 1901 to the last time of 64 bits.
+const LAST_BIGTIME: u64 = 18_446_744_072;
+/// Where an inode has the times of the last access, and of the last changes of content and inode.
+pub(super) const ATIME: usize = 32;
+pub(super) const MTIME: usize = 40;
+pub(super) const CTIME: usize = 48;
+/// Where version 3 has the time of creation.
+pub(super) const CRTIME: usize = 144;
 
 /// What a fork holds (`di_format`, `di_aformat`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +72,7 @@ impl Node {
         be16(&self.raw, 90) & FLAG_REALTIME != 0
     }
 
-    fn links(&self) -> u32 {
+    pub(super) fn links(&self) -> u32 {
         if self.version() == 1 { u32::from(be16(&self.raw, 6)) } else { be32(&self.raw, 16) }
     }
 
@@ -108,6 +118,138 @@ impl Node {
         }
     }
 
+    /// Bytes for both forks.
+    pub(super) fn room(&self) -> usize {
+        self.raw.len().saturating_sub(self.core_len())
+    }
+
+    /// Where the attribute fork begins, in eights of bytes; 0 if there is none.
+    pub(super) fn fork_offset(&self) -> usize {
+        usize::from(u8_at(&self.raw, 82))
+    }
+
+    pub(super) fn set_fork_offset(&mut self, offset: u8) {
+        put(&mut self.raw, 82, &[offset]);
+    }
+
+    /// Puts `bytes`, which fit, into a fork and zeros behind them.
+    pub(super) fn set_fork(&mut self, fork: Fork, format: Format, bytes: &[u8]) {
+        let (at, value) = match fork {
+            Fork::Data => (5, format),
+            Fork::Attr => (83, format),
+        };
+        let value = match value {
+            Format::Device => 0,
+            Format::Local => 1,
+            Format::Extents => 2,
+            Format::Btree => 3,
+        };
+        put(&mut self.raw, at, &[value]);
+        let range = self.fork_range(fork);
+        if let Some(room) = self.raw.get_mut(range) {
+            room.fill(0);
+            put(room, 0, bytes);
+        }
+    }
+
+    pub(super) fn set_extents(&mut self, fork: Fork, count: u64) {
+        let wide = self.flags2() & FLAG2_NREXT64 != 0;
+        let narrow = u32::try_from(count).unwrap_or(u32::MAX);
+        match (fork, wide) {
+            (Fork::Data, false) => put_be32(&mut self.raw, 76, narrow),
+            (Fork::Data, true) => put_be64(&mut self.raw, 24, count),
+            (Fork::Attr, false) => put(&mut self.raw, 80, &u16::try_from(count).unwrap_or(u16::MAX).to_be_bytes()),
+            (Fork::Attr, true) => put_be32(&mut self.raw, 76, narrow),
+        }
+    }
+
+    pub(super) fn set_size(&mut self, size: u64) {
+        put_be64(&mut self.raw, 56, size);
+    }
+
+    /// Blocks of both forks and their trees.
+    pub(super) fn set_blocks(&mut self, blocks: u64) {
+        put_be64(&mut self.raw, 64, blocks);
+    }
+
+    /// Sets the number of names. Version 1 becomes 2, since only that counts so.
+    pub(super) fn set_links(&mut self, links: u32) {
+        if self.version() == 1 {
+            put(&mut self.raw, 4, &[2]);
+            put(&mut self.raw, 6, &[0; 2]);
+        }
+        put_be32(&mut self.raw, 16, links);
+    }
+
+    /// The next inode of its list of unlinked ones.
+    pub(super) fn next_unlinked(&self) -> u32 {
+        be32(&self.raw, 96)
+    }
+
+    /// Makes it a free inode: what remains is its identity and a new generation.
+    pub(super) fn clear(&mut self) {
+        let flags2 = self.flags2() & (FLAG2_BIGTIME | FLAG2_NREXT64);
+        let generation = be32(&self.raw, 92).wrapping_add(1);
+        self.set_links(0);
+        put(&mut self.raw, 2, &[0; 2]);
+        put(&mut self.raw, 24, &[0; 8]);
+        put(&mut self.raw, 56, &[0; 28]);
+        put(&mut self.raw, 83, &[2]);
+        put(&mut self.raw, 5, &[2]);
+        put(&mut self.raw, 84, &[0; 8]);
+        put_be32(&mut self.raw, 92, generation);
+        put_be32(&mut self.raw, 96, u32::MAX);
+        if self.version() >= 3 {
+            put_be64(&mut self.raw, 120, flags2);
+            put_be32(&mut self.raw, 128, 0);
+        }
+        let forks = self.core_len()..;
+        if let Some(forks) = self.raw.get_mut(forks) {
+            forks.fill(0);
+        }
+    }
+
+    /// The project that new files in a directory belong to, if it is handed down; and the flags that go with it.
+    pub(super) fn inherited_project(&self) -> Option<[u8; 4]> {
+        (be16(&self.raw, 90) & FLAG_PROJECT != 0).then(|| array(&self.raw, 20))
+    }
+
+    /// Puts the file into a project.
+    pub(super) fn set_project(&mut self, project: [u8; 4]) {
+        put(&mut self.raw, 20, &project);
+        if self.is_dir() {
+            let flags = be16(&self.raw, 90) | FLAG_PROJECT;
+            put(&mut self.raw, 90, &flags.to_be_bytes());
+        }
+    }
+
+    /// Counts a change, in version 3.
+    pub(super) fn touch(&mut self) {
+        let count = be64(&self.raw, 104).wrapping_add(1);
+        put_be64(&mut self.raw, 104, count);
+    }
+
+    pub(super) fn set_owner(&mut self, mode: u32, uid: u32, gid: u32) {
+        let kind = be16(&self.raw, 2) & 0xf000;
+        let bits = u16::try_from(mode & 0o7777).unwrap_or(0);
+        put(&mut self.raw, 2, &(kind | bits).to_be_bytes());
+        put_be32(&mut self.raw, 8, uid);
+        put_be32(&mut self.raw, 12, gid);
+    }
+
+    /// Sets the time at byte `at`; what cannot be expressed becomes the nearest that can.
+    pub(super) fn set_time(&mut self, at: usize, time: Timestamp) {
+        if self.flags2() & FLAG2_BIGTIME != 0 {
+            let seconds = u64::try_from(time.seconds.saturating_add(1 << 31)).unwrap_or(0).min(LAST_BIGTIME);
+            let total = seconds.saturating_mul(1_000_000_000).saturating_add(u64::from(time.nanoseconds));
+            put_be64(&mut self.raw, at, total);
+            return;
+        }
+        let seconds = i32::try_from(time.seconds.clamp(i64::from(i32::MIN), i64::from(i32::MAX))).unwrap_or(0);
+        put(&mut self.raw, at, &seconds.to_be_bytes());
+        put_be32(&mut self.raw, at.saturating_add(4), time.nanoseconds.min(999_999_999));
+    }
+
     pub(super) fn stat(&self, sb: &Superblock) -> Result<Stat> {
         let kind = self.kind().ok_or_else(|| corrupt(format!("inode {} is not in use", self.number)))?;
         let device = matches!(kind, FileKind::BlockDevice | FileKind::CharDevice).then(|| {
@@ -131,7 +273,7 @@ impl Node {
         })
     }
 
-    fn time(&self, at: usize) -> Timestamp {
+    pub(super) fn time(&self, at: usize) -> Timestamp {
         if self.flags2() & FLAG2_BIGTIME != 0 {
             let total = be64(&self.raw, at);
             let seconds = i64::try_from(total / 1_000_000_000).unwrap_or(i64::MAX).saturating_sub(1 << 31);
@@ -160,6 +302,20 @@ pub(super) fn fork_range(raw: &[u8], fork: Fork) -> std::ops::Range<usize> {
         Fork::Attr if offset == 0 => raw.len()..raw.len(),
         Fork::Attr => middle..raw.len(),
     }
+}
+
+/// The mode of a kind of file, without permissions.
+pub(super) fn mode_of(kind: FileKind) -> u16 {
+    let kind: u16 = match kind {
+        FileKind::Fifo => 0x1,
+        FileKind::CharDevice => 0x2,
+        FileKind::Directory => 0x4,
+        FileKind::BlockDevice => 0x6,
+        FileKind::Regular => 0x8,
+        FileKind::Symlink => 0xa,
+        FileKind::Socket => 0xc,
+    };
+    kind << 12
 }
 
 /// The kind of file that a mode says.

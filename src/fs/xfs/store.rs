@@ -1,6 +1,6 @@
 //! The volume: its bytes as they are after a replay of the log, and a bounded cache of its metadata.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::disk::bytes::{long, size};
@@ -28,10 +28,29 @@ pub(super) struct Store {
 #[derive(Debug, Default)]
 struct Cache {
     /// By offset and length.
-    blocks: HashMap<(u64, usize), Block>,
+    blocks: BTreeMap<(u64, usize), Block>,
     /// Those that were found to be right, with whom they belong to.
-    verified: HashSet<(u64, usize, Option<u64>)>,
+    verified: BTreeSet<(u64, usize, Option<u64>)>,
     bytes: u64,
+    /// Bytes of the longest block.
+    longest: u64,
+}
+
+impl Cache {
+    /// Drops what has any of the bytes from `start` to `end`.
+    fn drop_range(&mut self, start: u64, end: u64) {
+        let from = (start.saturating_sub(self.longest), 0);
+        let keys: Vec<(u64, usize)> = self.blocks.range(from..(end, 0)).map(|(key, _)| *key).collect();
+        for (offset, len) in keys.into_iter().filter(|(offset, len)| offset.saturating_add(long(*len)) > start) {
+            self.blocks.remove(&(offset, len));
+            self.bytes = self.bytes.saturating_sub(long(len));
+            let known = (offset, len, None)..=(offset, len, Some(u64::MAX));
+            let known: Vec<_> = self.verified.range(known).copied().collect();
+            for key in &known {
+                self.verified.remove(key);
+            }
+        }
+    }
 }
 
 impl Store {
@@ -77,6 +96,7 @@ impl Store {
         }
         if cache.blocks.insert((offset, len), Arc::clone(&block)).is_none() {
             cache.bytes = cache.bytes.saturating_add(long(len));
+            cache.longest = cache.longest.max(long(len));
         }
         Ok(block)
     }
@@ -114,8 +134,40 @@ impl Store {
                 self.changes.insert(number, *new);
             }
         }
-        *self.cached() = Cache::default();
+        self.cached().drop_range(offset, offset.saturating_add(long(bytes.len())));
         Ok(())
+    }
+
+    /// Undoes what was changed from byte `offset` on.
+    pub(super) fn forget(&mut self, offset: u64, len: u64) {
+        let end = offset.saturating_add(len);
+        let numbers: Vec<u64> =
+            self.changes.range(offset / BASIC..end.div_ceil(BASIC)).map(|(number, _)| *number).collect();
+        for number in &numbers {
+            self.changes.remove(number);
+        }
+        self.cached().drop_range(offset, end);
+    }
+
+    /// What was changed so far.
+    pub(super) fn saved(&self) -> Changes {
+        self.changes.clone()
+    }
+
+    /// Goes back to what was changed before.
+    pub(super) fn restore(&mut self, changes: Changes) {
+        self.changes = changes;
+        *self.cached() = Cache::default();
+    }
+
+    /// Undoes everything that was changed.
+    pub(super) fn undo(&mut self) {
+        self.restore(Changes::new());
+    }
+
+    /// Notes that the volume has what was changed.
+    pub(super) fn keep(&mut self) {
+        self.changes.clear();
     }
 
     /// Basic blocks that were changed.

@@ -238,6 +238,45 @@ impl Superblock {
         raw
     }
 
+    /// Adds to the counter of free blocks.
+    pub(super) fn count_free(&mut self, delta: i64) {
+        self.add(144, delta);
+    }
+
+    /// Adds to the counters of inodes, and of free ones.
+    pub(super) fn count_inodes(&mut self, all: i64, free: i64) {
+        self.add(128, all);
+        self.add(136, free);
+    }
+
+    /// Notes in version 4 that there are extended attributes.
+    pub(super) fn note_attributes(&mut self) {
+        self.features.version |= VERSION_ATTR;
+        put(&mut self.raw, 100, &self.features.version.to_be_bytes());
+    }
+
+    fn add(&mut self, at: usize, delta: i64) {
+        let value = be64(&self.raw, at).saturating_add_signed(delta);
+        put_be64(&mut self.raw, at, value);
+    }
+
+    /// Notes that quotas are to be counted anew.
+    pub(super) fn forget_quotas(&mut self) {
+        if self.features.version & VERSION_QUOTA != 0 {
+            let flags = be16(&self.raw, 176) & !QUOTA_CHECKED;
+            put(&mut self.raw, 176, &flags.to_be_bytes());
+        }
+    }
+
+    /// The sector with its checksum.
+    pub(super) fn sealed(&self) -> Vec<u8> {
+        let mut raw = self.raw.clone();
+        if self.has_crc() {
+            block::seal(&mut raw, block::SUPERBLOCK_CRC);
+        }
+        raw
+    }
+
     /// Blocks in allocation group `agno`.
     pub(super) fn ag_len(&self, agno: u32) -> u32 {
         let start = u64::from(agno).saturating_mul(u64::from(self.agblocks));

@@ -7,6 +7,7 @@
 )]
 
 mod bounds;
+mod edits;
 mod hostile;
 mod replay;
 
@@ -84,16 +85,19 @@ fn lookup(fs: &Xfs, path: &str) -> Inode {
 /// Where inode `path` starts in the image.
 fn inode_at(image: &[u8], path: &str) -> usize {
     let fs = opened(image);
-    let (block, at) = fs.sb.inode_place(lookup(&fs, path).0).unwrap();
+    let (block, at) = fs.state().sb.inode_place(lookup(&fs, path).0).unwrap();
     block as usize + at
 }
 
 /// Where block `logical` of a fork of `path` starts in the image.
 fn block_at(image: &[u8], path: &str, fork: Fork, logical: u64) -> usize {
     let fs = opened(image);
-    let view = fs.view();
-    let piece = view.map(&view.inode(lookup(&fs, path)).unwrap(), fork, logical).unwrap();
-    fs.sb.run(piece.block.unwrap(), 1).unwrap() as usize
+    let inode = lookup(&fs, path);
+    let place = fs.reading(|view| {
+        let piece = view.map(&view.inode(inode)?, fork, logical)?;
+        view.sb.run(piece.block.unwrap(), 1)
+    });
+    place.unwrap() as usize
 }
 
 /// Brings the checksum of inode `path` of a version 5 image up to date.

@@ -53,6 +53,11 @@ impl Replay {
         visible.and_then(|(kind, _, _)| item::INTENTS.iter().find(|(known, _)| known == kind).map(|(_, what)| *what))
     }
 
+    /// Whether everything that was begun was finished.
+    pub(in crate::fs::xfs) fn has_no_intents(&self) -> bool {
+        self.intents.is_empty()
+    }
+
     /// Whether quotas have to be counted anew.
     pub(in crate::fs::xfs) fn lost_quotas(&self) -> bool {
         self.lost_quotas

@@ -26,8 +26,7 @@ fn levels() {
         let mut image = plain();
         put_be32(&mut image, 512 + 28, level);
         let fs = opened(&image);
-        let view = fs.view();
-        view.agf(0).and_then(|agf| view.prove(0, &agf)).unwrap_err().to_string()
+        fs.reading(|view| view.agf(0).and_then(|agf| view.prove(0, &agf))).unwrap_err().to_string()
     };
     for level in [u32::from(limits::MAX_XFS_LEVELS) - 1, u32::from(limits::MAX_XFS_LEVELS)] {
         assert!(check(level).contains("contradicts itself"));

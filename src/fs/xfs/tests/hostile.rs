@@ -127,7 +127,8 @@ fn a_tree_of_extents_that_goes_round_in_a_circle() {
         let mut image = image.clone();
         put(&mut image, at + 100, &level.to_be_bytes());
         put(&mut image, at + 102, &count.to_be_bytes());
-        let room = opened(&plain()).view().inode(lookup(&opened(&plain()), "file")).unwrap().fork(Fork::Data).len();
+        let fs = opened(&plain());
+        let room = fs.reading(|view| view.inode(lookup(&fs, "file"))).unwrap().fork(Fork::Data).len();
         put_be64(&mut image, at + 104, 0);
         put_be64(&mut image, at + 104 + (room - 4) / 16 * 8, fsbno);
         assert_eq!(code(&image), "xfs.corrupt", "{level} {count}");
