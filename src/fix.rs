@@ -7,13 +7,16 @@ mod bootloader;
 mod crypttab;
 mod diff;
 mod draft;
+mod esp;
 mod fstab;
+mod hardware;
 mod initramfs;
 mod inject;
 mod lvm;
 mod names;
 mod network;
 mod options;
+mod patch;
 mod persist;
 mod raid;
 mod spec;
@@ -27,6 +30,8 @@ use crate::fs::{Attributes, Timestamp, Tree};
 use crate::inspect::{Linux, Machine, Root};
 use crate::limits;
 use draft::Draft;
+pub use hardware::{Bus, Card, Hardware};
+pub use patch::Piece;
 
 pub use inject::{CloudInit, Injection, NewFile, NewUser, PasswordHash, Script, Services, key_lines};
 pub use network::of_guest as cards_of_guest;
@@ -39,6 +44,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// What is left as it is although it may matter, and why.
     pub left: Vec<Left>,
+    /// What the machine must have so that the guest finds it.
+    pub hardware: Hardware,
 }
 
 /// One change to one path.
@@ -106,6 +113,15 @@ pub enum Change {
         #[serde(skip)]
         attributes: Attributes,
     },
+    /// Parts of a file are replaced where they lie, and its length may change.
+    Patch {
+        /// The file's length before.
+        size_before: u64,
+        /// Its length after.
+        size: u64,
+        /// What is replaced, ascending.
+        pieces: Vec<Piece>,
+    },
 }
 
 impl Change {
@@ -117,6 +133,10 @@ impl Change {
                 u64::try_from(content.len()).unwrap_or(u64::MAX)
             }
             Self::CreateDir { .. } | Self::Link { .. } => 0,
+            Self::Patch { pieces, .. } => {
+                let bytes = pieces.iter().map(|piece| u64::try_from(piece.after.len()).unwrap_or(u64::MAX));
+                bytes.fold(0, u64::saturating_add)
+            }
         }
     }
 }
@@ -182,12 +202,13 @@ pub fn plan_with(facts: &Linux, machine: &Machine, root: &Root, options: &Option
     raid::plan(&mut draft)?;
     lvm::plan(&mut draft)?;
     bootloader::plan(&mut draft)?;
-    let lacked = initramfs::plan(&mut draft)?;
-    persist::plan(&mut draft, lacked)?;
+    esp::plan(&mut draft)?;
+    let outcome = initramfs::plan(&mut draft)?;
+    persist::plan(&mut draft, outcome.lacked)?;
     network::plan(&mut draft)?;
     tools::plan(&mut draft)?;
     inject::plan(&mut draft)?;
-    Ok(draft.finish())
+    Ok(Plan { hardware: outcome.hardware, ..draft.finish() })
 }
 
 /// Applies a plan to the tree that it was made for, and leaves the file systems clean. Changed and new files get `now` as
@@ -216,6 +237,12 @@ fn apply_one(action: &Action, tree: &Tree, now: Timestamp) -> Result<()> {
             }
             let found = tree.find(path)?.ok_or_else(changed)?;
             tree.write(path, content)?;
+            tree.set_times(path, found.stat.atime, now)
+        }
+        Change::Patch { size_before, size, pieces } => {
+            let found = tree.find(path)?.filter(|found| found.stat.size == *size_before).ok_or_else(changed)?;
+            let old = tree.read(path, limits::MAX_INITRAMFS)?.ok_or_else(changed)?;
+            tree.write(path, &patch::apply(old, *size, pieces).ok_or_else(changed)?)?;
             tree.set_times(path, found.stat.atime, now)
         }
         Change::Append { size_before, content } => {

@@ -10,6 +10,7 @@ pub(crate) mod image;
 pub(crate) mod index;
 #[cfg(test)]
 mod kmod;
+mod lzop;
 pub(crate) mod modules;
 pub(crate) mod unified;
 
@@ -230,9 +231,17 @@ impl Image {
         })
     }
 
+    /// Whether its first program is nash of Red Hat's old mkinitrd, which loads exactly the drivers that it names, from `/lib`.
+    pub(crate) fn is_nash(&self) -> bool {
+        ["bin/nash", "sbin/nash"].iter().any(|path| self.node(path).is_some())
+    }
+
     /// The program that made it, by files that no other leaves.
     fn generator(&self) -> Option<&'static str> {
         const MARKS: &[(&str, &str)] = &[
+            ("bin/nash", "mkinitrd"),
+            ("sbin/nash", "mkinitrd"),
+            ("lib/mkinitrd", "mkinitrd"),
             ("usr/lib/dracut", "dracut"),
             ("lib/dracut", "dracut"),
             ("conf/initramfs.conf", "initramfs-tools"),
@@ -272,7 +281,7 @@ pub(crate) mod tests {
         writer.file(&format!("{base}/modules.dep"), dep.as_bytes()).unwrap();
         let archive = writer.finish().unwrap();
         match codec {
-            Some(name) => [Codec::Gzip, Codec::Lz4, Codec::Xz, Codec::Zstd]
+            Some(name) => [Codec::Bzip2, Codec::Gzip, Codec::Lz4, Codec::Lzma, Codec::Lzo, Codec::Xz, Codec::Zstd]
                 .into_iter()
                 .find(|codec| codec.name() == name)
                 .unwrap()

@@ -98,6 +98,12 @@ pub const MAX_QEMU_MESSAGE: usize = 4096;
 /// Bytes that all files of one initramfs decode to. The largest of distributions, with all firmware, has some 500 MiB.
 pub const MAX_INITRAMFS_UNPACKED: u64 = 2 << 30;
 
+/// Bytes of an EFI program that is copied to where firmware looks for one. GRUB with all its modules has some 5 MiB.
+pub const MAX_EFI_COPY: u64 = 64 << 20;
+
+/// Bytes of an initramfs that is packed anew, packed and unpacked: it is in memory as a whole. Full ones have some 300 MiB unpacked.
+pub const MAX_INITRAMFS_REWRITE: u64 = 512 << 20;
+
 /// Bytes of memory for the names of one initramfs, 64 counted for each beside its length: some 150,000 files.
 pub const MAX_INITRAMFS_NAMES: usize = 16 << 20;
 

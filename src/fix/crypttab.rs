@@ -4,30 +4,36 @@
 use super::draft::{Draft, Vital};
 use super::spec::{is_unstable, volume};
 use super::text::edit_lines;
-use crate::error::Result;
+use crate::error::{Result, escape};
 use crate::inspect::Machine;
 use crate::inspect::fstab::fields;
 
 pub(super) fn plan(draft: &mut Draft<'_>) -> Result<()> {
     let Some((path, text)) = draft.read("/etc/crypttab")? else { return Ok(()) };
+    let (content, kept) = edit(draft.machine(), &text);
+    for device in kept {
+        draft.leave(&path, format!("{} keeps its name", escape(&device)), "it names no disk of this machine");
+    }
+    let why = "disks have other names on virtio";
+    draft.edit("crypttab", &path, content, "name encrypted devices by what stays", why, Vital::Yes)
+}
+
+/// A crypttab with its devices named by what stays, and the names that could not be changed.
+pub(super) fn edit(machine: &Machine, text: &[u8]) -> (Vec<u8>, Vec<String>) {
     let mut kept = Vec::new();
-    let content = edit_lines(&text, |_, line| {
+    let content = edit_lines(text, |_, line| {
         let range = fields(line).get(1)?.clone();
         let device = line.get(range.clone())?;
         if !is_unstable(device) {
             return None;
         }
-        let Some(new) = stable(draft.machine(), line, device) else {
+        let Some(new) = stable(machine, line, device) else {
             kept.push(device.to_owned());
             return None;
         };
         Some(format!("{}{new}{}", line.get(..range.start)?, line.get(range.end..)?))
     });
-    for device in kept {
-        draft.leave(&path, format!("{device} keeps its name"), "it names no disk of this machine");
-    }
-    let why = "disks have other names on virtio";
-    draft.edit("crypttab", &path, content, "name encrypted devices by what stays", why, Vital::No)
+    (content, kept)
 }
 
 /// A LUKS volume has a UUID of its own. A device that is encrypted anew at each boot has nothing but its partition's.

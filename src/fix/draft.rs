@@ -144,7 +144,7 @@ impl<'a> Draft<'a> {
             return Ok(());
         };
         let diff = shown_diff(path, &before, &content);
-        self.act(fix, path, what, why, Change::Edit { diff, before, content }, vital)
+        self.act(fix, path, what, why, Change::Edit { diff, before, content }, vital).map(drop)
     }
 
     /// Plans a new text file of mode 0644, with the directories above it. Nothing happens when the path exists.
@@ -155,7 +155,19 @@ impl<'a> Draft<'a> {
         let attributes = self.attributes(fix, path, 0o644, why)?;
         let content = content.as_bytes().to_vec();
         let diff = diff::unified(&[], &content);
-        self.act(fix, path, what, why, Change::Create { diff, attributes, content }, Vital::No)
+        self.act(fix, path, what, why, Change::Create { diff, attributes, content }, Vital::No).map(drop)
+    }
+
+    /// Plans a copy of a file, with the directories above it. Nothing happens when the path exists.
+    pub(super) fn copy(&mut self, fix: &'static str, from: &str, path: &str, what: &str, why: &str) -> Result<()> {
+        if self.is_taken(path)? {
+            return Ok(());
+        }
+        let Some(content) = self.tree().read(from, limits::MAX_EFI_COPY)? else { return Ok(()) };
+        let attributes = self.attributes(fix, path, 0o755, why)?;
+        let diff = format!("a copy of {from}, {} bytes\n", content.len());
+        let change = Change::Create { diff, attributes, content };
+        self.act(fix, path, what, why, change, Vital::Yes).map(drop)
     }
 
     /// Plans a file with this content, whatever is there. One that is there keeps its owner, mode and attributes.
@@ -197,7 +209,7 @@ impl<'a> Draft<'a> {
             return Ok(());
         }
         let attributes = self.new_attributes(fix, path, put, why)?;
-        self.act(fix, path, what, why, Change::CreateDir { attributes }, Vital::No)
+        self.act(fix, path, what, why, Change::CreateDir { attributes }, Vital::No).map(drop)
     }
 
     /// Whether there is a file, or will be.
@@ -233,10 +245,10 @@ impl<'a> Draft<'a> {
             return Ok(());
         }
         let attributes = self.attributes(fix, path, 0o777, why)?;
-        self.act(fix, path, what, why, Change::Link { target: target.to_owned(), attributes }, Vital::No)
+        self.act(fix, path, what, why, Change::Link { target: target.to_owned(), attributes }, Vital::No).map(drop)
     }
 
-    /// Plans any change, or leaves it when the file system cannot take it.
+    /// Plans any change, or leaves it when the file system cannot take it. Gives whether it is planned.
     pub(super) fn act(
         &mut self,
         fix: &'static str,
@@ -245,11 +257,11 @@ impl<'a> Draft<'a> {
         why: &str,
         change: Change,
         vital: Vital,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let what = what.into();
         if let Some(reason) = self.reserve(path, growth(&change))? {
             self.left(Left { path: path.to_owned(), what, why: reason, stops_boot: vital == Vital::Yes });
-            return Ok(());
+            return Ok(false);
         }
         self.plan.actions.push(Action {
             path: path.to_owned(),
@@ -259,7 +271,15 @@ impl<'a> Draft<'a> {
             reversible: true,
             change,
         });
-        Ok(())
+        Ok(true)
+    }
+
+    /// Whether the file system of `path` has no space for a change.
+    pub(super) fn lacks_space(&mut self, path: &str, change: &Change) -> Result<bool> {
+        let taken = self.taken.clone();
+        let lacks = self.reserve(path, growth(change))?.is_some();
+        self.taken = taken;
+        Ok(lacks)
     }
 
     fn is_taken(&self, path: &str) -> Result<bool> {
@@ -333,5 +353,6 @@ fn growth(change: &Change) -> u64 {
         Change::Append { content, .. } | Change::Create { content, .. } => blocks(size(content)).saturating_add(BLOCK),
         Change::CreateDir { .. } | Change::Link { .. } => 2 * BLOCK,
         Change::Edit { before, content, .. } => blocks(size(content)).saturating_sub(blocks(size(before))),
+        Change::Patch { size_before, size, .. } => blocks(*size).saturating_sub(blocks(*size_before)),
     }
 }

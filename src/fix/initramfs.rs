@@ -1,243 +1,319 @@
-//! Gives an initramfs the virtio drivers that its kernel needs to find its root on KVM, without running any program of the
-//! guest.
+//! Gives an initramfs the drivers that its kernel needs to find its root on KVM, and the names by which its programs find it,
+//! without running any program of the guest.
 //!
-//! First the image is read as the kernel reads it. If the drivers are there, or built into the kernel, nothing is touched.
-//! Otherwise a segment is appended: the missing modules, uncompressed, and a module index of the union of what the image has
-//! and what it gets. Nothing in the image is changed, so cutting the file at its old length undoes it.
+//! First the image is read as the kernel reads it. If the drivers are there, or built into the kernel, and nothing in it names a
+//! disk by its bus, nothing is touched. Otherwise a segment is appended: the missing modules, uncompressed, a module index of the
+//! union of what the image has and what it gets, and the changed files. Nothing in the image is changed, so cutting the file at its
+//! old length undoes it. Where the kernel would not read on, or there is no space, the last segment is packed anew.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
-use std::collections::{BTreeMap, BTreeSet};
+mod rewrite;
+mod segment;
+mod settings;
+mod unified;
+
+use std::collections::BTreeMap;
+use std::io::Read;
 
 use super::draft::{Draft, Vital};
+use super::hardware::{Bus, Hardware};
+use super::names::Names;
 use super::{Change, Left};
 use crate::error::{Error, Kind, Result, escape};
-use crate::initramfs::codec::{self, Codec};
-use crate::initramfs::cpio;
+use crate::fs::tree::FileReader;
+use crate::initramfs::Held;
 use crate::initramfs::image::{self, Image};
-use crate::initramfs::modules::{Lists, Module, modules_dir, plain_path};
-use crate::initramfs::{Held, TRANSPORTS, look};
+use crate::initramfs::modules::{Lists, Module, modules_dir, name_of};
+
 use crate::inspect::Kernel;
 use crate::limits;
+use segment::Segment;
+use settings::Settings;
 
-/// Plans the segments for every kernel. Gives whether any image lacked drivers.
-pub(super) fn plan(draft: &mut Draft<'_>) -> Result<bool> {
+/// What came of all images.
+pub(super) struct Outcome {
+    /// Whether any image lacked drivers of virtio.
+    pub(super) lacked: bool,
+    /// What the kernel that is started by default works with.
+    pub(super) hardware: Hardware,
+}
+
+/// What came of one image.
+#[derive(Clone, Debug, Default)]
+struct Served {
+    /// Whether it lacked drivers of virtio.
+    lacked: bool,
+    /// Where the kernel finds its root with it; `None` when that is not known.
+    buses: Option<Vec<Bus>>,
+}
+
+/// Plans the segments for every kernel.
+pub(super) fn plan(draft: &mut Draft<'_>) -> Result<Outcome> {
     let mut lacked = false;
-    let mut seen: BTreeSet<String> = BTreeSet::new();
-    for kernel in draft.facts().kernels.clone() {
+    let mut seen: BTreeMap<String, Served> = BTreeMap::new();
+    let mut started: Option<(&Kernel, Vec<Bus>)> = None;
+    for kernel in &draft.facts().kernels {
+        let mut buses = None;
         if kernel.unified {
-            check_unified(draft, &kernel)?;
+            let served = unified::plan(draft, kernel)?;
+            lacked |= served.lacked;
+            buses = served.buses;
         } else if kernel.initramfs.is_empty() {
-            check_builtin(draft, &kernel)?;
+            buses = check_builtin(draft, kernel)?;
         }
         for path in &kernel.initramfs {
-            if seen.insert(path.clone()) {
-                lacked |= plan_image(draft, &kernel, path)?;
-            }
+            let served = match seen.get(path) {
+                Some(served) => served.clone(),
+                None => plan_image(draft, kernel, path)?,
+            };
+            seen.insert(path.clone(), served.clone());
+            lacked |= served.lacked;
+            buses = buses.or(served.buses);
+        }
+        let is_first = started.as_ref().is_none_or(|(known, _)| kernel.default && !known.default);
+        if let Some(buses) = buses.filter(|_| is_first) {
+            started = Some((kernel, buses));
         }
     }
-    Ok(lacked)
+    let hardware = match started {
+        Some((kernel, buses)) => Hardware::of(draft, kernel, buses)?,
+        None => Hardware::default(),
+    };
+    Ok(Outcome { lacked, hardware })
 }
 
 /// A kernel without an initramfs must have everything built in.
-fn check_builtin(draft: &mut Draft<'_>, kernel: &Kernel) -> Result<()> {
+fn check_builtin(draft: &mut Draft<'_>, kernel: &Kernel) -> Result<Option<Vec<Bus>>> {
     let lists = match &kernel.modules {
         Some(dir) => Lists::builtin_of_guest(draft.tree(), dir)?,
         None => Lists::default(),
     };
-    if TRANSPORTS.iter().any(|name| !lists.is_builtin(name)) {
-        draft.left(Left {
-            path: kernel.image.clone(),
-            what: "the kernel has no initramfs that could be given virtio drivers".to_owned(),
-            why: "its drivers for virtio are not known to be built in; without them it finds no root on virtio"
-                .to_owned(),
-            stops_boot: true,
-        });
+    let buses: Vec<Bus> = Bus::ALL.into_iter().filter(|bus| bus.works(|name| lists.is_builtin(name))).collect();
+    if buses.iter().any(|bus| bus.is_virtio()) {
+        return Ok(Some(buses));
     }
-    Ok(())
-}
-
-/// The initramfs inside a unified kernel image cannot be given anything.
-fn check_unified(draft: &mut Draft<'_>, kernel: &Kernel) -> Result<()> {
-    let contents = look(draft.tree(), &kernel.image, kernel.release.as_deref())?;
-    if !contents.can_boot_virtio() {
-        let lacks = format!("its initramfs lacks {}", contents.missing.join(", "));
-        draft.left(Left {
-            path: kernel.image.clone(),
-            what: "the initramfs inside the unified kernel image is not given virtio drivers".to_owned(),
-            why: contents.problem.unwrap_or(lacks),
-            stops_boot: true,
-        });
-    }
-    Ok(())
-}
-
-fn plan_image(draft: &mut Draft<'_>, kernel: &Kernel, path: &str) -> Result<bool> {
-    let why = match examine(draft, kernel, path) {
-        Ok(Verdict::Complete) => return Ok(false),
-        Ok(Verdict::Lacks { segment, modules }) => {
-            let what = format!("append {} drivers and an index of them: {}", modules.len(), modules.join(" "));
-            let why = "without them it finds no disk on virtio";
-            let change = Change::Append { size_before: draft.size_of(path)?, content: segment };
-            draft.act("initramfs", path, what, why, change, Vital::Yes)?;
-            return Ok(true);
+    let why = match buses.first() {
+        Some(bus) => format!("its drivers for {} are built in, but none for virtio", bus.name()),
+        None => {
+            "its drivers for virtio are not known to be built in; without them it finds no root on virtio".to_owned()
         }
-        Ok(Verdict::Cannot(why)) => why,
-        Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Limit | Kind::Unsupported) => error.to_string(),
+    };
+    draft.left(Left {
+        path: kernel.image.clone(),
+        what: "the kernel has no initramfs that could be given virtio drivers".to_owned(),
+        why,
+        stops_boot: buses.is_empty(),
+    });
+    Ok((!buses.is_empty()).then_some(buses))
+}
+
+fn plan_image(draft: &mut Draft<'_>, kernel: &Kernel, path: &str) -> Result<Served> {
+    let examined = match open(draft, path).and_then(|(size, file)| examine(draft, kernel, size, file)) {
+        Ok(examined) => examined,
+        Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Limit | Kind::Unsupported) => {
+            cannot(draft, path, error.to_string(), &[]);
+            return Ok(Served { lacked: true, buses: None });
+        }
         Err(error) => return Err(error.at(path)),
+    };
+    let Examined { image, before, after, lacked, wanted, problem, names, settings } = examined;
+    names.report(draft, path);
+    if let Some(why) = problem {
+        cannot(draft, path, why, &before);
+    }
+    let Some(segment) = wanted else {
+        return Ok(Served { lacked, buses: (!before.is_empty()).then_some(before) });
+    };
+    let what = describe(&segment, &settings);
+    let why = if segment.modules.is_empty() {
+        "disks have other names on virtio"
+    } else {
+        "without them it finds no disk on KVM"
+    };
+    let is_done = match put(draft, path, &image, &segment, &what, why) {
+        Err(error) if matches!(error.kind(), Kind::Corrupt | Kind::Limit | Kind::Unsupported) => {
+            cannot(draft, path, error.to_string(), &before);
+            false
+        }
+        other => other?,
+    };
+    let buses = if is_done { after } else { before };
+    Ok(Served { lacked, buses: (!buses.is_empty()).then_some(buses) })
+}
+
+fn describe(segment: &Segment, settings: &Settings) -> String {
+    let modules = &segment.modules;
+    let drivers = (!modules.is_empty())
+        .then(|| format!("append {} drivers and an index of them: {}", modules.len(), modules.join(" ")));
+    let files =
+        (!settings.is_empty()).then(|| format!("name devices by what stays in {}", settings.names().join(", ")));
+    [drivers, files].into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+/// Lists an image that stays as it is. With a bus of another kind its kernel boots all the same.
+fn cannot(draft: &mut Draft<'_>, path: &str, why: String, buses: &[Bus]) {
+    let why = match buses.first() {
+        Some(bus) => format!("{why}; it finds its root on {}", bus.name()),
+        None => why,
     };
     draft.left(Left {
         path: path.to_owned(),
         what: "the initramfs is not given virtio drivers".to_owned(),
         why,
-        stops_boot: true,
+        stops_boot: buses.is_empty(),
     });
-    Ok(true)
 }
 
-enum Verdict {
-    /// It has all that it needs, or is no image of a root (microcode).
-    Complete,
-    /// This is to be appended.
-    Lacks { segment: Vec<u8>, modules: Vec<String> },
-    /// It lacks drivers, and why it cannot get them.
-    Cannot(String),
+/// Plans the segment: behind the image, or inside of its last part where the kernel would not get behind it or there is no space.
+/// Gives whether it is planned.
+fn put(draft: &mut Draft<'_>, path: &str, image: &Image, segment: &Segment, what: &str, why: &str) -> Result<bool> {
+    let size = draft.size_of(path)?;
+    let Some(appended) = segment::join(image, &segment.archive)? else {
+        let change = rewrite::plan(draft, path, image, &segment.archive)?;
+        return draft.act("initramfs", path, format!("{what} (packed anew)"), why, change, Vital::Yes);
+    };
+    let change = Change::Append { size_before: size, content: appended };
+    if draft.lacks_space(path, &change)? && image.end.codec.is_some() {
+        let rewritten = rewrite::plan(draft, path, image, &segment.archive)?;
+        if !draft.lacks_space(path, &rewritten)? {
+            return draft.act("initramfs", path, format!("{what} (packed anew)"), why, rewritten, Vital::Yes);
+        }
+    }
+    draft.act("initramfs", path, what, why, change, Vital::Yes)
 }
 
-fn examine(draft: &Draft<'_>, kernel: &Kernel, path: &str) -> Result<Verdict> {
-    let tree = draft.tree();
-    let file =
-        tree.open(path)?.ok_or_else(|| Error::new(Kind::NotFound, "guest.not-found", "no such file").at(path))?;
-    if file.size() > limits::MAX_INITRAMFS {
-        return Ok(Verdict::Cannot(format!("it has {} bytes, more than any real one", file.size())));
+/// What is to be done with an image.
+struct Examined<'a> {
+    image: Image,
+    /// Buses that it finds its root on as it is.
+    before: Vec<Bus>,
+    /// Those with what it gets.
+    after: Vec<Bus>,
+    /// Whether its kernel has drivers of virtio that it lacks.
+    lacked: bool,
+    /// What it gets.
+    wanted: Option<Segment>,
+    /// Why it gets no drivers although it lacks them.
+    problem: Option<String>,
+    names: Names<'a>,
+    settings: Settings,
+}
+
+fn open(draft: &Draft<'_>, path: &str) -> Result<(u64, FileReader)> {
+    let absent = || Error::new(Kind::NotFound, "guest.not-found", "no such file").at(path);
+    let file = draft.tree().open(path)?.ok_or_else(absent)?;
+    Ok((file.size(), file))
+}
+
+/// Reads an image of `size` bytes.
+fn examine<'a>(draft: &Draft<'a>, kernel: &Kernel, size: u64, file: impl Read) -> Result<Examined<'a>> {
+    if size > limits::MAX_INITRAMFS {
+        return Err(Error::limit("initramfs.size", format!("it has {size} bytes, more than any real one")));
     }
     let image = image::read(file)?;
-    if image.is_early() {
-        return Ok(Verdict::Complete);
+    let mut names = Names::new(draft)?;
+    let settings = if image.is_early() { Settings::default() } else { settings::of(draft, &image, &mut names)? };
+    let mut examined = Examined {
+        image,
+        before: Vec::new(),
+        after: Vec::new(),
+        lacked: false,
+        wanted: None,
+        problem: None,
+        names,
+        settings,
+    };
+    if examined.image.is_early() {
+        return Ok(examined);
     }
-    let Some(held) = Held::of(&image, kernel.release.as_deref(), kernel.modules.is_some()) else {
-        return Ok(Verdict::Cannot("the release of its kernel is not known".to_owned()));
+    let drivers = drivers(draft, kernel, &mut examined)?;
+    let added = drivers.as_ref().map(Drivers::closure).unwrap_or_default();
+    if !added.is_empty() || !examined.settings.is_empty() {
+        let segment = segment::build(draft, &examined.image, drivers.as_ref(), &added, &examined.settings)?;
+        examined.wanted = Some(segment);
+    }
+    Ok(examined)
+}
+
+/// Drivers that an image is to get.
+struct Drivers {
+    held: Held,
+    guest: Lists,
+    guest_dir: String,
+    builtin: Lists,
+    /// Those asked for; what they need comes with them.
+    missing: Vec<&'static str>,
+}
+
+impl Drivers {
+    fn closure(&self) -> Vec<&Module> {
+        let has = |name: &str| self.held.has(name) || self.builtin.is_builtin(name);
+        let all = self.guest.closure(self.missing.iter().copied());
+        all.into_iter().filter(|module| !has(&module.name)).collect()
+    }
+}
+
+/// Finds out which drivers the image lacks for a bus of KVM: both of virtio's, if the kernel has any of those, else SATA or IDE.
+fn drivers(draft: &Draft<'_>, kernel: &Kernel, examined: &mut Examined<'_>) -> Result<Option<Drivers>> {
+    let (tree, image) = (draft.tree(), &examined.image);
+    let Some(held) = Held::of(image, kernel.release.as_deref(), kernel.modules.is_some()) else {
+        examined.problem = Some("the release of its kernel is not known".to_owned());
+        return Ok(None);
     };
     let guest_dir = modules_dir(tree, &held.release)?;
     let builtin = match &guest_dir {
         Some(dir) => Lists::builtin_of_guest(tree, dir)?,
         None => Lists::default(),
     };
-    let has = |name: &str| held.has(name) || builtin.is_builtin(name);
-    let missing: Vec<&str> = TRANSPORTS.iter().copied().filter(|name| !has(name)).collect();
-    if missing.is_empty() {
-        return Ok(Verdict::Complete);
+    let flat = if image.is_nash() { flat_modules(image) } else { Vec::new() };
+    let has = |name: &str| held.has(name) || builtin.is_builtin(name) || flat.iter().any(|known| known == name);
+    examined.before = Bus::ALL.into_iter().filter(|bus| bus.works(has)).collect();
+    examined.after.clone_from(&examined.before);
+    if [Bus::VirtioBlk, Bus::VirtioScsi].iter().all(|bus| examined.before.contains(bus)) {
+        return Ok(None);
     }
     let guest = match &guest_dir {
         Some(dir) => Lists::of_guest(tree, dir)?,
         None => Lists::default(),
     };
-    let absent: Vec<&str> = missing.iter().copied().filter(|name| guest.module(name).is_none()).collect();
-    let (Some(guest_dir), true) = (&guest_dir, absent.is_empty()) else {
-        return Ok(Verdict::Cannot(format!(
-            "the kernel {} has no module {}",
-            escape(&held.release),
-            absent.join(", ")
-        )));
-    };
-    if !image.can_load() {
-        return Ok(Verdict::Cannot("it has no program that loads modules by itself".to_owned()));
-    }
-    let added: Vec<&Module> = guest.closure(missing).into_iter().filter(|module| !has(&module.name)).collect();
-    let lists = guest.union(&held.lists, &held.modules, &added);
-    let segment = build(draft, &image, &held.dir, guest_dir, &added, &lists)?;
-    match join(&image, segment)? {
-        Some(segment) => {
-            Ok(Verdict::Lacks { segment, modules: added.iter().map(|module| module.name.clone()).collect() })
+    let can_load = image.can_load() && !image.is_nash();
+    let reachable = |bus: &Bus| bus.works(|name| has(name) || guest.module(name).is_some());
+    let virtio: Vec<Bus> = [Bus::VirtioBlk, Bus::VirtioScsi].into_iter().filter(reachable).collect();
+    examined.lacked = virtio.iter().any(|bus| !examined.before.contains(bus));
+    let others = [Bus::Sata, Bus::Ide].into_iter().filter(reachable);
+    let goal: Vec<Bus> =
+        if virtio.is_empty() && examined.before.is_empty() { others.take(1).collect() } else { virtio };
+    let has_virtio = examined.before.iter().any(|bus| bus.is_virtio());
+    if goal.iter().all(|bus| examined.before.contains(bus)) {
+        if !has_virtio {
+            let absent: Vec<&str> = TRANSPORT.iter().copied().filter(|name| !has(name)).collect();
+            let release = escape(&held.release);
+            examined.problem = Some(format!("the kernel {release} has no module {}", absent.join(", ")));
         }
-        None => Ok(Verdict::Cannot("the kernel does not read on behind its last, compressed part".to_owned())),
+        return Ok(None);
     }
+    if !can_load {
+        if !has_virtio {
+            let nash = "its first program, nash, loads no drivers but those that it names";
+            let none = "it has no program that loads modules by itself";
+            examined.problem = Some(if image.is_nash() { nash } else { none }.to_owned());
+        }
+        return Ok(None);
+    }
+    let fits = |set: &&&[&str]| set.iter().all(|name| has(name) || guest.module(name).is_some());
+    let sets = goal.iter().filter_map(|bus| bus.needs().iter().find(fits));
+    let missing: Vec<&str> = sets.flat_map(|set| set.iter().copied()).filter(|name| !has(name)).collect();
+    let has_then = |name: &str| has(name) || missing.contains(&name);
+    examined.after = Bus::ALL.into_iter().filter(|bus| bus.works(has_then)).collect();
+    let Some(guest_dir) = guest_dir else { return Ok(None) };
+    Ok(Some(Drivers { held, guest, guest_dir, builtin, missing }))
 }
 
-fn build(
-    draft: &Draft<'_>,
-    image: &Image,
-    image_dir: &str,
-    guest_dir: &str,
-    added: &[&Module],
-    lists: &Lists,
-) -> Result<Vec<u8>> {
-    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    for module in added {
-        let from = format!("{guest_dir}/{}", module.path);
-        let content = draft.tree().read(&from, limits::MAX_MODULE)?;
-        let content = content.ok_or_else(|| {
-            Error::corrupt("initramfs.module-missing", "a module that modules.dep names is not there").at(&from)
-        })?;
-        let content = codec::module(&module.path, content).map_err(|error| error.at(&from))?;
-        if !content.starts_with(b"\x7fELF") {
-            return Err(Error::corrupt("initramfs.module-missing", "a module is no ELF file").at(&from));
-        }
-        files.insert(format!("{image_dir}/{}", plain_path(&module.path)), content);
-    }
-    for (name, content) in lists.files()? {
-        files.insert(format!("{image_dir}/{name}"), content);
-    }
-    let mut writer = cpio::Writer::default();
-    let mut dirs: BTreeSet<String> = BTreeSet::new();
-    for path in files.keys() {
-        for (at, _) in path.match_indices('/') {
-            let dir = path.get(..at).unwrap_or_default();
-            if image.node(dir).is_none() && dirs.insert(dir.to_owned()) {
-                writer.dir(dir)?;
-            }
-        }
-    }
-    for (path, content) in &files {
-        writer.file(path, content)?;
-    }
-    writer.finish()
-}
+/// What virtio-blk needs.
+const TRANSPORT: &[&str] = &["virtio_pci", "virtio_blk"];
 
-/// What to append so that the kernel reads `segment` behind the image; `None` when it would not get there.
-fn join(image: &Image, segment: Vec<u8>) -> Result<Option<Vec<u8>>> {
-    let end = image.end;
-    let aligned = |size: u64| usize::try_from(size.wrapping_neg() % 4).unwrap_or(0);
-    match end.codec {
-        // No end mark: what follows at once is read as the next frame, and its content continues the first one's.
-        Some(Codec::Lz4) if !end.decoded.is_multiple_of(4) => Ok(None),
-        Some(Codec::Lz4) if end.padding == 0 => Codec::Lz4.encode(&segment).map(Some),
-        Some(codec) if codec.can_continue() => {
-            let mut appended = vec![0; aligned(end.size)];
-            appended.extend(codec.encode(&segment)?);
-            Ok(Some(appended))
-        }
-        Some(_) => Ok(None),
-        None => {
-            let mut appended = vec![0; aligned(end.size)];
-            appended.extend(segment);
-            Ok(Some(appended))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn end(codec: Option<Codec>, size: u64, decoded: u64, padding: u64) -> Image {
-        let mut image = Image::default();
-        image.end = image::End { size, codec, decoded, padding };
-        image
-    }
-
-    #[test]
-    fn a_segment_starts_where_the_kernel_looks_for_it() {
-        let raw = join(&end(None, 510, 0, 0), b"070701".to_vec()).unwrap().unwrap();
-        assert_eq!(raw, b"\0\x00070701");
-        let zstd = join(&end(Some(Codec::Zstd), 513, 512, 0), b"070701".to_vec()).unwrap().unwrap();
-        assert_eq!(Codec::detect(&zstd[3..]), Some(Codec::Zstd));
-        // LZ4 has no end mark: nothing may lie between the frames.
-        let lz4 = join(&end(Some(Codec::Lz4), 513, 512, 0), b"070701".to_vec()).unwrap().unwrap();
-        assert_eq!(Codec::detect(&lz4), Some(Codec::Lz4));
-        let padded = join(&end(Some(Codec::Lz4), 513, 512, 8), b"070701".to_vec()).unwrap().unwrap();
-        assert_eq!(Codec::detect(&padded[3..]), Some(Codec::Lz4));
-        for image in [end(Some(Codec::Lz4), 513, 510, 0), end(Some(Codec::Lzma), 512, 512, 0)] {
-            assert_eq!(join(&image, Vec::new()).unwrap(), None);
-        }
-    }
+/// The modules of an image of nash, which lie in `lib` and are all loaded.
+fn flat_modules(image: &Image) -> Vec<String> {
+    let names = image.nodes().filter_map(|(name, _)| std::str::from_utf8(name).ok()?.strip_prefix("lib/"));
+    names.filter(|name| !name.contains('/')).filter_map(name_of).collect()
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::draft::{Draft, Vital};
 use super::spec::is_disk_pattern;
-use super::text::edit_lines;
+use super::text::{add_lines, edit_lines};
 use crate::error::Result;
 
 const WHY: &str = "disks have other names on virtio, and LVM does not see those that its filter does not let through";
@@ -16,7 +16,30 @@ pub(super) fn plan(draft: &mut Draft<'_>) -> Result<()> {
         let content = edit(&text);
         draft.edit("lvm", &path, content, "let the filter see disks under any bus's names", WHY, Vital::Yes)?;
     }
-    Ok(())
+    devices_file(draft)
+}
+
+/// With a file of devices LVM looks at nothing else, and tells them by serial numbers and places of the old machine.
+fn devices_file(draft: &mut Draft<'_>) -> Result<()> {
+    const LOCAL: &str = "/etc/lvm/lvmlocal.conf";
+    let Some((_, devices)) = draft.read("/etc/lvm/devices/system.devices")? else { return Ok(()) };
+    if !String::from_utf8_lossy(&devices).lines().any(|line| line.contains("PVID=")) {
+        return Ok(());
+    }
+    let (what, why) = ("switch the file of devices off", "it tells disks by what only the old machine had");
+    let old = draft.read(LOCAL)?;
+    let Some(new) = without_devices_file(old.as_ref().map_or(&[][..], |(_, text)| text)) else { return Ok(()) };
+    match old {
+        Some((path, _)) => draft.edit("lvm", &path, new, what, why, Vital::Yes),
+        None => draft.create("lvm", LOCAL, &String::from_utf8_lossy(&new), what, why),
+    }
+}
+
+/// `lvmlocal.conf` with the file of devices switched off; `None` when it says so already.
+pub(super) fn without_devices_file(text: &[u8]) -> Option<Vec<u8>> {
+    let lines = String::from_utf8_lossy(text);
+    let is_off = lines.lines().any(|line| line.split_ascii_whitespace().collect::<String>() == "use_devicesfile=0");
+    (!is_off).then(|| add_lines(text, ["devices {", "\tuse_devicesfile = 0", "}"]))
 }
 
 /// Where in the file a line is.

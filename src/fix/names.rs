@@ -91,7 +91,7 @@ impl<'a> Names<'a> {
     }
 
     /// `target=name,source=/dev/sda5,key=none`.
-    fn list(&mut self, value: &str) -> Option<String> {
+    pub(super) fn list(&mut self, value: &str) -> Option<String> {
         let mut changed = false;
         let words: Vec<String> = value
             .split(',')
@@ -110,6 +110,16 @@ impl<'a> Names<'a> {
             (Style::Path, Some(("UUID", value))) => format!("/dev/disk/by-uuid/{value}"),
             (Style::Path, Some(("PARTUUID", value))) => format!("/dev/disk/by-partuuid/{value}"),
             _ => tag,
+        })
+    }
+
+    /// The volume that `device` means, as it is called on any bus.
+    pub(super) fn path(&self, device: &str) -> Option<String> {
+        let volume = volume(self.machine, device)?;
+        Some(match self.machine.stable_spec(volume)?.split_once('=') {
+            Some(("UUID", value)) => format!("/dev/disk/by-uuid/{value}"),
+            Some((_, value)) => format!("/dev/disk/by-partuuid/{value}"),
+            None => volume.mapper.clone()?,
         })
     }
 

@@ -13,7 +13,7 @@ use crate::limits;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Codec {
-    /// bzip2, recognised only.
+    /// bzip2.
     Bzip2,
     /// gzip.
     Gzip,
@@ -21,7 +21,7 @@ pub(crate) enum Codec {
     Lz4,
     /// LZMA alone.
     Lzma,
-    /// LZO, recognised only.
+    /// LZO in lzop's frame, with a check of the content for each block, as the kernel wants it.
     Lzo,
     /// xz.
     Xz,
@@ -63,9 +63,10 @@ impl Codec {
         }
     }
 
-    /// Whether the kernel goes on reading behind a segment of this codec, and we can write one.
+    /// Whether the kernel goes on reading right behind a segment of this codec.
     pub(crate) const fn can_continue(self) -> bool {
-        matches!(self, Self::Gzip | Self::Lz4 | Self::Xz | Self::Zstd)
+        // The kernel stops anywhere near the end of LZMA alone.
+        !matches!(self, Self::Lzma)
     }
 
     /// A stream of what one segment holds. It takes exactly the segment's bytes from `input`.
@@ -88,34 +89,49 @@ impl Codec {
                 decoder.window_log_max(window.ilog2()).map_err(setup)?;
                 Box::new(decoder)
             }
-            Self::Bzip2 | Self::Lzo => {
-                return Err(Error::unsupported(
-                    "initramfs.codec",
-                    format!("initramfs images compressed with {} are not read", self.name()),
-                ));
-            }
+            Self::Bzip2 => Box::new(bzip2::bufread::BzDecoder::new(input)),
+            Self::Lzo => Box::new(super::lzop::Decoder::new(input)),
         })
     }
 
-    /// `content` as one segment of this codec, quickly rather than small.
+    /// `content` as one segment of this codec, quickly rather than small. LZO only stores.
     pub(crate) fn encode(self, content: &[u8]) -> Result<Vec<u8>> {
+        self.encode_with(content, false)
+    }
+
+    /// `content` as one segment of this codec, as small as the kernel's decoder and memory allow.
+    pub(crate) fn encode_small(self, content: &[u8]) -> Result<Vec<u8>> {
+        self.encode_with(content, true)
+    }
+
+    fn encode_with(self, content: &[u8], small: bool) -> Result<Vec<u8>> {
+        let level = |fast: u32, best: u32| if small { best } else { fast };
         let encoded = match self {
             Self::Gzip => {
-                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(level(6, 9)));
                 encoder.write_all(content).and_then(|()| encoder.finish())
             }
-            Self::Zstd => zstd::bulk::compress(content, 6),
+            Self::Zstd => zstd::bulk::compress(content, if small { 19 } else { 6 }),
             // The kernel's decoder knows no check but CRC32.
-            Self::Xz => liblzma::stream::Stream::new_easy_encoder(1, liblzma::stream::Check::Crc32)
+            Self::Xz => liblzma::stream::Stream::new_easy_encoder(level(1, 6), liblzma::stream::Check::Crc32)
                 .map_err(io::Error::from)
                 .and_then(|stream| {
                     let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
                     encoder.write_all(content).and_then(|()| encoder.finish())
                 }),
             Self::Lz4 => Ok(encode_lz4(content)),
-            Self::Bzip2 | Self::Lzma | Self::Lzo => {
-                return Err(Error::unsupported("initramfs.codec", format!("{} is not written", self.name())));
+            Self::Lzma => liblzma::stream::LzmaOptions::new_preset(6)
+                .and_then(|options| liblzma::stream::Stream::new_lzma_encoder(&options))
+                .map_err(io::Error::from)
+                .and_then(|stream| {
+                    let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
+                    encoder.write_all(content).and_then(|()| encoder.finish())
+                }),
+            Self::Bzip2 => {
+                let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::new(6));
+                encoder.write_all(content).and_then(|()| encoder.finish())
             }
+            Self::Lzo => Ok(super::lzop::stored(content)),
         };
         encoded.map_err(setup)
     }
@@ -230,8 +246,9 @@ mod tests {
     #[test]
     fn decodes_what_it_encodes_and_takes_no_byte_more() {
         let content: Vec<u8> = (0..200_000_u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
-        for codec in [Codec::Gzip, Codec::Xz, Codec::Zstd] {
-            let mut file = codec.encode(&content).unwrap();
+        let codecs = [Codec::Bzip2, Codec::Gzip, Codec::Lzo, Codec::Xz, Codec::Zstd];
+        for (codec, small) in codecs.into_iter().flat_map(|codec| [(codec, false), (codec, true)]) {
+            let mut file = codec.encode_with(&content, small).unwrap();
             assert_eq!(Codec::detect(&file), Some(codec));
             file.extend(b"behind");
             let mut input = file.as_slice();
@@ -258,8 +275,8 @@ mod tests {
 
     #[test]
     fn damaged_streams_are_errors_not_panics() {
-        for codec in [Codec::Gzip, Codec::Lz4, Codec::Xz, Codec::Zstd, Codec::Lzma] {
-            let good = if codec == Codec::Lzma { vec![0x5d; 64] } else { codec.encode(&[b'x'; 700]).unwrap() };
+        for codec in [Codec::Bzip2, Codec::Gzip, Codec::Lz4, Codec::Lzma, Codec::Lzo, Codec::Xz, Codec::Zstd] {
+            let good = codec.encode(&[b'x'; 700]).unwrap();
             // Each LZ4 block is a buffer of 8 MiB.
             let step = if codec == Codec::Lz4 { 7 } else { 1 };
             for cut in (0..good.len()).step_by(step) {
@@ -272,7 +289,16 @@ mod tests {
         let mut huge = LZ4_MAGIC.to_vec();
         huge.extend([0xff; 64]);
         assert!(Codec::Lz4.decoder(huge.as_slice()).unwrap().read_to_end(&mut Vec::new()).is_err());
-        assert!(Codec::Bzip2.decoder([].as_slice()).is_err());
+    }
+
+    #[test]
+    fn lzma_alone_is_read_as_it_is_written() {
+        let content: Vec<u8> = (0..50_000_u32).flat_map(u32::to_le_bytes).collect();
+        let file = Codec::Lzma.encode(&content).unwrap();
+        assert_eq!(Codec::detect(&file), Some(Codec::Lzma));
+        let mut out = Vec::new();
+        Codec::Lzma.decoder(file.as_slice()).unwrap().read_to_end(&mut out).unwrap();
+        assert!(out == content);
     }
 
     #[test]

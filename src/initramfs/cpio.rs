@@ -164,12 +164,17 @@ impl Writer {
     }
 
     /// Adds a regular file of mode 0644.
+    #[cfg(test)]
     pub(crate) fn file(&mut self, name: &str, content: &[u8]) -> Result<()> {
         self.entry(name, 0o100_644, content)
     }
 
+    /// Adds a regular file with permissions of its own.
+    pub(crate) fn file_with(&mut self, name: &str, mode: u32, content: &[u8]) -> Result<()> {
+        self.entry(name, 0o100_000 | (mode & 0o7777), content)
+    }
+
     /// Adds a symbolic link.
-    #[cfg(test)]
     pub(crate) fn link(&mut self, name: &str, target: &str) -> Result<()> {
         self.entry(name, 0o120_777, target.as_bytes())
     }

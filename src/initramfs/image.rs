@@ -19,6 +19,8 @@ pub(crate) struct Image {
     nodes: BTreeMap<Vec<u8>, Node>,
     /// Content of the module lists, by name.
     kept: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Files that may name devices, by name, with their permissions.
+    settings: BTreeMap<Vec<u8>, (u32, Vec<u8>)>,
     names_size: usize,
     kept_size: usize,
     unpacked: u64,
@@ -46,6 +48,8 @@ pub(crate) struct End {
     pub(crate) size: u64,
     /// The compression of the last segment; `None` when it is a plain archive.
     pub(crate) codec: Option<Codec>,
+    /// Where the last segment begins.
+    pub(crate) start: u64,
     /// Bytes that the last segment decodes to.
     pub(crate) decoded: u64,
     /// Zero bytes behind the last segment.
@@ -75,6 +79,7 @@ pub(crate) fn read(input: impl Read) -> Result<Image> {
             return Err(Error::corrupt("initramfs.format", "the initramfs holds bytes that no kernel reads").offset(at));
         }
         image.end.padding = 0;
+        image.end.start = at;
         image.end.size = input.position;
     }
     image.end.size = input.position;
@@ -95,6 +100,13 @@ impl Image {
     /// The content of a kept file as text.
     pub(crate) fn text(&self, path: &str) -> Option<String> {
         self.kept.get(path.as_bytes()).map(|content| String::from_utf8_lossy(content).into_owned())
+    }
+
+    /// The files that may name devices: name, permissions and content.
+    pub(crate) fn settings(&self) -> impl Iterator<Item = (&str, u32, &[u8])> {
+        self.settings
+            .iter()
+            .filter_map(|(name, (mode, content))| Some((std::str::from_utf8(name).ok()?, *mode, content.as_slice())))
     }
 
     /// `path` with the links in it resolved, as far as the image has them; names that are not there stay as they are.
@@ -178,11 +190,17 @@ impl Image {
             Node::Other
         };
         self.kept.remove(&entry.name);
+        self.settings.remove(&entry.name);
         if node == Node::File && is_wanted(&entry.name) {
             let left = limits::MAX_INITRAMFS_KEPT.saturating_sub(self.kept_size);
             let content = self.body(entry, body, left)?;
             self.kept_size = self.kept_size.saturating_add(content.len());
             self.kept.insert(entry.name.clone(), content);
+        } else if node == Node::File && is_setting(&entry.name) && u64::from(entry.size) <= limits::MAX_GUEST_CONFIG {
+            let left = limits::MAX_INITRAMFS_KEPT.saturating_sub(self.kept_size);
+            let content = self.body(entry, body, left)?;
+            self.kept_size = self.kept_size.saturating_add(content.len());
+            self.settings.insert(entry.name.clone(), (entry.mode & 0o7777, content));
         }
         self.nodes.insert(entry.name.clone(), node);
         Ok(())
@@ -205,6 +223,28 @@ fn is_wanted(name: &[u8]) -> bool {
     let wanted =
         [b"modules.dep".as_slice(), b"modules.alias", b"modules.symbols", b"modules.softdep", b"modules.builtin"];
     name.rsplitn(2, |byte| *byte == b'/').next().is_some_and(|last| wanted.contains(&last))
+}
+
+/// The files by which programs in an image look for devices.
+fn is_setting(name: &[u8]) -> bool {
+    const NAMES: &[&str] = &[
+        "conf/param.conf",
+        "cryptroot/crypttab",
+        "etc/cmdline",
+        "etc/crypttab",
+        "etc/crypttab.initramfs",
+        "etc/fstab",
+        "etc/lvm/devices/system.devices",
+        "etc/lvm/lvm.conf",
+        "etc/lvm/lvmlocal.conf",
+        "etc/mdadm.conf",
+        "etc/mdadm/mdadm.conf",
+    ];
+    const DIRS: &[&str] = &["conf/conf.d/", "config/", "etc/cmdline.d/"];
+    let Ok(name) = std::str::from_utf8(name) else { return false };
+    NAMES.contains(&name)
+        || DIRS.iter().any(|dir| name.strip_prefix(dir).is_some_and(|rest| !rest.contains('/')))
+        || name.contains("/initqueue/finished/devexists-")
 }
 
 /// A buffered stream that knows how far it has come and can look ahead.
@@ -321,17 +361,19 @@ mod tests {
 
     #[test]
     fn reads_segments_of_every_kind_in_one_image() {
-        for codec in [Codec::Gzip, Codec::Xz, Codec::Zstd] {
+        for codec in [Codec::Bzip2, Codec::Gzip, Codec::Lzo, Codec::Xz, Codec::Zstd] {
             let mut file = archive(&[("kernel/", ""), ("kernel/ucode", "x")]);
             file.resize(file.len().next_multiple_of(512), 0);
             let mut payload = archive(&[("init", "1"), ("lib/modules/6/modules.dep", "old")]);
             payload.resize(payload.len().next_multiple_of(512), 0);
             payload.extend(archive(&[("second", "")]));
+            let start = file.len();
             file.extend(codec.encode(&payload).unwrap());
             let decoded = u64::try_from(payload.len()).unwrap();
             let image = read(file.as_slice()).unwrap();
             let size = u64::try_from(file.len()).unwrap();
-            assert_eq!(image.end, End { size, codec: Some(codec), decoded, padding: 0 });
+            let start = u64::try_from(start).unwrap();
+            assert_eq!(image.end, End { start, size, codec: Some(codec), decoded, padding: 0 });
             file.resize(file.len().next_multiple_of(4), 0);
             file.extend(archive(&[("lib/modules/6/modules.dep", "new")]));
             let image = read(file.as_slice()).unwrap();
@@ -369,7 +411,8 @@ mod tests {
             ("junk", junk),
             ("junk inside", inside),
             ("cut inside", cut),
-            ("bzip2", b"BZh91AY".to_vec()),
+            ("bzip2 cut off", b"BZh91AY".to_vec()),
+            ("LZO cut off", b"\x89LZO\0\r\n\x1a\n".to_vec()),
             ("text", b"no image".to_vec()),
         ] {
             let error = read(file.as_slice()).unwrap_err();

@@ -74,9 +74,15 @@ impl Lists {
         Ok(Self::parse(&dep, &alias, &symbols, &read("modules.softdep")?, &read("modules.builtin")?))
     }
 
-    /// Only what the guest's kernel has built in, which is little to read.
+    /// Only what the guest's kernel has built in, which is little to read. Kernels before 2.6.33 have no list of that; of them the
+    /// configuration in `/boot` tells what matters here.
     pub(crate) fn builtin_of_guest(tree: &Tree, dir: &str) -> Result<Self> {
-        Ok(Self::parse("", "", "", "", &list(tree, dir, "modules.builtin")?))
+        let mut lists = Self::parse("", "", "", "", &list(tree, dir, "modules.builtin")?);
+        if lists.builtin.is_empty() {
+            let release = dir.rsplit('/').next().unwrap_or_default();
+            lists.builtin = configured(&list(tree, "/boot", &format!("config-{release}"))?);
+        }
+        Ok(lists)
     }
 
     /// Reads the five files. Lines that are none of theirs are left out.
@@ -205,6 +211,31 @@ impl Lists {
     }
 }
 
+/// Drivers of disks and cards that a virtual machine may have, with what they are called in a kernel's configuration.
+const CONFIGURED: &[(&str, &str)] = &[
+    ("8139CP", "8139cp"),
+    ("ATA_PIIX", "ata_piix"),
+    ("BLK_DEV_IDEDISK", "ide_disk"),
+    ("BLK_DEV_PIIX", "piix"),
+    ("BLK_DEV_SD", "sd_mod"),
+    ("E1000", "e1000"),
+    ("E1000E", "e1000e"),
+    ("IDE_GD_ATA", "ide_gd_mod"),
+    ("SATA_AHCI", "ahci"),
+    ("SCSI_VIRTIO", "virtio_scsi"),
+    ("VIRTIO_BLK", "virtio_blk"),
+    ("VIRTIO_NET", "virtio_net"),
+    ("VIRTIO_PCI", "virtio_pci"),
+];
+
+/// The drivers that a kernel's configuration has built in.
+fn configured(config: &str) -> BTreeSet<String> {
+    let on = config.lines().filter_map(|line| line.trim_end().strip_prefix("CONFIG_")?.strip_suffix("=y"));
+    on.filter_map(|option| CONFIGURED.iter().find(|(known, _)| *known == option))
+        .map(|(_, name)| (*name).to_owned())
+        .collect()
+}
+
 /// The directory of a release's modules, as a canonical path.
 pub(crate) fn modules_dir(tree: &Tree, release: &str) -> Result<Option<String>> {
     let found = tree.find(format!("/lib/modules/{release}"))?;
@@ -293,6 +324,12 @@ pub(crate) mod tests {
         let found = lookup(&files["modules.dep.bin"], b"virtio_blk");
         assert_eq!(found, [(4, b"kernel/b/virtio-blk.ko: kernel/v/virtio_ring.ko kernel/v/virtio.ko".to_vec())]);
         assert_eq!(lookup(&files["modules.symbols.bin"], b"symbol:register_virtio_driver"), [(2, b"virtio".to_vec())]);
+    }
+
+    #[test]
+    fn a_configuration_tells_what_is_built_in() {
+        let config = "# CONFIG_SATA_AHCI is not set\nCONFIG_VIRTIO_BLK=y\nCONFIG_E1000=m\nCONFIG_BLK_DEV_SD=y\r\nCONFIG_X=y\n=y\n";
+        assert_eq!(configured(config).into_iter().collect::<Vec<_>>(), ["sd_mod", "virtio_blk"]);
     }
 
     #[test]

@@ -18,6 +18,9 @@ pub struct Machine {
     pub volumes: Vec<Volume>,
     /// Network cards in order.
     pub nics: Vec<MachineNic>,
+    /// Whether its firmware is UEFI rather than a BIOS.
+    #[serde(skip)]
+    pub uefi: bool,
 }
 
 /// A disk of the source machine.
@@ -375,6 +378,7 @@ pub(crate) mod tests {
             disks: vec![disk("sda", 0), disk("sdb", 1)],
             volumes: vec![volume(0, 1, "ext4", "U-1"), volume(0, 5, "swap", "U-2"), data],
             nics: Vec::new(),
+            uefi: false,
         }
     }
 

@@ -107,6 +107,8 @@ pub struct Disk {
 /// What a disk is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskBus {
+    /// IDE, for guests that know no AHCI either; it comes with the machine type `pc`.
+    Ide,
     /// AHCI, for guests without virtio drivers.
     Sata,
     /// One PCI device a disk: `vda`.
@@ -131,8 +133,12 @@ pub struct Nic {
 /// A model of network card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NicModel {
+    /// Intel's 82540EM, for older guests without virtio drivers.
+    E1000,
     /// Intel's 82574L, for guests without virtio drivers.
     E1000e,
+    /// Realtek's, for the oldest guests.
+    Rtl8139,
     /// Paravirtual.
     Virtio,
 }
@@ -300,9 +306,10 @@ impl Domain {
     }
 
     fn disks(&self, xml: &mut Writer) -> Result<()> {
-        let (mut vd, mut sd, mut scsi) = (0, 0, 0);
+        let (mut vd, mut sd, mut hd, mut scsi) = (0, 0, 0, 0);
         for disk in &self.disks {
             let (prefix, count) = match disk.bus {
+                DiskBus::Ide => ("hd", &mut hd),
                 DiskBus::VirtioBlk => ("vd", &mut vd),
                 DiskBus::Sata | DiskBus::VirtioScsi => ("sd", &mut sd),
             };
@@ -321,6 +328,7 @@ impl Disk {
     /// `scsi` is its target on the SCSI controller, if it is attached to that.
     fn write(&self, xml: &mut Writer, target: &str, scsi: u32) -> Result<()> {
         let bus = match self.bus {
+            DiskBus::Ide => "ide",
             DiskBus::Sata => "sata",
             DiskBus::VirtioBlk => "virtio",
             DiskBus::VirtioScsi => "scsi",
@@ -371,7 +379,9 @@ impl Nic {
         }
         xml.leaf("source", &[(attribute, name)]);
         let model = match self.model {
+            NicModel::E1000 => "e1000",
             NicModel::E1000e => "e1000e",
+            NicModel::Rtl8139 => "rtl8139",
             NicModel::Virtio => "virtio",
         };
         xml.leaf("model", &[("type", model)]);

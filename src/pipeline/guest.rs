@@ -67,6 +67,8 @@ impl Guest {
             guest.add_disk(index, disk, session, spill_dir)?;
         }
         guest.add_volumes(session)?;
+        guest.machine.uefi =
+            described.map_or_else(|| guest.looks_like_uefi(), |machine| machine.firmware == ovf::Firmware::Uefi);
         for root in inspect::find_roots(&guest.machine)? {
             let facts = Facts::Linux(Box::new(inspect::linux(&root.tree)?));
             guest.systems.push(System { root, facts, deep: None });

@@ -251,13 +251,15 @@ impl Names {
 /// The libvirt domain that runs the result.
 fn domain(request: &Request, planned: &Planned, names: &Names, session: &Session) -> Domain {
     let described = planned.described();
-    let uefi =
-        described.map_or_else(|| planned.guest.looks_like_uefi(), |machine| machine.firmware == ovf::Firmware::Uefi);
-    let secure_boot = described.is_some_and(|machine| machine.secure_boot);
+    let uefi = planned.guest.machine.uefi;
+    let bus = bus(request.bus, &planned.plan.hardware);
+    // IDE comes with `pc` only, and secure boot with `q35` only.
+    let is_old = bus == libvirt::DiskBus::Ide;
+    let secure_boot = described.is_some_and(|machine| machine.secure_boot) && !is_old;
     let disk = |(path, order): (&PathBuf, u32)| libvirt::Disk {
         path: std::path::absolute(path).unwrap_or_else(|_| path.clone()),
         format: "qcow2",
-        bus: request.bus,
+        bus,
         boot: Some(order),
     };
     Domain {
@@ -266,7 +268,7 @@ fn domain(request: &Request, planned: &Planned, names: &Names, session: &Session
         memory: described.and_then(|machine| machine.memory).unwrap_or(DEFAULT_MEMORY),
         vcpus: described.and_then(|machine| machine.cpus).unwrap_or(DEFAULT_CPUS),
         hypervisor: libvirt::Hypervisor::default(),
-        chipset: libvirt::Chipset::default(),
+        chipset: if is_old { libvirt::Chipset::Pc } else { libvirt::Chipset::Q35 },
         firmware: if uefi { libvirt::Firmware::Uefi { secure_boot } } else { libvirt::Firmware::Bios },
         clock: libvirt::Clock::default(),
         video: libvirt::Video::default(),
@@ -276,12 +278,38 @@ fn domain(request: &Request, planned: &Planned, names: &Names, session: &Session
     }
 }
 
+/// The bus of the disks: the one asked for, if the guest finds its root there.
+fn bus(asked: libvirt::DiskBus, hardware: &fix::Hardware) -> libvirt::DiskBus {
+    let wanted = match asked {
+        libvirt::DiskBus::Ide => fix::Bus::Ide,
+        libvirt::DiskBus::Sata => fix::Bus::Sata,
+        libvirt::DiskBus::VirtioBlk => fix::Bus::VirtioBlk,
+        libvirt::DiskBus::VirtioScsi => fix::Bus::VirtioScsi,
+    };
+    // What other drivers the kernel has is only looked at where virtio is missing.
+    if !wanted.is_virtio() {
+        return asked;
+    }
+    match hardware.bus(wanted) {
+        fix::Bus::Ide => libvirt::DiskBus::Ide,
+        fix::Bus::Sata => libvirt::DiskBus::Sata,
+        fix::Bus::VirtioBlk => libvirt::DiskBus::VirtioBlk,
+        fix::Bus::VirtioScsi => libvirt::DiskBus::VirtioScsi,
+    }
+}
+
 /// The network cards of the source, with their addresses or those that the user gives them. Of a machine that nobody
 /// describes, those that its guest is tied to; else one card.
 fn nics(request: &Request, planned: &Planned) -> Vec<libvirt::Nic> {
+    let model = match planned.plan.hardware.nic() {
+        fix::Card::Virtio => libvirt::NicModel::Virtio,
+        fix::Card::E1000e => libvirt::NicModel::E1000e,
+        fix::Card::E1000 => libvirt::NicModel::E1000,
+        fix::Card::Rtl8139 => libvirt::NicModel::Rtl8139,
+    };
     let card = |mac: Option<&str>, was| libvirt::Nic {
         mac: mac.and_then(libvirt::Mac::parse),
-        model: libvirt::NicModel::Virtio,
+        model,
         source: libvirt::NicSource::Network(request.network.clone()),
         was,
     };
@@ -319,6 +347,10 @@ fn report(request: &Request, planned: &Planned, names: &Names, done: &Done<'_>, 
     let converted: Vec<Value> = outcomes.iter().map(outcome_json).collect();
     let verified = if request.verify { "passed" } else { "off" };
     let left = planned.plan.left.iter().map(|left| ("plan", format!("{}: {}: {}", left.path, left.what, left.why)));
+    let chosen = bus(request.bus, &planned.plan.hardware);
+    let other = (chosen != request.bus).then(|| {
+        ("plan", format!("the disks are attached to {chosen:?}, since the guest finds no root on {:?}", request.bus))
+    });
     let notes = planned.guest.notes.iter().map(|note| ("inspect", note.clone()));
     Report {
         source: json!({
@@ -337,7 +369,7 @@ fn report(request: &Request, planned: &Planned, names: &Names, done: &Done<'_>, 
             stage("validate", sum(|o| o.times.verify), json!({ "verification": verified })),
         ],
         artifacts: artifacts(names, outcomes),
-        warnings: notes.chain(left).collect(),
+        warnings: notes.chain(other).chain(left).collect(),
         plan: json!(planned.plan),
     }
 }

@@ -51,6 +51,12 @@ pub(super) fn text(plan: &Plan, context: &Context) -> String {
         text.push_str(&format!("{} {path}: {what}\n", context.output.bold("change")));
         text.push_str(&format!("       {}\n", escape(&action.why)));
     }
+    let buses: Vec<&str> = plan.hardware.disk_buses.iter().map(|bus| bus.name()).collect();
+    if buses.first().is_some_and(|first| *first != "virtio-blk") {
+        let kernel = escape(plan.hardware.kernel.as_deref().unwrap_or_default());
+        let line = format!("{kernel} finds its root on {} only\n", buses.join(" and "));
+        text.push_str(&format!("{} {line}", context.output.yellow("disks ")));
+    }
     for left in &plan.left {
         let (path, what) = (escape(&left.path), escape(&left.what));
         text.push_str(&format!("{} {path}: {what}\n", context.output.yellow("leave ")));

@@ -214,10 +214,6 @@ pub(super) const CODES: &[(&str, &str)] = &[
         "The registry hive is of a version that this program does not read, or it is a log of a hive; name the hive itself.",
     ),
     (
-        "initramfs.codec",
-        "The initramfs or a driver is compressed in a way that is not handled. Rebuild it in the guest with gzip, xz or zstd.",
-    ),
-    (
         "initramfs.cpio",
         "An archive inside the guest's initramfs contradicts the cpio format. Rebuild the initramfs in the guest.",
     ),
@@ -249,6 +245,10 @@ pub(super) const CODES: &[(&str, &str)] = &[
     (
         "initramfs.size",
         "The guest's initramfs unpacks to more than any real one. It is damaged, or the guest is hostile.",
+    ),
+    (
+        "initramfs.unified",
+        "A unified kernel image cannot be changed: it is signed, has several profiles, or its headers contradict themselves. Give it virtio drivers and a root by UUID in the guest, and sign it there.",
     ),
     (
         "inject.absent",

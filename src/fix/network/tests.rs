@@ -27,7 +27,7 @@ fn machine(files: &[(&str, &str)], macs: &[&str]) -> Machine {
     };
     let disk = MachineDisk { name: "sda".to_owned(), ..MachineDisk::default() };
     let card = |mac: &&str| MachineNic { mac: Some((*mac).to_owned()), model: None };
-    Machine { disks: vec![disk], volumes: vec![volume], nics: macs.iter().map(card).collect() }
+    Machine { disks: vec![disk], volumes: vec![volume], nics: macs.iter().map(card).collect(), uefi: false }
 }
 
 fn options(network: NetworkLevel, macs: &[&str]) -> Options {
