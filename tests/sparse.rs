@@ -69,7 +69,7 @@ fn check(fs: &dyn Filesystem, file: Inode) {
     let size = fs.stat(file).unwrap().size;
     let all = of_driver(fs, file, 0..u64::MAX);
     let mut at = 0;
-    for part in all.iter().cloned().chain([size..size]) {
+    for part in all.iter().cloned().chain(std::iter::once(size..size)) {
         let mut hole = vec![1; usize::try_from(part.start - at).unwrap()];
         assert_eq!(fs.read_at(file, &mut hole, at).unwrap(), hole.len());
         assert!(hole.iter().all(|byte| *byte == 0));
