@@ -8,6 +8,7 @@
 
 mod bounds;
 mod hostile;
+mod writing;
 
 use std::path::Path;
 use std::sync::OnceLock;
