@@ -12,6 +12,7 @@ pub mod journal;
 pub mod kernels;
 pub mod network;
 pub mod packages;
+pub mod privileges;
 pub mod systemd;
 pub mod windows;
 

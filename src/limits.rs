@@ -482,6 +482,12 @@ pub const MAX_UNIT_LINKS: usize = 64;
 /// Rules of systemd's presets. Distributions have some two hundred.
 pub const MAX_PRESETS: usize = 1024;
 
+/// Rules and aliases of sudo in a guest. Servers that many share have some hundred.
+pub const MAX_SUDO_RULES: usize = 1 << 12;
+
+/// Users, hosts and commands in all rules of sudo together, with what aliases stand for: aliases of aliases multiply.
+pub const MAX_SUDO_ITEMS: usize = 1 << 16;
+
 /// Users of a guest that are told, and their memberships of groups. Servers with more take them from a directory.
 pub const MAX_ACCOUNTS: usize = 1 << 14;
 

@@ -25,6 +25,7 @@ mod deflate;
 mod docs;
 mod exfat;
 mod ext;
+mod facts;
 mod fat;
 mod file_disk;
 mod files;

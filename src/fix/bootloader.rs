@@ -18,10 +18,10 @@ const WHY: &str = "disks have other names on virtio";
 pub(super) fn plan(draft: &mut Draft<'_>) -> Result<()> {
     for bootloader in &draft.facts().bootloaders {
         match bootloader.kind {
-            BootloaderKind::Lilo => draft.leave(
+            BootloaderKind::Lilo | BootloaderKind::Zipl => draft.leave(
                 &bootloader.config,
-                "LILO's configuration keeps device names",
-                "what it boots is in its map, which only the guest's own lilo can write",
+                format!("{}'s configuration keeps device names", bootloader.kind.name()),
+                "what it boots is in its map, which only the guest's own program can write",
             ),
             BootloaderKind::SystemdBoot | BootloaderKind::Uki => {}
             _ => config(draft, bootloader)?,

@@ -20,6 +20,8 @@ pub struct User {
     pub uid: u32,
     /// The number of the user's own group.
     pub gid: u32,
+    /// The name of that group.
+    pub group: Option<String>,
     /// The name for people.
     pub comment: String,
     /// The home directory.
@@ -46,10 +48,14 @@ pub(super) fn users(reader: &mut Reader<'_>) -> Result<Vec<User>> {
     let places: HashMap<String, usize> =
         users.iter().enumerate().map(|(place, user)| (user.name.clone(), place)).collect();
     let groups = reader.text("/etc/group")?.unwrap_or_default();
+    let mut names: HashMap<u32, &str> = HashMap::new();
     let mut left = limits::MAX_ACCOUNTS;
     for line in groups.lines() {
         let mut fields = line.split(':');
-        let (Some(group), Some(members)) = (fields.next(), fields.nth(2)) else { continue };
+        let (Some(group), gid, Some(members)) = (fields.next(), fields.nth(1), fields.next()) else { continue };
+        if let Some(gid) = gid.and_then(|gid| gid.parse::<u32>().ok()) {
+            names.entry(gid).or_insert(group);
+        }
         for member in members.split(',') {
             let Some(user) = places.get(member).and_then(|place| users.get_mut(*place)) else { continue };
             let Some(less) = left.checked_sub(1) else { break };
@@ -57,6 +63,7 @@ pub(super) fn users(reader: &mut Reader<'_>) -> Result<Vec<User>> {
             user.groups.push(bounded(group));
         }
     }
+    users.iter_mut().for_each(|user| user.group = names.get(&user.gid).map(|name| bounded(name)));
     count_keys(reader, &mut users)?;
     Ok(users)
 }

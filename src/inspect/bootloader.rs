@@ -1,11 +1,12 @@
 //! Boot loaders: which there are, which files configure them, what those files boot, and which of it by default.
 //!
 //! GRUB 2 (`grub.cfg`), GRUB Legacy (`menu.lst`), Boot Loader Specification entries, systemd-boot, unified kernel images,
-//! extlinux, LILO. Scripts are not run: a line that starts a kernel is taken as it stands.
+//! extlinux, LILO, rEFInd, Limine, zipl. Scripts are not run: a line that starts a kernel is taken as it stands.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
 mod default;
 mod efi;
+mod others;
 mod parse;
 mod uki;
 mod version;
@@ -54,10 +55,16 @@ pub enum BootloaderKind {
     GrubLegacy,
     /// LILO. What it boots was written to its map when it was installed.
     Lilo,
+    /// Limine.
+    Limine,
+    /// rEFInd. It also finds kernels and boot loaders by itself.
+    Refind,
     /// systemd-boot; its entries are Boot Loader Specification entries and unified kernel images.
     SystemdBoot,
     /// A unified kernel image: kernel, command line and initramfs in one EFI program.
     Uki,
+    /// zipl of IBM Z. What it boots was written to its map when it was run last.
+    Zipl,
 }
 
 impl BootloaderKind {
@@ -70,8 +77,11 @@ impl BootloaderKind {
             Self::Grub2 => "GRUB 2",
             Self::GrubLegacy => "GRUB Legacy",
             Self::Lilo => "LILO",
+            Self::Limine => "Limine",
+            Self::Refind => "rEFInd",
             Self::SystemdBoot => "systemd-boot",
             Self::Uki => "unified kernel image",
+            Self::Zipl => "zipl",
         }
     }
 }
@@ -137,6 +147,22 @@ const FIXED: &[(BootloaderKind, &str)] = &[
     (BootloaderKind::Extlinux, "/boot/extlinux.conf"),
     (BootloaderKind::Extlinux, "/boot/syslinux/syslinux.cfg"),
     (BootloaderKind::Lilo, "/etc/lilo.conf"),
+    (BootloaderKind::Zipl, "/etc/zipl.conf"),
+    (BootloaderKind::Refind, "/boot/refind_linux.conf"),
+    (BootloaderKind::Limine, "/limine.conf"),
+    (BootloaderKind::Limine, "/limine/limine.conf"),
+    (BootloaderKind::Limine, "/boot/limine/limine.conf"),
+    (BootloaderKind::Limine, "/limine.cfg"),
+    (BootloaderKind::Limine, "/limine/limine.cfg"),
+    (BootloaderKind::Limine, "/boot/limine/limine.cfg"),
+];
+
+/// Names of configurations beside the program that reads them.
+const BESIDE: &[(BootloaderKind, &str)] = &[
+    (BootloaderKind::Grub2, "grub.cfg"),
+    (BootloaderKind::GrubLegacy, "grub.conf"),
+    (BootloaderKind::Refind, "refind.conf"),
+    (BootloaderKind::Limine, "limine.conf"),
 ];
 
 /// Files that are looked at. One that names no kernel counts too.
@@ -160,9 +186,13 @@ pub(super) fn find(reader: &mut Reader<'_>) -> Result<Vec<Bootloader>> {
     for esp in ESPS {
         for vendor in reader.tree.list(format!("{esp}/EFI"))? {
             if let Some(name) = vendor.text() {
-                add(reader.tree, BootloaderKind::Grub2, &format!("{esp}/EFI/{name}/grub.cfg"))?;
-                add(reader.tree, BootloaderKind::GrubLegacy, &format!("{esp}/EFI/{name}/grub.conf"))?;
+                for (kind, file) in BESIDE {
+                    add(reader.tree, *kind, &format!("{esp}/EFI/{name}/{file}"))?;
+                }
             }
+        }
+        for name in ["limine.conf", "limine.cfg"] {
+            add(reader.tree, BootloaderKind::Limine, &format!("{esp}/{name}"))?;
         }
         add(reader.tree, BootloaderKind::SystemdBoot, &format!("{esp}/loader/loader.conf"))?;
         for path in reader.files(&format!("{esp}/EFI/Linux"), ".efi")? {
@@ -220,10 +250,15 @@ fn environment(reader: &mut Reader<'_>, config: &str) -> Result<BTreeMap<String,
 /// The file that a boot loader means by `path`: paths are relative to the file system that it boots from, which is `/boot`
 /// or the root, and on btrfs may start with a subvolume.
 pub(crate) fn locate(tree: &Tree, path: &str) -> Result<Option<Found>> {
-    let path = path.rsplit_once(')').map_or(path, |(_, path)| path);
+    // `(hd0,1)/x` of GRUB, `boot():/x` and `boot:///x` of Limine.
+    let path = path.rsplit_once(')').map_or(path, |(_, path)| path.trim_start_matches(':'));
+    let path = path.split_once(":///").map_or(path, |(_, path)| path);
     let has_boot = tree.mounts().any(|(at, _)| at == b"/boot");
     let prefixes = if has_boot { ["/boot", "", "/boot/efi", "/efi"] } else { ["", "/boot", "/boot/efi", "/efi"] };
     let mut rest = path.trim_start_matches('/');
+    if rest.is_empty() {
+        return Ok(None);
+    }
     for _ in 0..3 {
         for prefix in prefixes {
             if let Some(found) = tree.find(format!("{prefix}/{rest}"))? {

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::accounts::{self, User};
 use super::identity::{self, Identity};
+use super::privileges::{self, Privileges};
 use super::systemd::Units;
 use super::{Init, KernelDrivers, Linux, Reader, drivers, packages};
 use crate::error::Result;
@@ -18,6 +19,8 @@ pub struct Deep {
     pub identity: Identity,
     /// The users that it knows itself.
     pub users: Vec<User>,
+    /// Who may act as somebody else.
+    pub privileges: Privileges,
     /// The units of systemd; `None` where another program runs as process 1.
     pub units: Option<Units>,
     /// What each kernel has for KVM in its initramfs.
@@ -34,7 +37,9 @@ pub struct Deep {
 pub fn deep(tree: &Tree, facts: &Linux) -> Result<Deep> {
     let mut reader = Reader { tree, notes: Vec::new() };
     let (identity, users) = (identity::read(&mut reader)?, accounts::users(&mut reader)?);
+    let privileges = privileges::read(&mut reader, &users, facts.hostname.as_deref())?;
     let units = matches!(facts.init, Init::Systemd(_)).then(|| Units::read(tree)).transpose()?;
     let (drivers, package_history) = (drivers(tree, facts)?, packages::history(tree)?);
-    Ok(Deep { identity, users, units, drivers, packages: packages::find(tree)?, package_history, notes: reader.notes })
+    let (packages, notes) = (packages::find(tree)?, reader.notes);
+    Ok(Deep { identity, users, privileges, units, drivers, packages, package_history, notes })
 }

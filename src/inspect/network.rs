@@ -1,13 +1,15 @@
-//! Configured network interfaces: ifupdown, NetworkManager, netplan, systemd-networkd, ifcfg files, wicked; the addresses that
+//! Configured network interfaces: ifupdown, NetworkManager, netplan, systemd-networkd, ifcfg files, wicked, netifrc, dhcpcd; the addresses that
 //! servers gave; and what pins the names of cards.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
+mod dhcpcd;
 mod ifcfg;
 mod ifupdown;
 mod ini;
 mod interface;
 mod keyfile;
 mod lease;
+mod netifrc;
 mod netplan;
 mod networkd;
 mod wicked;
@@ -35,7 +37,7 @@ pub struct NicConfig {
     pub method: Method,
     /// The hardware address that the configuration ties it to.
     pub mac: Option<String>,
-    /// `ifupdown`, `networkmanager`, `netplan`, `networkd`, `ifcfg`, `wicked`.
+    /// `ifupdown`, `networkmanager`, `netplan`, `networkd`, `ifcfg`, `wicked`, `netifrc`, `dhcpcd`.
     pub manager: &'static str,
     /// The file that says so.
     pub source: String,
@@ -62,7 +64,8 @@ pub(super) fn find(reader: &mut Reader<'_>) -> Result<Vec<Interface>> {
         }
     }
     let (netplan, ifcfg) = (netplan::read(reader)?, ifcfg::read(reader)?);
-    for mut found in [connections, netplan, networkd::read(reader)?, ifcfg, wicked::read(reader)?] {
+    let (wicked, netifrc, dhcpcd) = (wicked::read(reader)?, netifrc::read(reader)?, dhcpcd::read(reader)?);
+    for mut found in [connections, netplan, networkd::read(reader)?, ifcfg, wicked, netifrc, dhcpcd] {
         networkd::join(&mut found);
         nics.extend(found);
     }

@@ -7,7 +7,7 @@ use globset::GlobBuilder;
 
 use super::parse::{cut_word, shell_words};
 use super::version::compare;
-use super::{BootEntry, Bootloader, BootloaderKind, Step};
+use super::{BootEntry, Bootloader, BootloaderKind, Step, others};
 use crate::error::Result;
 use crate::inspect::Reader;
 use crate::inspect::os::bounded;
@@ -18,6 +18,7 @@ pub(super) fn wanted(bootloader: &Bootloader, text: &str) -> Option<String> {
         BootloaderKind::Grub2 => grub2(bootloader, text),
         BootloaderKind::GrubLegacy | BootloaderKind::SystemdBoot | BootloaderKind::Extlinux => setting(text, "default"),
         BootloaderKind::Lilo => setting(text, "default").or_else(|| setting(text, "default=")),
+        BootloaderKind::Limine | BootloaderKind::Refind | BootloaderKind::Zipl => others::wanted(bootloader, text),
         BootloaderKind::Bls | BootloaderKind::Uki => None,
     };
     value.map(|value| bounded(&value)).filter(|value| !value.is_empty())
@@ -107,6 +108,10 @@ pub(super) fn mark(reader: &mut Reader<'_>, bootloader: &Bootloader, menu: &Menu
                 Some(pattern) => matching(all, &own, pattern).or_else(|| own.first().copied()),
                 None => own.first().copied(),
             }
+        }
+        BootloaderKind::Limine | BootloaderKind::Refind | BootloaderKind::Zipl => {
+            let found = find(all, &own, |entry| others::is_wanted(entry, wanted));
+            found.or_else(|| find(all, &own, |entry| others::is_wanted(entry, None)))
         }
         BootloaderKind::Bls | BootloaderKind::Uki => return Ok(()),
     };

@@ -31,10 +31,14 @@ pub enum EfiProgramKind {
     Fallback,
     /// GRUB.
     Grub,
+    /// Limine.
+    Limine,
     /// The part of shim that enrols keys.
     MokManager,
     /// Anything else.
     Other,
+    /// rEFInd.
+    Refind,
     /// Shim, which Microsoft signs and which starts what the distribution signs.
     Shim,
     /// systemd-boot.
@@ -59,6 +63,10 @@ impl EfiProgramKind {
             Self::SystemdBoot
         } else if starts("bootmgfw") {
             Self::Windows
+        } else if starts("refind") {
+            Self::Refind
+        } else if starts("limine") {
+            Self::Limine
         } else {
             Self::Other
         }

@@ -42,6 +42,15 @@ impl Keyword {
                 "label" => Self::Title,
                 _ => Self::Other,
             },
+            (BootloaderKind::Refind, "loader") => Self::Kernel,
+            (BootloaderKind::Refind, "options" | "add_options") => Self::Options,
+            (BootloaderKind::Refind, "initrd") => Self::Initrd,
+            (BootloaderKind::Refind, "menuentry" | "submenuentry") => Self::Title,
+            (BootloaderKind::Refind, word) if word.starts_with('"') => Self::Options,
+            (BootloaderKind::Limine, _) => match word.to_ascii_lowercase().as_str() {
+                "cmdline:" | "kernel_cmdline:" => Self::Options,
+                _ => Self::Other,
+            },
             (BootloaderKind::Lilo, _) => match word.split('=').next().unwrap_or_default() {
                 "image" => Self::Kernel,
                 "append" | "root" => Self::Options,
@@ -59,6 +68,9 @@ impl Keyword {
 pub(crate) fn parse(text: &str, bootloader: &Bootloader) -> Vec<BootEntry> {
     if bootloader.kind == BootloaderKind::Lilo {
         return lilo(text, &bootloader.config);
+    }
+    if matches!(bootloader.kind, BootloaderKind::Limine | BootloaderKind::Refind | BootloaderKind::Zipl) {
+        return super::others::parse(text, bootloader);
     }
     let kind = bootloader.kind;
     let mut entries: Vec<BootEntry> = Vec::new();
@@ -305,7 +317,7 @@ fn lilo(text: &str, config: &str) -> Vec<BootEntry> {
 }
 
 /// As much of a command line as any kernel takes.
-fn command_line(text: &str) -> String {
+pub(super) fn command_line(text: &str) -> String {
     text.chars().take(4096).collect()
 }
 

@@ -259,3 +259,105 @@ fn finds_files_where_the_boot_loader_would() {
     }
     assert!(locate(&tree, "/nothing").unwrap().is_none());
 }
+
+/// What there is to boot: config, title, kernel, initramfs images, options, a star for the default.
+fn menu(files: Files<'_>) -> Vec<String> {
+    let (_, entries) = read(&tree(files));
+    let line = |entry: BootEntry| {
+        let star = if entry.default { "*" } else { "" };
+        let (title, kernel, initrds) = (entry.title.unwrap_or_default(), entry.kernel, entry.initrds.join("+"));
+        format!("{star}{title}|{kernel}|{initrds}|{}", entry.options)
+    };
+    entries.into_iter().map(line).collect()
+}
+
+#[test]
+fn refinds_entries_and_their_submenus() {
+    let conf = "timeout 20\ndefault_selection \"Arch\"\n# menuentry no {\nmenuentry \"Windows\" {\n  loader \\EFI\\Microsoft\\Boot\\bootmgfw.efi\n}\n\
+        menuentry \"Arch Linux\" {\n  icon /x.png\n  volume \"V\"\n  loader /boot/vmlinuz-linux\n  initrd /boot/initramfs-linux.img\n\
+          options \"root=/dev/sda2 rw\"\n  submenuentry \"fallback\" {\n    initrd /boot/fallback.img\n    add_options \"single\"\n  }\n}\n\
+        menuentry Old {\n loader /old\n disabled\n}\n";
+    assert_eq!(
+        menu(&[("/boot/efi/EFI/refind/refind.conf", conf)]),
+        [
+            "*Arch Linux|/boot/vmlinuz-linux|/boot/initramfs-linux.img|root=/dev/sda2 rw",
+            "fallback|/boot/vmlinuz-linux|/boot/fallback.img|root=/dev/sda2 rw single",
+        ]
+    );
+    let linux = "# made by hand\n\"Boot with standard options\"  \"ro root=UUID=1\"\n\"Single\" \"ro single\"\n";
+    assert_eq!(
+        menu(&[("/boot/refind_linux.conf", linux)]),
+        ["Boot with standard options|||ro root=UUID=1", "Single|||ro single"]
+    );
+}
+
+#[test]
+fn limines_old_and_new_configurations() {
+    let new = "timeout: 5\ndefault_entry: 2\n/+Arch\n//Linux\nprotocol: linux\npath: boot():/vmlinuz-linux#00ff\ncmdline: root=/dev/sda2 rw\n\
+        module_path: boot():/ucode.img\nmodule_path: boot():/initramfs.img\n//Other\nprotocol: efi\npath: boot():/x.efi\n";
+    let files: Files<'_> = &[("/boot/limine.conf", new), ("/boot/vmlinuz-linux", "k")];
+    assert_eq!(menu(files), ["*Linux|boot():/vmlinuz-linux|boot():/ucode.img+boot():/initramfs.img|root=/dev/sda2 rw"]);
+    let old = "TIMEOUT=5\n:Arch\nPROTOCOL=linux\nKERNEL_PATH=boot:///vmlinuz-linux\nCMDLINE=root=/dev/sda2 rw\nMODULE_PATH=boot:///i.img\n";
+    assert_eq!(
+        menu(&[("/boot/limine/limine.cfg", old)]),
+        ["*Arch|boot:///vmlinuz-linux|boot:///i.img|root=/dev/sda2 rw"]
+    );
+    for path in ["boot():/vmlinuz-linux", "boot:///vmlinuz-linux", "(hd0,1)/vmlinuz-linux"] {
+        assert!(locate(&tree(files), path).unwrap().is_some(), "{path}");
+    }
+}
+
+#[test]
+fn zipls_sections() {
+    let conf = "[defaultboot]\ndefault=old\ntarget=/boot\n[linux]\n\timage=/boot/vmlinuz-6,0x10000\n\tramdisk=/boot/initrd-6\n\
+        \tparameters=\"root=/dev/dasda1 ro\"\n[old]\nimage = /boot/vmlinuz-5\nparameters=x\n[dump]\ndumpto=/dev/dasdb1\n\
+        :menu\n1=linux\nimage=/no\n";
+    assert_eq!(
+        menu(&[("/etc/zipl.conf", conf)]),
+        ["linux|/boot/vmlinuz-6|/boot/initrd-6|root=/dev/dasda1 ro", "*old|/boot/vmlinuz-5||x"]
+    );
+}
+
+#[test]
+fn hostile_configurations_are_bounded() {
+    let long = "x".repeat(1 << 18);
+    let places = [
+        "/boot/grub/grub.cfg",
+        "/boot/grub/menu.lst",
+        "/boot/extlinux/extlinux.conf",
+        "/etc/lilo.conf",
+        "/etc/zipl.conf",
+        "/boot/refind_linux.conf",
+        "/efi/EFI/refind/refind.conf",
+        "/boot/limine.conf",
+        "/limine.cfg",
+        "/boot/loader/loader.conf",
+        "/boot/loader/entries/a.conf",
+    ];
+    for place in places {
+        for text in [
+            String::new(),
+            "\0\0\0\u{fffd}\n\0=\0\n[\n]\n".to_owned(),
+            format!("default={long}\ndefault {long}\ndefault_entry: {long}\ndefault_selection {long}\n"),
+            format!("menuentry '{long}' {{\nlinux {long} {long}\ninitrd {long}\nloader {long}\noptions {long}\n}}\n"),
+            format!(
+                "label {long}\nkernel {long}\nappend {long}\ntitle {long}\nimage={long}\nlabel={long}\nappend={long}\n"
+            ),
+            "menuentry a {\n".repeat(2000),
+            "submenuentry a {\n".repeat(2000) + &"}\n".repeat(4000),
+            "menuentry a {\nlinux /k\nloader /k\n}\nlabel a\nlinux /k\ntitle a\nkernel /k\nimage=/k\n".repeat(1000),
+            "/a\nprotocol: linux\npath: k\n:b\nPROTOCOL=linux\nPATH=k\n[c]\nimage=k\n\"d\" \"e\"\n".repeat(1000),
+            "\"\"\n\"\" \"\n\"a\" \"b\n\\\n'\n".to_owned(),
+            "set default=\"${default}\"\nset default=$default\ndefault=99999999999999999999\ndefault_entry: -1\n"
+                .to_owned(),
+            "\u{1b}[2J\u{7}linux /k\u{1b}]0;x\u{7}\nlinux /k\n".to_owned(),
+        ] {
+            let (loaders, entries) = read(&tree(&[(place, &text)]));
+            assert!(loaders.len() <= 1 && entries.len() <= limits::MAX_BOOT_ENTRIES, "{place}");
+            for entry in &entries {
+                let words = [entry.title.as_deref(), entry.id.as_deref(), Some(&entry.options)];
+                assert!(words.into_iter().flatten().all(|word| word.len() <= 4096 * 4), "{place}");
+            }
+        }
+    }
+}

@@ -45,7 +45,7 @@ pub struct Interface {
     pub members: Vec<String>,
     /// Largest packet in bytes.
     pub mtu: Option<u32>,
-    /// `ifupdown`, `networkmanager`, `netplan`, `networkd`, `ifcfg`, `wicked`.
+    /// `ifupdown`, `networkmanager`, `netplan`, `networkd`, `ifcfg`, `wicked`, `netifrc`, `dhcpcd`.
     pub manager: &'static str,
     /// The file that says so.
     pub source: String,

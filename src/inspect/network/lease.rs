@@ -65,6 +65,10 @@ pub(in crate::inspect) fn find(reader: &mut Reader<'_>) -> Result<Vec<Lease>> {
             leases.extend(dhcpcd(&content, &path));
         }
     }
+    for path in reader.files("/var/lib/wicked", ".xml")? {
+        let text = reader.text(&path)?.unwrap_or_default();
+        leases.extend(wicked(&text, &path));
+    }
     leases.truncate(limits::MAX_NICS);
     Ok(leases)
 }
@@ -121,6 +125,33 @@ fn internal(text: &str, name: &str, path: &str) -> Option<Lease> {
     lease.domain = value("DOMAINNAME").map(bounded);
     Some(lease)
 }
+
+/// wicked's XML, `lease-INTERFACE-dhcp-ipv4.xml`. The prefixes of its elements are declared nowhere.
+fn wicked(text: &str, path: &str) -> Option<Lease> {
+    let name = path.rsplit('/').next()?.strip_prefix("lease-")?.strip_suffix(".xml")?;
+    let interface = name.strip_suffix("-ipv4").or_else(|| name.strip_suffix("-ipv6"))?.strip_suffix("-dhcp")?;
+    let text = text.replace("ipv4:", "ipv4-").replace("ipv6:", "ipv6-");
+    let options = roxmltree::ParsingOptions { nodes_limit: MAX_NODES, ..roxmltree::ParsingOptions::default() };
+    let document = roxmltree::Document::parse_with_options(&text, options).ok()?;
+    let named = |name: &'static str| document.descendants().filter(move |node| node.has_tag_name(name));
+    let words = |name: &'static str| named(name).filter_map(|node| node.text()).map(str::trim);
+    let mut lease = Lease::new(interface, path);
+    lease.set_address(words("local").next()?, None);
+    for route in named("route").filter(|route| !route.children().any(|child| child.has_tag_name("destination"))) {
+        let gateways = route.descendants().filter(|node| node.has_tag_name("gateway"));
+        gateways.filter_map(|node| node.text()).for_each(|gateway| add(&mut lease.gateways, gateway.trim()));
+    }
+    for dns in named("dns") {
+        let servers = dns.children().filter(|node| node.has_tag_name("server")).filter_map(|node| node.text());
+        servers.for_each(|server| add(&mut lease.dns, server.trim()));
+        let domain = dns.children().find(|node| node.has_tag_name("domain")).and_then(|node| node.text());
+        lease.domain = domain.map(|domain| bounded(domain.trim())).or(lease.domain);
+    }
+    Some(lease)
+}
+
+/// XML nodes of one lease.
+const MAX_NODES: u32 = 1 << 12;
 
 /// dhcpcd keeps the server's message as it came (RFC 2131, options of RFC 2132).
 fn dhcpcd(message: &[u8], path: &str) -> Option<Lease> {

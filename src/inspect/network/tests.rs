@@ -440,3 +440,137 @@ fn odd_input_is_only_odd() {
         assert!(text.lines().all(|line| udev_pin(line).is_none()), "{text}");
     }
 }
+
+#[test]
+fn reads_netifrc() {
+    let net = "# Gentoo\nconfig_eth0=\"192.168.0.2/24 brd 192.168.0.255\n10.0.0.2 netmask 255.0.0.0\nfe80::5/64\"\nroutes_eth0=\"default via 192.168.0.1\n10.1.0.0/16 via 10.0.0.9\"\n\
+        dns_servers_eth0=\"192.168.0.1 8.8.8.8\" # mine\ndns_search_eth0='a.org b.org'\nmac_eth0=\"00:11:22:33:44:55\"\nmtu_eth0=1400\n\
+        config_eth1=( \"dhcp\" \"dhcpv6\" )\nconfig_eth0_5=\"null\"\nconfig_br0=\"10.9.0.1/16\"\nbridge_br0=\"eth2 eth3\"\nslaves_bond0=\"eth4\neth5\"\n";
+    let files: &[(&str, &str)] = &[
+        ("/etc/conf.d/net", net),
+        ("/etc/runlevels/default/net.eth0", ""),
+        ("/etc/runlevels/default/net.eth0.5", ""),
+        ("/etc/runlevels/boot/net.lo", ""),
+        ("/etc/runlevels/default/net.eth9", ""),
+    ];
+    assert_eq!(
+        all(files),
+        [
+            "bond0 bond dhcp/unset of=eth4,eth5 off",
+            "br0 bridge static/unset at=10.9.0.1/16 of=eth2,eth3 off",
+            "eth0 ethernet static/static at=192.168.0.2/24,10.0.0.2/8,fe80::5/64 via=192.168.0.1 dns=192.168.0.1,8.8.8.8 in=a.org,b.org set=00:11:22:33:44:55 mtu=1400",
+            "eth0.5 vlan disabled/unset on=eth0 vlan=5",
+            "eth1 ethernet dhcp/dhcp off",
+            "eth9 ethernet dhcp/unset",
+        ]
+    );
+}
+
+#[test]
+fn reads_dhcpcds_blocks() {
+    let conf = "hostname\nstatic routers=1.1.1.1\ndenyinterfaces eth2\ninterface eth0\nstatic ip_address=192.168.0.10/24\n\
+        static ip6_address=fd51::7/64\nstatic routers=192.168.0.1\nstatic domain_name_servers=192.168.0.1 8.8.8.8\n# no\n\
+        interface eth1\nmetric 5\ninterface eth2\nnodhcp\nssid x\nstatic routers=9.9.9.9\n";
+    assert_eq!(
+        all(&[("/etc/dhcpcd.conf", conf)]),
+        [
+            "eth0 ethernet static/static at=192.168.0.10/24,fd51::7/64 via=192.168.0.1 dns=192.168.0.1,8.8.8.8",
+            "eth1 ethernet dhcp/unset",
+            "eth2 ethernet disabled/unset off",
+        ]
+    );
+}
+
+#[test]
+fn reads_wickeds_leases() {
+    let lease = "<lease>\n  <family>ipv4</family><type>dhcp</type><state>granted</state>\n  <ipv4:dhcp>\n    <server-id>10.0.2.2</server-id>\n\
+        <addresses><address><local>10.0.2.15/24</local><broadcast>10.0.2.255</broadcast></address></addresses>\n\
+        <routes><route><nexthop><gateway>10.0.2.2</gateway></nexthop></route><route><destination>10.9.0.0/16</destination>\
+        <nexthop><gateway>10.0.2.9</gateway></nexthop></route></routes>\n<dns><domain>example.org</domain><server>10.0.2.3</server>\
+        <server>10.0.2.4</server><search>example.org</search></dns>\n  </ipv4:dhcp>\n</lease>\n";
+    let found = leases_of(&[
+        ("/var/lib/wicked/lease-eth0-dhcp-ipv4.xml", lease),
+        ("/var/lib/wicked/lease-lo-static-ipv4.xml", lease),
+        ("/var/lib/wicked/state.xml", lease),
+        ("/var/lib/wicked/lease-eth1-dhcp-ipv4.xml", "<lease"),
+    ]);
+    assert_eq!(found.len(), 1);
+    let Lease { interface, address, gateways, dns, domain, .. } = &found[0];
+    assert_eq!(
+        (interface.as_str(), address.as_str(), domain.as_deref()),
+        ("eth0", "10.0.2.15/24", Some("example.org"))
+    );
+    assert_eq!((gateways.join(","), dns.join(",")), ("10.0.2.2".to_owned(), "10.0.2.3,10.0.2.4".to_owned()));
+}
+
+#[test]
+fn hostile_files_are_bounded() {
+    let long = "x".repeat(200 << 10);
+    let places = [
+        "/etc/network/interfaces",
+        "/etc/NetworkManager/system-connections/a",
+        "/etc/netplan/a.yaml",
+        "/etc/systemd/network/a.network",
+        "/etc/systemd/network/a.netdev",
+        "/etc/systemd/network/a.link",
+        "/etc/sysconfig/network-scripts/ifcfg-a",
+        "/etc/sysconfig/network/ifcfg-a",
+        "/etc/sysconfig/network/routes",
+        "/etc/wicked/ifconfig/a.xml",
+        "/etc/conf.d/net",
+        "/etc/dhcpcd.conf",
+        "/etc/udev/rules.d/70-a.rules",
+        "/var/lib/dhcp/dhclient.eth0.leases",
+        "/var/lib/NetworkManager/internal-0-1-2-3-4-eth0.lease",
+        "/var/lib/dhcpcd/eth0.lease",
+        "/var/lib/wicked/lease-eth0-dhcp-ipv4.xml",
+    ];
+    let deep = "<interface>".repeat(5000);
+    let many: String = (0..5000).map(|index| format!("iface n{index} inet static\ninterface n{index}\nconfig_n{index}=\"1.1.1.1/8\"\n[Match]\nName=n{index}\n")).collect();
+    for place in places {
+        for text in [
+            String::new(),
+            "\0\0\0\u{fffd}\0=\0\n".to_owned(),
+            long.clone(),
+            format!("iface {long} inet static\naddress {long}\ngateway {long}\nsource {long}\n"),
+            format!("[connection]\ntype=ethernet\ninterface-name={long}\n[ipv4]\naddress1={long}\ndns={long}\n"),
+            format!(
+                "[Match]\nName={long}\n[Network]\nAddress={long}\nDNS={long}\n[NetDev]\nName={long}\nKind=vlan\n[VLAN]\nId=99999999999\n"
+            ),
+            format!("DEVICE={long}\nIPADDR={long}\nPREFIX=99999999999\nNETMASK=-1\nGATEWAY={long}\n"),
+            format!("network:\n  ethernets:\n    {long}:\n      addresses: [{long}]\n      mtu: 1e99\n"),
+            "a: &a [*a]\nnetwork: &n\n  ethernets: *n\n".to_owned(),
+            format!("network: {}{}\n", "[".repeat(3000), "]".repeat(3000)),
+            "source /etc/network/interfaces\nsource-directory /etc/network\nsource ../../../*\nsource *\n".to_owned(),
+            many.clone(),
+            deep.clone(),
+            format!("<interface><name>{long}</name><mtu>99999999999</mtu></interface>"),
+            "<!DOCTYPE a [<!ENTITY b \"cccccccccc\"><!ENTITY d \"&b;&b;&b;&b;\">]><lease><local>&d;</local></lease>"
+                .to_owned(),
+            format!("lease {{\ninterface \"{long}\";\nfixed-address {long};\noption routers {long};\n}}\n"),
+            format!("ADDRESS={long}\nNETMASK=300.1.1.1\nROUTER={long}\n"),
+            format!("config_eth0=(\"{long}\nconfig_eth1='\nmac_eth0=\"\u{1b}[31m\""),
+            "interface\ninterface \u{1b}[2J\nstatic ip_address\nstatic =\nstatic ip_address==\n".to_owned(),
+            format!("ATTR{{address}}==\"{long}\", NAME=\"{long}\"\nATTR{{address}}==\"00:11:22:33:44:55\", NAME=\"\n"),
+        ] {
+            let tree = tree(&[(place, &text)]);
+            let mut reader = Reader { tree: &tree, notes: Vec::new() };
+            let found = find(&mut reader).unwrap();
+            assert!(found.len() <= limits::MAX_NICS && cards(&found).len() <= limits::MAX_NICS, "{place}");
+            let short = |text: &String| text.chars().count() <= 1024;
+            for nic in &found {
+                let lists = [&nic.addresses, &nic.gateways, &nic.dns, &nic.search, &nic.members];
+                assert!(
+                    lists.iter().all(|list| list.len() <= limits::MAX_NIC_VALUES && list.iter().all(short)),
+                    "{place}"
+                );
+                assert!(nic.name.iter().chain(&nic.matches).chain(&nic.parent).all(short), "{place}");
+            }
+            let found = leases(&mut reader).unwrap();
+            assert!(found.len() <= limits::MAX_NICS, "{place}");
+            assert!(found.iter().all(|lease| short(&lease.address) && short(&lease.interface)), "{place}");
+            assert!(pins(&mut reader).unwrap().len() <= 2, "{place}");
+            assert!(reader.notes.iter().all(|note| note.len() < 4096), "{place}");
+        }
+    }
+}

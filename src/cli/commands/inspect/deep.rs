@@ -14,6 +14,8 @@ pub(super) fn text(deep: &Deep, output: Output) -> String {
     identity(&deep.identity, &mut rows);
     units(deep.units.as_ref(), &mut rows);
     deep.users.iter().for_each(|user| rows.add("user", may_log_in(user).then(|| user_text(user))));
+    let administrators = &deep.privileges.administrators;
+    rows.add("may be root", (!administrators.is_empty()).then(|| administrators.join(" ")));
     for kernel in &deep.drivers {
         let name = kernel.release.as_ref().unwrap_or(&kernel.kernel);
         let verdict = if kernel.boots_on_virtio { "boots on virtio".to_owned() } else { missing(kernel) };
