@@ -17,10 +17,11 @@ use crate::container::digests::Verified;
 use crate::container::ovf::{self, Ovf};
 use crate::convert::{self, Named, Options, Outcome, Phase, Progress, Update};
 use crate::disk::Disk;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::fix::{self, Plan};
 use crate::fs::Timestamp;
 use crate::inspect::MachineNic;
+use crate::inspect::network::mac_address;
 use crate::libvirt::{self, Domain};
 use crate::session::Session;
 
@@ -143,10 +144,9 @@ impl Machine {
     pub fn plan(self, fixes: &fix::Options, session: &Arc<Session>, spill_dir: Option<&Path>) -> Result<Planned> {
         let start = Instant::now();
         let mut guest = self.look(session, spill_dir)?;
-        if self.described().is_none() {
-            let (_, facts) = guest.linux()?;
-            guest.machine.nics = fix::cards_of_guest(facts, &fixes.macs);
-        }
+        let tied = fix::cards_of_guest(guest.linux()?.1, &fixes.macs);
+        let described = self.described().map(|machine| machine.nics.as_slice());
+        guest.machine.nics = cards(described, std::mem::take(&mut guest.machine.nics), tied, &fixes.macs)?;
         let looked = start.elapsed();
         let start = Instant::now();
         let (root, facts) = guest.linux()?;
@@ -201,6 +201,33 @@ pub fn run(request: &Request, session: &Arc<Session>, progress: &dyn Progress) -
         let _ = output.commit();
     }
     Ok(Migrated { outcomes: sealed, xml: names.xml, report: names.report, plan: planned.plan, json })
+}
+
+/// The machine's network cards with their addresses. What the guest's configuration is `tied` to counts for a machine that
+/// nobody describes, and for an only card whose address the description does not tell.
+///
+/// # Errors
+/// `usage.mac` when an address is to be changed that no card has.
+fn cards(
+    described: Option<&[ovf::Nic]>,
+    mut cards: Vec<MachineNic>,
+    tied: Vec<MachineNic>,
+    macs: &fix::MacMap,
+) -> Result<Vec<MachineNic>> {
+    match (described, cards.as_mut_slice(), tied.as_slice()) {
+        (None, ..) => cards = tied,
+        (Some([only]), [card], [own]) if only.mac.is_none() => card.mac.clone_from(&own.mac),
+        _ => {}
+    }
+    let known: Vec<String> = cards.iter().filter_map(|card| mac_address(card.mac.as_deref()?)).collect();
+    match macs.sources().find(|source| !known.iter().any(|mac| mac == source)) {
+        None => Ok(cards),
+        Some(source) => {
+            Err(Error::new(Kind::Usage, "usage.mac", "--mac names an address that no card of the machine has")
+                .expected(known.join(", "))
+                .found(source))
+        }
+    }
 }
 
 /// Names of what is written.
@@ -407,4 +434,35 @@ fn outcome_json(outcome: &Outcome) -> Value {
         "hole": outcome.bytes.hole,
         "resumed": outcome.bytes.resumed,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cards_have_the_addresses_that_are_known() {
+        const A: &str = "00:50:56:00:00:01";
+        const B: &str = "52:54:00:00:00:02";
+        let nic = |mac: Option<&str>| ovf::Nic { label: None, model: None, network: None, mac: mac.map(str::to_owned) };
+        let card = |mac: &str| MachineNic { mac: Some(mac.to_owned()), model: None };
+        let map = |text: &str| {
+            let mut macs = fix::MacMap::default();
+            macs.add(text).unwrap();
+            macs
+        };
+        let none = fix::MacMap::default();
+        let macs = |found: Result<Vec<MachineNic>>| -> Vec<String> {
+            found.unwrap().into_iter().filter_map(|card| card.mac).collect()
+        };
+        assert_eq!(macs(cards(None, Vec::new(), vec![card(A)], &none)), [A]);
+        assert_eq!(macs(cards(Some(&[nic(None)]), vec![card(B)], vec![card(A)], &none)), [A]);
+        assert_eq!(macs(cards(Some(&[nic(Some(B))]), vec![card(B)], vec![card(A)], &none)), [B]);
+        assert_eq!(macs(cards(Some(&[nic(None)]), vec![card(B)], vec![card(A), card(B)], &none)), [B]);
+        assert_eq!(macs(cards(Some(&[nic(None)]), vec![card(B)], Vec::new(), &none)), [B]);
+        let found = cards(Some(&[nic(Some(B))]), vec![card(&B.to_uppercase())], Vec::new(), &map(B));
+        assert_eq!(macs(found).len(), 1);
+        let error = cards(Some(&[nic(Some(B))]), vec![card(B)], Vec::new(), &map(A)).unwrap_err();
+        assert_eq!(error.code(), "usage.mac");
+    }
 }

@@ -124,7 +124,7 @@ pub(super) const CODES: &[(&str, &str)] = &[
     ),
     (
         "usage.mac",
-        "--mac was given one address for two network cards. Each card of a machine has an address of its own.",
+        "--mac was given one address for two network cards, or names one that no card of the machine has. Each card of a machine has an address of its own.",
     ),
     (
         "usage.pattern",

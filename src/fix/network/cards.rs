@@ -143,9 +143,12 @@ fn in_the_writing_of(word: &str, target: &str) -> String {
     if word.chars().any(|c| c.is_ascii_uppercase()) { target.to_ascii_uppercase() } else { target }
 }
 
-/// Whether a driver is one of a card that the guest does not get.
+/// Whether a driver, or a pattern like `vmxnet*`, is one of a card that the guest does not get.
 pub(super) fn is_old_driver(name: &str) -> bool {
-    OLD_DRIVERS.contains(&name)
+    match name.strip_suffix('*').filter(|start| !start.is_empty()) {
+        Some(start) => OLD_DRIVERS.iter().any(|old| old.starts_with(start)) && !DRIVER.starts_with(start),
+        None => OLD_DRIVERS.contains(&name),
+    }
 }
 
 /// A list of drivers with the old ones replaced by the new one, named once; `None` when there are none. Each word is handed
@@ -229,5 +232,7 @@ mod tests {
     fn drivers_are_named_once() {
         assert_eq!(new_drivers(&["vmxnet3", "e1000", "ixgbe"]).unwrap(), ["virtio_net", "ixgbe"]);
         assert_eq!(new_drivers(&["ixgbe", "virtio_net"]), None);
+        assert_eq!(new_drivers(&["vmx*", "e1000*"]).unwrap(), ["virtio_net"]);
+        assert_eq!(new_drivers(&["v*", "*", "!vmxnet3", "vmxnet?"]), None);
     }
 }

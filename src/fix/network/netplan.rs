@@ -106,7 +106,9 @@ fn rewrite(content: &[u8], cards: &Cards) -> Vec<u8> {
             return Some(within(line, cards)).filter(|new| new != line);
         }
         if let Some((before, braces)) = line.split_once("match:").filter(|_| body.contains('{')) {
-            let new = format!("{before}match:{}", within(braces, cards));
+            let (inside, rest) = braces.split_once('}').map_or((braces, None), |(inside, rest)| (inside, Some(rest)));
+            let end = rest.map(|rest| format!("}}{rest}")).unwrap_or_default();
+            let new = format!("{before}match:{}{end}", within(inside, cards));
             return Some(new).filter(|new| new != line);
         }
         // An item of a list may stand as deep as its key.
@@ -133,23 +135,41 @@ fn rewrite(content: &[u8], cards: &Cards) -> Vec<u8> {
 /// A line with its addresses and drivers replaced.
 fn within(line: &str, cards: &Cards) -> String {
     let mut line = cards.follow(line).unwrap_or_else(|| line.to_owned());
-    let ends = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | ':'));
-    let words: Vec<String> = line.split(ends).map(str::to_owned).collect();
-    if cards.edits() {
-        let old: Vec<&String> = words.iter().filter(|word| is_old_driver(word)).collect();
-        if let [only] = old.as_slice() {
-            line = line.replacen(only.as_str(), DRIVER, 1);
-        }
+    if let Some((before, after)) = line.split_once("driver:").filter(|_| cards.edits()) {
+        line = format!("{before}driver:{}", drivers(after));
     }
-    let gone = words.iter().find(|word| mac_address(word).is_some_and(|mac| cards.drops(&mac)));
+    let ends = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | ':'));
+    let gone = line.split(ends).find(|word| mac_address(word).is_some_and(|mac| cards.drops(&mac))).map(str::to_owned);
     match (gone, line.split_once("macaddress:")) {
         (Some(mac), Some((before, after))) if cards.sole => {
-            let after = [format!("\"{mac}\""), format!("'{mac}'"), mac.clone()]
-                .iter()
-                .find(|text| after.contains(text.as_str()))
-                .map_or_else(|| after.to_owned(), |text| after.replacen(text.as_str(), DRIVER, 1));
+            let quoted = [format!("\"{mac}\""), format!("'{mac}'"), mac];
+            let written = quoted.iter().find(|text| after.contains(text.as_str()));
+            let after = written.map_or_else(|| after.to_owned(), |text| after.replacen(text.as_str(), DRIVER, 1));
             format!("{before}driver:{after}")
         }
         _ => line,
     }
+}
+
+/// What stands behind `driver:`: a name, or a list in brackets, in which the new one stands once.
+fn drivers(text: &str) -> String {
+    let name = |item: &str| item.trim().trim_matches(['"', '\'']).to_owned();
+    let list = text.split_once('[').filter(|(blank, _)| blank.trim().is_empty());
+    let Some((items, rest)) = list.and_then(|(_, rest)| rest.split_once(']')) else {
+        let ends = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '*'));
+        let old = text.split(ends).find(|word| is_old_driver(word)).map(str::to_owned);
+        return old.map_or_else(|| text.to_owned(), |old| text.replacen(&old, DRIVER, 1));
+    };
+    if !items.split(',').any(|item| is_old_driver(&name(item))) {
+        return text.to_owned();
+    }
+    let mut out: Vec<&str> = Vec::new();
+    for item in items.split(',').map(str::trim) {
+        let is_new = is_old_driver(&name(item)) || name(item) == DRIVER;
+        let item = if is_new { DRIVER } else { item };
+        if !out.contains(&item) {
+            out.push(item);
+        }
+    }
+    format!(" [{}]{rest}", out.join(", "))
 }
