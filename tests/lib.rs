@@ -42,6 +42,7 @@ mod matrix;
 mod memory;
 mod migrate;
 mod mount;
+mod network;
 mod ntfs;
 mod package;
 mod packages;
