@@ -17,6 +17,7 @@ pub mod exfat;
 pub mod ext;
 pub mod fat;
 pub mod iso;
+mod known;
 pub(crate) mod lzo;
 mod memory;
 pub mod ntfs;

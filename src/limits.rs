@@ -495,6 +495,10 @@ pub const MAX_ACCOUNTS: usize = 1 << 14;
 /// last one goes in as a whole.
 pub const MAX_ARCHIVE_PARTS: usize = 1 << 18;
 
+/// Bytes of names, with 64 counted for each beside its own, of directories that were asked for more than one name, of file systems
+/// whose directories are read from the front: some 150,000 names.
+pub const KNOWN_NAMES: usize = 16 << 20;
+
 /// Blocks of one squashfs file, and of all that are remembered: 512 GiB in blocks of the usual 128 KiB, four bytes of memory each.
 pub const MAX_SQUASHFS_BLOCKS: usize = 1 << 22;
 

@@ -158,3 +158,25 @@ fn a_compressed_file_is_refused_by_name() {
     let inode = fs.lookup(fs.root(), b"zeros").unwrap().unwrap();
     assert_eq!(fs.read_at(inode, &mut [0; 9], 0).unwrap_err().code(), "iso.feature");
 }
+
+/// Every name of a large directory is found, in a time that its square would not allow.
+#[test]
+fn a_hundred_thousand_names_are_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, root) = (folder.path().join("disc.iso"), folder.path().join("root"));
+    std::fs::create_dir_all(root.join("large")).unwrap();
+    for index in 0..100_000 {
+        std::fs::File::create(root.join(format!("large/{index}-name"))).unwrap();
+    }
+    for options in [&["-R"][..], &["-J"], &["-R", "-udf"]] {
+        let arguments = ["-quiet"].iter().chain(options).chain(&["-o"]).map(Path::new);
+        tools::ok("genisoimage", arguments.chain([path.as_path(), &root]));
+        let disk = FileDisk::open(&path);
+        let kind = if options.len() > 1 { "udf" } else { "iso9660" };
+        let fs = hyper2kvm::fs::open::open(kind, disk).unwrap().unwrap();
+        let dir = fs.lookup(fs.root(), b"large").unwrap().unwrap();
+        let inodes = (0..100_000).map(|index| fs.lookup(dir, format!("{index}-name").as_bytes()).unwrap().unwrap());
+        assert_eq!(inodes.collect::<std::collections::HashSet<_>>().len(), 100_000);
+        assert_eq!(fs.lookup(dir, b"100000-name").unwrap(), None);
+    }
+}

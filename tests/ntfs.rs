@@ -165,3 +165,28 @@ fn what_is_free_is_not_needed_by_anyone() {
     tree::assert_same(&before, &comparable(volume.mounted(tree::of_kernel)));
     tools::ok("ntfsfix", [Path::new("-n"), &volume.path]);
 }
+
+/// A directory whose index has three levels: every name is found, whatever its case, and none that is not there.
+#[test]
+fn names_of_a_large_directory_are_found_by_its_tree() {
+    let volume = Volume::make(200, &["-c", "4096"]);
+    volume.mounted(|root| {
+        std::fs::create_dir(root.join("large")).unwrap();
+        for index in 0..20_000 {
+            std::fs::File::create(root.join(format!("large/{index}-A-name-that-takes-some-room-äöé"))).unwrap();
+        }
+    });
+    let fs = volume.fs();
+    let dir = fs.lookup(fs.root(), b"large").unwrap().unwrap();
+    let mut listed = 0;
+    fs.read_dir(dir, 0, &mut |entry| {
+        listed += 1;
+        assert_eq!(fs.lookup(dir, &entry.name).unwrap(), Some(entry.inode));
+        let upper = String::from_utf8(entry.name).unwrap().to_uppercase();
+        assert_eq!(fs.lookup(dir, upper.as_bytes()).unwrap(), Some(entry.inode));
+        assert_eq!(fs.lookup(dir, upper.replace('-', "_").as_bytes()).unwrap(), None);
+        std::ops::ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert_eq!(listed, 20_000);
+}

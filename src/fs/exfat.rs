@@ -12,6 +12,7 @@ use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::clusters::{Chain, FIRST};
+use super::known::{Known, Names};
 use super::pages::Pages;
 use super::parts::Parts;
 use super::{DirEntry, FileKind, Filesystem, FilesystemMut, FsFacts, Inode, Stat, Timestamp, bits, utf16};
@@ -45,6 +46,7 @@ pub struct Exfat {
     facts: FsFacts,
     /// The clusters of files that were read.
     chains: Mutex<HashMap<(u32, u64), Arc<Chain>>>,
+    known: Known,
 }
 
 impl Exfat {
@@ -65,7 +67,8 @@ impl Exfat {
             dirty: by_backup || boot.dirty,
             features: vec![format!("revision {}.{:02}", boot.revision.0, boot.revision.1)],
         };
-        let mut exfat = Self { pages, boot, upcase: Vec::new(), bitmap: None, facts, chains: Mutex::default() };
+        let (chains, known) = (Mutex::default(), Known::default());
+        let mut exfat = Self { pages, boot, upcase: Vec::new(), bitmap: None, facts, chains, known };
         let system = exfat.system()?;
         match exfat.read_upcase(&system)? {
             Some(upcase) => exfat.upcase = upcase,
@@ -139,18 +142,26 @@ impl Filesystem for Exfat {
     }
 
     fn lookup(&self, dir: Inode, name: &[u8]) -> Result<Option<Inode>> {
-        let dir = self.dir(dir)?;
         let Some(name) = utf16::from_bytes(name) else { return Ok(None) };
         let Some(wanted) = self.wanted(&name) else { return Ok(None) };
-        let mut found = None;
-        self.walk(&dir, 0, Some(wanted), &mut |node, _| {
-            if self.same(&node.name, &name) {
-                found = Some(node.inode);
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
-        })?;
-        Ok(found)
+        let key = |name: &[u16]| -> Vec<u8> { name.iter().flat_map(|unit| self.upper(*unit).to_be_bytes()).collect() };
+        let one = || {
+            let mut found = None;
+            self.walk(&self.dir(dir)?, 0, Some(wanted), &mut |node, _| {
+                if self.same(&node.name, &name) {
+                    found = Some(node.inode);
+                    return ControlFlow::Break(());
+                }
+                ControlFlow::Continue(())
+            })?;
+            Ok(found)
+        };
+        let all = |names: &mut Names| {
+            self.walk(&self.dir(dir)?, 0, None, &mut |node, _| {
+                if names.add(key(&node.name), node.inode) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })
+        };
+        self.known.find(dir, &key(&name), one, all)
     }
 
     fn stat(&self, inode: Inode) -> Result<Stat> {

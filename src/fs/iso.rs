@@ -9,6 +9,7 @@ use std::fmt;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
+use super::known::{Known, Names};
 use super::pages::Pages;
 use super::{DirEntry, FileKind, Filesystem, FilesystemMut, FsFacts, Inode, Stat, utf16};
 use crate::disk::Disk;
@@ -27,7 +28,7 @@ mod volume;
 
 /// Which names are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Names {
+enum Shown {
     /// Rock Ridge's; the bytes of a system use area that are skipped.
     Rock(usize),
     Joliet,
@@ -38,8 +39,9 @@ enum Names {
 pub struct Iso {
     pages: Pages,
     tree: Descriptor,
-    names: Names,
+    names: Shown,
     facts: FsFacts,
+    known: Known,
 }
 
 /// A file: its records and what they say.
@@ -82,11 +84,11 @@ impl Iso {
             features,
         };
         let (tree, names) = match (skip, joliet) {
-            (Some(skip), _) => (primary, Names::Rock(skip)),
-            (None, Some(joliet)) => (joliet, Names::Joliet),
-            (None, None) => (primary, Names::Plain),
+            (Some(skip), _) => (primary, Shown::Rock(skip)),
+            (None, Some(joliet)) => (joliet, Shown::Joliet),
+            (None, None) => (primary, Shown::Plain),
         };
-        let iso = Self { pages, tree, names, facts };
+        let iso = Self { pages, tree, names, facts, known: Known::default() };
         if iso.node(iso.root())?.kind != FileKind::Directory {
             return Err(corrupt("the root directory is not a directory").offset(iso.tree.root));
         }
@@ -95,8 +97,8 @@ impl Iso {
 
     fn rock(&self, record: &Record) -> Result<Rock> {
         match self.names {
-            Names::Rock(skip) => Rock::read(&self.pages, record, skip, self.tree.block),
-            Names::Joliet | Names::Plain => Ok(Rock::default()),
+            Shown::Rock(skip) => Rock::read(&self.pages, record, skip, self.tree.block),
+            Shown::Joliet | Shown::Plain => Ok(Rock::default()),
         }
     }
 
@@ -166,9 +168,9 @@ impl Iso {
             return Ok(None);
         }
         let name = match self.names {
-            Names::Rock(_) => rock.name.clone().unwrap_or_else(|| record.plain_name()),
-            Names::Joliet => utf16::to_bytes(&record.joliet_name()),
-            Names::Plain => record.plain_name(),
+            Shown::Rock(_) => rock.name.clone().unwrap_or_else(|| record.plain_name()),
+            Shown::Joliet => utf16::to_bytes(&record.joliet_name()),
+            Shown::Plain => record.plain_name(),
         };
         checked(name, record.place).map(|name| Some((name, rock)))
     }
@@ -212,13 +214,15 @@ impl Iso {
         Ok(())
     }
 
-    fn same(&self, a: &[u8], b: &[u8]) -> bool {
-        if a == b {
-            return true;
+    /// What is equal for names that are the same: those of Joliet and plain ones are, whatever their case.
+    fn key(&self, name: &[u8]) -> Vec<u8> {
+        if matches!(self.names, Shown::Rock(_)) {
+            return name.to_vec();
         }
-        let insensitive = !matches!(self.names, Names::Rock(_));
-        let units = |name: &[u8]| utf16::from_bytes(name);
-        insensitive && matches!((units(a), units(b)), (Some(a), Some(b)) if utf16::same(&a, &b))
+        match utf16::from_bytes(name) {
+            Some(units) => utf16::to_bytes(&units.into_iter().map(utf16::upper).collect::<Vec<_>>()),
+            None => name.to_vec(),
+        }
     }
 }
 
@@ -273,16 +277,26 @@ impl Filesystem for Iso {
     }
 
     fn lookup(&self, dir: Inode, name: &[u8]) -> Result<Option<Inode>> {
-        let mut found = None;
-        self.walk(dir, 0, &mut |entry| {
-            Ok(if self.same(&entry.name, name) {
-                found = Some(entry.inode);
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
+        let key = self.key(name);
+        let one = || {
+            let mut found = None;
+            self.walk(dir, 0, &mut |entry| {
+                Ok(if self.key(&entry.name) == key {
+                    found = Some(entry.inode);
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                })
+            })?;
+            Ok(found)
+        };
+        let all = |names: &mut Names| {
+            self.walk(dir, 0, &mut |entry| {
+                let has_room = names.add(self.key(&entry.name), entry.inode);
+                Ok(if has_room { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
             })
-        })?;
-        Ok(found)
+        };
+        self.known.find(dir, &key, one, all)
     }
 
     fn stat(&self, inode: Inode) -> Result<Stat> {

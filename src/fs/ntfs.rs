@@ -109,9 +109,28 @@ impl Ntfs {
         Ok(bytes.chunks_exact(2).map(|pair| u16::from_le_bytes(array(pair, 0))).collect())
     }
 
+    fn upper(&self, unit: u16) -> u16 {
+        self.upcase.get(usize::from(unit)).copied().unwrap_or(unit)
+    }
+
     fn same(&self, a: &[u16], b: &[u16]) -> bool {
-        let upper = |unit: &u16| self.upcase.get(usize::from(*unit)).copied().unwrap_or(*unit);
-        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b || upper(a) == upper(b))
+        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a == b || self.upper(*a) == self.upper(*b))
+    }
+
+    /// The entry of a directory whose tree is damaged, looked for from the front.
+    fn scan(&self, dir: Inode, name: &[u16]) -> Result<Option<Inode>> {
+        let mut found = None;
+        self.walk(dir.0, 0, &mut |entry, _| {
+            if entry.name == name {
+                found = Some(Inode(entry.number));
+                return ControlFlow::Break(());
+            }
+            if found.is_none() && self.same(&entry.name, name) {
+                found = Some(Inode(entry.number));
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
     }
 
     /// Visits a directory's entries from `cursor` until `visit` says that it is enough.
@@ -176,20 +195,12 @@ impl Filesystem for Ntfs {
     }
 
     fn lookup(&self, dir: Inode, name: &[u8]) -> Result<Option<Inode>> {
-        let Some(name) = utf16::from_bytes(name) else { return Ok(None) };
-        // Directories may be sensitive to case: the very name is better than a similar one.
-        let mut found = None;
-        self.walk(dir.0, 0, &mut |entry, _| {
-            if entry.name == name {
-                found = Some(Inode(entry.number));
-                return ControlFlow::Break(());
-            }
-            if found.is_none() && self.same(&entry.name, &name) {
-                found = Some(Inode(entry.number));
-            }
-            ControlFlow::Continue(())
-        })?;
-        Ok(found)
+        let Some(units) = utf16::from_bytes(name).filter(|_| utf16::is_name(name)) else { return Ok(None) };
+        let file = self.file(dir.0)?;
+        match self.index(&file).and_then(|index| self.search(&index, &units)) {
+            Err(error) if error.kind() == Kind::Corrupt => self.scan(dir, &units),
+            found => found.map(|number| number.map(Inode)).map_err(|error| error.at(file.place())),
+        }
     }
 
     fn stat(&self, inode: Inode) -> Result<Stat> {

@@ -11,6 +11,7 @@ use std::fmt;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::known::{Known, Names};
 use super::pages::Pages;
 use super::parts::Parts;
 use super::{DirEntry, FileKind, Filesystem, FilesystemMut, FsFacts, Inode, Stat, utf16};
@@ -69,6 +70,7 @@ pub struct Udf {
     root: Inode,
     facts: FsFacts,
     nodes: Mutex<HashMap<Inode, Arc<Node>>>,
+    known: Known,
 }
 
 impl Udf {
@@ -99,7 +101,7 @@ impl Udf {
             dirty: state.open,
             features,
         };
-        let udf = Self { pages, volume, root, facts, nodes: Mutex::default() };
+        let udf = Self { pages, volume, root, facts, nodes: Mutex::default(), known: Known::default() };
         if udf.node(root)?.kind != FileKind::Directory {
             return Err(corrupt("the root directory is not a directory"));
         }
@@ -230,15 +232,23 @@ impl Filesystem for Udf {
     }
 
     fn lookup(&self, dir: Inode, name: &[u8]) -> Result<Option<Inode>> {
-        let mut found = None;
-        self.walk(dir, 0, &mut |entry| {
-            if entry.name == name {
-                found = Some(entry.inode);
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
-        })?;
-        Ok(found)
+        let one = || {
+            let mut found = None;
+            self.walk(dir, 0, &mut |entry| {
+                if entry.name == name {
+                    found = Some(entry.inode);
+                    return ControlFlow::Break(());
+                }
+                ControlFlow::Continue(())
+            })?;
+            Ok(found)
+        };
+        let all = |names: &mut Names| {
+            self.walk(dir, 0, &mut |entry| {
+                if names.add(entry.name, entry.inode) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })
+        };
+        self.known.find(dir, name, one, all)
     }
 
     fn stat(&self, inode: Inode) -> Result<Stat> {

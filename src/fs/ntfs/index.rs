@@ -1,5 +1,7 @@
 //! Directories: the entries of `$I30`, in the index's root and in its blocks.
 
+use std::cmp::Ordering;
+
 use super::record::{BITMAP, File, INDEX_ALLOCATION, INDEX_ROOT, fix, number};
 use super::stream::Stream;
 use super::{Ntfs, corrupt};
@@ -20,6 +22,15 @@ pub(super) struct Entry {
     pub(super) number: u64,
     pub(super) name: Vec<u16>,
     pub(super) namespace: u8,
+    /// The node with the names that come before it, by its place.
+    below: Option<u64>,
+}
+
+/// A node of the tree.
+struct Node {
+    entries: Vec<Entry>,
+    /// The node with the names that come behind all of them.
+    last: Option<u64>,
 }
 
 /// The parts of a directory's index.
@@ -66,40 +77,99 @@ impl Ntfs {
         Ok(Index { root, blocks, bitmap, block })
     }
 
-    /// The entries of one node: 0 is the root.
+    /// The entries of one node: 0 is the root. None of one that is not in use.
     pub(super) fn entries(&self, index: &Index, node: u64) -> Result<Vec<Entry>> {
+        self.index_node(index, node).map(|node| node.map_or_else(Vec::new, |node| node.entries))
+    }
+
+    /// The file that `name` leads to: the very name, which a directory may have beside similar ones, or else the first that is the
+    /// same but for its case. Goes down the tree to where such names are.
+    pub(super) fn search(&self, index: &Index, name: &[u16]) -> Result<Option<u64>> {
+        let mut pending = vec![0];
+        let (mut similar, mut visited) = (None, 0);
+        while let Some(number) = pending.pop() {
+            visited += 1;
+            if visited > index.nodes() {
+                return Err(corrupt("the nodes of an index lead in circles"));
+            }
+            let node =
+                self.index_node(index, number)?.ok_or_else(|| corrupt("an index leads to a node without use"))?;
+            let mut before = Ordering::Less;
+            for entry in &node.entries {
+                let order = self.collate(&entry.name, name);
+                if let (Ordering::Equal | Ordering::Greater, Some(below)) = (order, entry.below) {
+                    pending.push(self.node_at(index, below)?);
+                }
+                if entry.name == name {
+                    return Ok(Some(entry.number));
+                }
+                if order == Ordering::Equal {
+                    similar = similar.or(Some(entry.number));
+                }
+                before = order;
+                if order == Ordering::Greater {
+                    break;
+                }
+            }
+            if let (Ordering::Less | Ordering::Equal, Some(last)) = (before, node.last) {
+                pending.push(self.node_at(index, last)?);
+            }
+        }
+        Ok(similar)
+    }
+
+    /// The order of names in an index: that of their units in upper case.
+    fn collate(&self, a: &[u16], b: &[u16]) -> Ordering {
+        a.iter().map(|unit| self.upper(*unit)).cmp(b.iter().map(|unit| self.upper(*unit)))
+    }
+
+    /// The number of the node at a place, which is told in clusters or, where blocks are smaller than these, in sectors of 512 bytes.
+    fn node_at(&self, index: &Index, place: u64) -> Result<u64> {
+        let block = long(index.block);
+        let unit = if block >= self.boot.cluster.get() { self.boot.cluster.get() } else { 512 };
+        let offset = place.saturating_mul(unit);
+        match (offset.checked_rem(block), offset.checked_div(block)) {
+            (Some(0), Some(number)) if number.saturating_add(1) < index.nodes() => Ok(number.saturating_add(1)),
+            _ => Err(corrupt("an index leads to no node of it").found(place)),
+        }
+    }
+
+    /// One node; `None` for one that is not in use.
+    fn index_node(&self, index: &Index, node: u64) -> Result<Option<Node>> {
         let Some(block) = node.checked_sub(1) else {
-            return entries(index.root.get(16..).unwrap_or_default());
+            return entries(index.root.get(16..).unwrap_or_default()).map(Some);
         };
         let bits = u8_at(&index.bitmap, size(block / 8));
         if bits >> (block % 8) & 1 == 0 {
-            return Ok(Vec::new());
+            return Ok(None);
         }
-        let Some(blocks) = &index.blocks else { return Ok(Vec::new()) };
+        let Some(blocks) = &index.blocks else { return Ok(None) };
         let mut bytes = vec![0; index.block];
         let offset = block.saturating_mul(long(index.block));
         self.read_stream(blocks, &mut bytes, offset)?;
         fix(&mut bytes, *b"INDX", offset)?;
-        entries(bytes.get(24..).unwrap_or_default())
+        entries(bytes.get(24..).unwrap_or_default()).map(Some)
     }
 }
 
-/// The entries of a node whose header `node` begins with.
-fn entries(node: &[u8]) -> Result<Vec<Entry>> {
+/// A node whose header `node` begins with.
+fn entries(node: &[u8]) -> Result<Node> {
     let (start, end) = (size(u64::from(le32(node, 0))), size(u64::from(le32(node, 4))));
     let mut rest = node.get(start..end).ok_or_else(|| corrupt("the entries of an index reach out of their node"))?;
     let mut found = Vec::new();
     loop {
         let (len, key, flags) = (usize::from(le16(rest, 8)), usize::from(le16(rest, 10)), le16(rest, 12));
+        // The node below is told at the end of an entry.
+        let below = len.checked_sub(8).filter(|_| flags & 1 != 0).map(|at| le64(rest, at));
         if flags & 2 != 0 {
-            return Ok(found);
+            return Ok(Node { entries: found, last: below });
         }
         let Some((entry, after)) = rest.split_at_checked(len).filter(|_| len >= 16) else {
             return Err(corrupt("an entry of an index has an impossible length").found(len));
         };
         let key = entry.get(16..).and_then(|rest| rest.get(..key));
         let key = key.ok_or_else(|| corrupt("a name reaches out of its entry"))?;
-        found.push(Entry { number: number(le64(entry, 0)), name: name(key)?, namespace: u8_at(key, 65) });
+        found.push(Entry { number: number(le64(entry, 0)), name: name(key)?, namespace: u8_at(key, 65), below });
         rest = after;
     }
 }

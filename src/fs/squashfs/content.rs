@@ -104,7 +104,7 @@ impl File {
 /// A block that was decoded.
 type Decoded = (u64, Arc<Vec<u8>>);
 
-/// Reads blocks of content, and keeps the last ones.
+/// Reads blocks of content, and keeps the last ones: [`limits::SQUASHFS_DECODED`].
 #[derive(Debug)]
 pub(super) struct Contents {
     volume: Arc<dyn Disk>,
@@ -118,6 +118,12 @@ impl Contents {
     pub(super) fn new(volume: Arc<dyn Disk>, sb: &Superblock) -> Self {
         let block_size = size(u64::from(sb.block_size));
         Self { volume, codec: sb.codec, block_size, end: sb.bytes_used, cache: Mutex::default() }
+    }
+
+    /// Blocks that are in memory.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// The block at `place`, decoded.

@@ -307,6 +307,27 @@ fn a_block_decodes_to_no_more_than_a_block() {
     }
 }
 
+#[test]
+fn as_many_blocks_are_kept_as_the_limit() {
+    let fs = open(&make(&["-no-fragments"])).unwrap();
+    let dir = fs.lookup(fs.root(), b"large").unwrap().unwrap();
+    let mut files = Vec::new();
+    fs.read_dir(dir, 0, &mut |entry| {
+        files.push(entry.inode);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    // All of them hold the same and are stored once, so other blocks come from the file.
+    let file = fs.lookup(fs.root(), b"file").unwrap().unwrap();
+    for _ in 0..limits::SQUASHFS_DECODED {
+        for file in files.iter().take(3).chain([&file]) {
+            fs.read_at(*file, &mut vec![0; 20_000], 0).unwrap();
+            assert!(fs.contents.kept() <= limits::SQUASHFS_DECODED);
+        }
+    }
+    assert!(fs.contents.kept() > 1);
+}
+
 /// A list of blocks in metadata, for a file with so many blocks. Only the list is read, none of them is.
 #[test]
 fn a_file_has_as_many_blocks_as_the_limit() {

@@ -44,10 +44,7 @@ impl Squashfs {
                 let reference = value(&mut stream)?;
                 value(&mut self.reference(start, le64(&reference, 0))?)?
             };
-            held = held.saturating_add(name.len()).saturating_add(value.len()).saturating_add(64);
-            if held > limits::MAX_SQUASHFS_XATTRS {
-                return Err(limit("a file has too many attributes"));
-            }
+            held = hold(held, name.len(), value.len())?;
             all.push((name, value));
         }
         all.sort();
@@ -60,10 +57,36 @@ impl Squashfs {
     }
 }
 
+/// Bytes that are held with one attribute more.
+fn hold(held: usize, name: usize, value: usize) -> Result<usize> {
+    let held = held.saturating_add(name).saturating_add(value).saturating_add(64);
+    if held > limits::MAX_SQUASHFS_XATTRS {
+        return Err(limit("a file has too many attributes"));
+    }
+    Ok(held)
+}
+
 fn value(stream: &mut Stream<'_>) -> Result<Vec<u8>> {
     let len = size(u64::from(le32(&stream.take(4)?, 0)));
     if len > MAX_VALUE {
         return Err(limit("an attribute's value is too long").found(len));
     }
     stream.take(len)
+}
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "tests build their input")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_as_many_attributes_as_the_limit() {
+        let room = limits::MAX_SQUASHFS_XATTRS - 64 - 10 - 20;
+        for held in [room - 1, room] {
+            assert_eq!(hold(held, 10, 20).unwrap(), held + 94);
+        }
+        for held in [room + 1, usize::MAX] {
+            assert_eq!(hold(held, 10, 20).unwrap_err().code(), "squashfs.limit");
+        }
+    }
 }
