@@ -44,7 +44,8 @@ fuzz_target!(|data: &[u8]| {
     }
     image.truncate(1024 - usize::from(u16::from_le_bytes([*a, *b])).saturating_sub(64_000) % 1024);
     let fs = MemoryFs::new("ext4", Some("U"), None);
-    for (path, content) in [("/etc/hosts", &b"x"[..]), ("/bin/sh", b"x"), ("/efi/EFI/Linux/a.efi", &image)] {
+    let files: [(&str, &[u8]); 3] = [("/etc/hosts", b"x"), ("/bin/sh", b"x"), ("/efi/EFI/Linux/a.efi", &image)];
+    for (path, content) in files {
         fs.add_file(path, content).expect("room");
     }
     let fs: Arc<dyn Filesystem> = Arc::new(fs);
