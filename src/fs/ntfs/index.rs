@@ -86,9 +86,9 @@ impl Ntfs {
     /// same but for its case. Goes down the tree to where such names are.
     pub(super) fn search(&self, index: &Index, name: &[u16]) -> Result<Option<u64>> {
         let mut pending = vec![0];
-        let (mut similar, mut visited) = (None, 0);
+        let (mut similar, mut visited) = (None, 0_u64);
         while let Some(number) = pending.pop() {
-            visited += 1;
+            visited = visited.saturating_add(1);
             if visited > index.nodes() {
                 return Err(corrupt("the nodes of an index lead in circles"));
             }
