@@ -479,6 +479,16 @@ pub const MAX_UNITS: usize = 1 << 14;
 /// Links from one name of a unit to the next; systemd itself follows 64.
 pub const MAX_UNIT_LINKS: usize = 64;
 
+/// Parts with commas between them in one component of a calendar expression; systemd itself takes as many.
+pub const MAX_CALENDAR_PARTS: usize = 241;
+
+/// Changes of a clock that are gone through to find when a calendar expression elapses next. A zone with two a year has 460 until
+/// the last year that can be asked for.
+pub const MAX_CALENDAR_CHANGES: usize = 1024;
+
+/// Bytes of one table of a guest's time zones. The largest of tzdata has under 4 KiB.
+pub const MAX_TIME_ZONE: u64 = 64 << 10;
+
 /// Rules of systemd's presets. Distributions have some two hundred.
 pub const MAX_PRESETS: usize = 1024;
 

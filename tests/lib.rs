@@ -18,6 +18,7 @@ mod attach;
 mod boot;
 mod browse;
 mod btrfs;
+mod calendar;
 mod check;
 mod cli;
 mod convert;

@@ -1,7 +1,9 @@
 //! What systemd would say of a guest that does not run, from its files: which units it has and whether they are enabled, and times
 //! as it writes them.
 
+pub mod calendar;
 pub mod time;
+pub mod zones;
 
 mod install;
 mod names;

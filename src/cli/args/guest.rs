@@ -469,6 +469,22 @@ pub struct UnitsArgs {
     /// Only units in these states: enabled, disabled, masked, static, indirect, alias, linked, bad.
     #[arg(long, value_name = "STATE", value_delimiter = ',')]
     pub state: Vec<String>,
+
+    /// Tell when a calendar expression elapses, on the guest's clock, as systemd-analyze calendar does. Repeatable.
+    #[arg(long, value_name = "EXPRESSION", group = "what")]
+    pub calendar: Vec<String>,
+
+    /// Tell how long a span of time is, as systemd-analyze timespan does. Repeatable.
+    #[arg(long, value_name = "SPAN", group = "what")]
+    pub timespan: Vec<String>,
+
+    /// How many times each calendar expression elapses.
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub iterations: u32,
+
+    /// From when on calendar expressions elapse; now, without it.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub base_time: Option<String>,
 }
 
 const UNITS_EXAMPLES: &str = "\
@@ -477,4 +493,5 @@ Units come from the guest's files and links alone. What generators would make at
 Examples:
   hyper2kvm guest units guest.vmdk --state enabled
   hyper2kvm guest units guest.ova 'ssh*' '*.timer'
+  hyper2kvm guest units guest.ova --calendar 'Mon..Fri 03:00' --iterations 5
   hyper2kvm guest units guest.ova --json";

@@ -431,12 +431,20 @@ pub(super) const CODES: &[(&str, &str)] = &[
     ("udf.name", "A name on a UDF volume is not of the right kind of file."),
     ("udf.read-only", "A change was asked of a UDF file system, which can only be read."),
     (
+        "units.calendar",
+        "A calendar expression cannot be understood, or --iterations is out of range. systemd.time(7) describes them: Mon..Fri *-*-* 03:00, *-*~1, *:0/15, weekly.",
+    ),
+    (
         "units.none",
         "The guest has no units of systemd: something else runs as its first process, or another file system holds them.",
     ),
     (
         "units.pattern",
         "A pattern of names of units could not be understood. * and ? stand for any text and any character, [a-z] for one of these.",
+    ),
+    (
+        "units.timespan",
+        "A span of time cannot be understood. systemd.time(7) describes them: 1h 30min, 2 weeks, 300ms.",
     ),
     ("volume.count", "A machine has more volumes than any real one; the rest is left alone."),
     (

@@ -23,12 +23,15 @@ const UNITS: &[(&[&str], u64)] = &[
     (&["usec", "us", "µs", "μs"], 1),
 ];
 
-/// A span such as `1h 30min` in microseconds; a number alone is in seconds. `None` for what is no span.
+/// A span such as `1h 30min` in microseconds; a number alone is in seconds, and `infinity` is [`u64::MAX`]. `None` for what is no span.
 #[must_use]
 pub fn span(text: &str) -> Option<u64> {
     let mut rest = text.trim();
     if rest.is_empty() {
         return None;
+    }
+    if rest == "infinity" {
+        return Some(u64::MAX);
     }
     let mut sum = 0_u64;
     while !rest.is_empty() {
@@ -47,9 +50,49 @@ pub fn span(text: &str) -> Option<u64> {
     Some(sum)
 }
 
+/// A span of so many microseconds as systemd writes it: `1h 30min`. [`u64::MAX`] stands for ever.
+#[must_use]
+pub fn span_text(micros: u64) -> String {
+    const NAMES: [(&str, u64, usize); 9] = [
+        ("y", 31_557_600 * SECOND, 0),
+        ("month", 2_629_800 * SECOND, 0),
+        ("w", 7 * DAY, 0),
+        ("d", DAY, 0),
+        ("h", 3600 * SECOND, 0),
+        ("min", 60 * SECOND, 0),
+        ("s", SECOND, 6),
+        ("ms", 1000, 3),
+        ("us", 1, 0),
+    ];
+    if micros == u64::MAX {
+        return "infinity".to_owned();
+    }
+    let (mut rest, mut words) = (micros, Vec::new());
+    for (name, unit, digits) in NAMES {
+        let (count, left) = (rest / unit, rest % unit);
+        match (count, left) {
+            (0, _) => {}
+            // What is less than a minute is one number.
+            (_, 1..) if digits > 0 => {
+                words.push(format!("{count}.{left:0digits$}{name}"));
+                rest = 0;
+            }
+            _ => {
+                words.push(format!("{count}{name}"));
+                rest = left;
+            }
+        }
+    }
+    if words.is_empty() { "0".to_owned() } else { words.join(" ") }
+}
+
 /// `1.5` of a unit.
 fn scaled(number: &str, unit: u64) -> Option<u64> {
-    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+    let (whole, part) = match number.split_once('.') {
+        Some((_, "")) => return None,
+        Some(parts) => parts,
+        None => (number, ""),
+    };
     if whole.is_empty() && part.is_empty() {
         return None;
     }

@@ -9,7 +9,15 @@ use crate::cli::commands::Context;
 use crate::error::{Error, Kind, Result};
 use crate::inspect::systemd::{Preset, Unit, Units};
 
+mod clock;
+
 pub(super) fn run(args: &UnitsArgs, context: &Context) -> Result<()> {
+    if !args.timespan.is_empty() {
+        return clock::spans(args, context);
+    }
+    if !args.calendar.is_empty() {
+        return clock::calendars(args, context);
+    }
     let patterns = args.pattern.iter().map(|text| {
         let glob = GlobBuilder::new(text).build();
         glob.map(|glob| glob.compile_matcher()).map_err(|error| {
