@@ -297,12 +297,17 @@ impl std::error::Error for Error {
 #[must_use]
 pub fn escape(text: &str) -> String {
     const LONGEST: usize = 1024;
-    let mut out = String::with_capacity(text.len().min(LONGEST));
-    for (count, c) in text.chars().enumerate() {
-        if count == LONGEST {
-            out.push('…');
-            break;
-        }
+    match text.char_indices().nth(LONGEST) {
+        None => escape_whole(text),
+        Some((end, _)) => format!("{}…", escape_whole(text.get(..end).unwrap_or(text))),
+    }
+}
+
+/// [`escape`] for text that is the result itself, and stays as long as it is.
+#[must_use]
+pub fn escape_whole(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
         if c.is_control() || is_hidden(c) {
             out.extend(c.escape_unicode());
         } else {

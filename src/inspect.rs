@@ -13,6 +13,7 @@ pub mod kernels;
 pub mod network;
 pub mod packages;
 pub mod privileges;
+pub mod syslog;
 pub mod systemd;
 pub mod windows;
 

@@ -479,6 +479,15 @@ pub const MAX_UNITS: usize = 1 << 14;
 /// Links from one name of a unit to the next; systemd itself follows 64.
 pub const MAX_UNIT_LINKS: usize = 64;
 
+/// Files of a guest's syslog, with the older ones. logrotate keeps four or seven, some administrators those of a year.
+pub const MAX_SYSLOG_FILES: usize = 1024;
+
+/// Bytes of a line of a guest's syslog; what is longer goes on in the next one. Daemons cut at 8 KiB.
+pub const MAX_SYSLOG_LINE: usize = 64 << 10;
+
+/// Bytes of one file of a guest's syslog that are read, decompressed: some ten million lines.
+pub const MAX_SYSLOG_BYTES: u64 = 1 << 30;
+
 /// Parts with commas between them in one component of a calendar expression; systemd itself takes as many.
 pub const MAX_CALENDAR_PARTS: usize = 241;
 

@@ -54,6 +54,7 @@ mod sharing;
 mod sparse;
 mod squashfs;
 mod strace;
+mod syslog;
 mod udf;
 mod units;
 mod vmdk;

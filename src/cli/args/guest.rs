@@ -44,7 +44,7 @@ pub enum GuestCommand {
     Find(FindArgs),
     /// Show the registry of a Windows: its hives, a key, or a value.
     Hive(HiveArgs),
-    /// Show what the guest logged: its systemd journal, as journalctl does, or else its syslog file.
+    /// Show what the guest logged: its systemd journal, as journalctl does, or else its syslog files, the rotated ones too.
     Log(Box<LogArgs>),
     /// List a directory.
     Ls(LsArgs),
@@ -470,6 +470,38 @@ pub struct UnitsArgs {
     #[arg(long, value_name = "STATE", value_delimiter = ',')]
     pub state: Vec<String>,
 
+    /// The units of the users' own managers instead of the system's.
+    #[arg(long)]
+    pub user: bool,
+
+    /// Print the units' files, with what drop-ins add.
+    #[arg(long, group = "what")]
+    pub cat: bool,
+
+    /// Tell what the units ask of others, and why: of the default target, unless units are named.
+    #[arg(long, group = "what")]
+    pub dependencies: bool,
+
+    /// With --dependencies: what others ask of the units.
+    #[arg(long, requires = "dependencies")]
+    pub reverse: bool,
+
+    /// List timers: what they start, and when they elapse next on the guest's clock.
+    #[arg(long, group = "what")]
+    pub timers: bool,
+
+    /// List sockets: what they listen on, and what they start.
+    #[arg(long, group = "what")]
+    pub sockets: bool,
+
+    /// List mounts and automounts that have units.
+    #[arg(long, group = "what")]
+    pub mounts: bool,
+
+    /// Look for what systemd would not take in the units' files. Exit code 4 says that there is something.
+    #[arg(long, group = "what")]
+    pub check: bool,
+
     /// Tell when a calendar expression elapses, on the guest's clock, as systemd-analyze calendar does. Repeatable.
     #[arg(long, value_name = "EXPRESSION", group = "what")]
     pub calendar: Vec<String>,
@@ -482,7 +514,7 @@ pub struct UnitsArgs {
     #[arg(long, value_name = "N", default_value = "1")]
     pub iterations: u32,
 
-    /// From when on calendar expressions elapse; now, without it.
+    /// From when on calendar expressions and timers elapse; now, without it.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub base_time: Option<String>,
 }
@@ -493,5 +525,9 @@ Units come from the guest's files and links alone. What generators would make at
 Examples:
   hyper2kvm guest units guest.vmdk --state enabled
   hyper2kvm guest units guest.ova 'ssh*' '*.timer'
+  hyper2kvm guest units guest.ova --cat ssh
+  hyper2kvm guest units guest.ova --dependencies --reverse network-online.target
+  hyper2kvm guest units guest.ova --timers
+  hyper2kvm guest units guest.ova --check 'my-*'
   hyper2kvm guest units guest.ova --calendar 'Mon..Fri 03:00' --iterations 5
   hyper2kvm guest units guest.ova --json";

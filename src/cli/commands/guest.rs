@@ -38,7 +38,7 @@ pub(super) fn run(args: &GuestFilesArgs, context: &Context) -> Result<ExitCode> 
         GuestCommand::Stat(args) => stat::run(args, context),
         GuestCommand::Tar(args) => content::tar(args, context),
         GuestCommand::Tree(args) => list::tree(args, context),
-        GuestCommand::Units(args) => units::run(args, context),
+        GuestCommand::Units(args) => return units::run(args, context),
     }
     .map(|()| ExitCode::SUCCESS)
 }

@@ -288,6 +288,7 @@ pub(super) const CODES: &[(&str, &str)] = &[
         "log.option",
         "An option of guest log has a value that it cannot have, or one that a guest without a journal cannot answer. The message says what would do.",
     ),
+    ("log.size", "A file of the guest's syslog is longer than this program reads; what comes behind is left out."),
     (
         "log.time",
         "A time was not understood. Write 2026-01-31 12:00:00, 12:00, today, yesterday, -1h, \"2 days ago\" or @1700000000 (seconds since 1970).",
@@ -430,6 +431,10 @@ pub(super) const CODES: &[(&str, &str)] = &[
     ("udf.limit", "A file or directory of a UDF volume is in more pieces, or larger, than this program handles."),
     ("udf.name", "A name on a UDF volume is not of the right kind of file."),
     ("udf.read-only", "A change was asked of a UDF file system, which can only be read."),
+    (
+        "units.absent",
+        "The guest has no unit of systemd that fits what was asked. guest units SRC lists those that have files.",
+    ),
     (
         "units.calendar",
         "A calendar expression cannot be understood, or --iterations is out of range. systemd.time(7) describes them: Mon..Fri *-*-* 03:00, *-*~1, *:0/15, weekly.",

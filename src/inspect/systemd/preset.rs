@@ -7,18 +7,29 @@ use globset::{GlobBuilder, GlobMatcher};
 use serde::Serialize;
 
 use super::names::{Shape, shape, with_instance};
+use super::units::Scope;
 use crate::error::Result;
 use crate::inspect::Reader;
 use crate::limits;
 
 /// Folders, the first of them first.
-const FOLDERS: [&str; 5] = [
-    "/etc/systemd/system-preset",
-    "/run/systemd/system-preset",
-    "/usr/local/lib/systemd/system-preset",
-    "/usr/lib/systemd/system-preset",
-    "/lib/systemd/system-preset",
-];
+const fn folders(scope: Scope) -> &'static [&'static str] {
+    match scope {
+        Scope::System => &[
+            "/etc/systemd/system-preset",
+            "/run/systemd/system-preset",
+            "/usr/local/lib/systemd/system-preset",
+            "/usr/lib/systemd/system-preset",
+            "/lib/systemd/system-preset",
+        ],
+        Scope::User => &[
+            "/etc/systemd/user-preset",
+            "/run/systemd/user-preset",
+            "/usr/local/lib/systemd/user-preset",
+            "/usr/lib/systemd/user-preset",
+        ],
+    }
+}
 
 /// What a preset says of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -45,10 +56,10 @@ struct Rule {
 }
 
 impl Presets {
-    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self> {
+    pub(super) fn read(reader: &mut Reader<'_>, scope: Scope) -> Result<Self> {
         // A file hides those of its name in later folders.
         let mut paths: BTreeMap<String, String> = BTreeMap::new();
-        for folder in FOLDERS {
+        for folder in folders(scope) {
             for path in reader.files(folder, ".preset")? {
                 let name = path.rsplit('/').next().unwrap_or_default().to_owned();
                 paths.entry(name).or_insert(path);

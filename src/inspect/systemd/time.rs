@@ -69,7 +69,7 @@ pub fn span_text(micros: u64) -> String {
     }
     let (mut rest, mut words) = (micros, Vec::new());
     for (name, unit, digits) in NAMES {
-        let (count, left) = (rest / unit, rest % unit);
+        let (count, left) = (rest.checked_div(unit).unwrap_or(0), rest.checked_rem(unit).unwrap_or(0));
         match (count, left) {
             (0, _) => {}
             // What is less than a minute is one number.

@@ -15,21 +15,50 @@ use crate::fs::{FileKind, Tree};
 use crate::inspect::Reader;
 use crate::limits;
 
-/// Where units of the system are, the first of them first. Those of a running system only are left out.
-const FOLDERS: [&str; 9] = [
-    "/etc/systemd/system.control",
-    "/run/systemd/system.control",
-    CONFIG,
-    "/etc/systemd/system.attached",
-    "/run/systemd/system",
-    "/run/systemd/system.attached",
-    "/usr/local/lib/systemd/system",
-    "/lib/systemd/system",
-    "/usr/lib/systemd/system",
-];
+/// Whose units.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// The system's.
+    #[default]
+    System,
+    /// Those that every user's own manager has (`systemctl --global`), without what users have in their homes.
+    User,
+}
 
-/// Where the administrator's links are.
-const CONFIG: &str = "/etc/systemd/system";
+impl Scope {
+    /// Where units are, the first of them first. Those of a running system only are left out.
+    pub(super) const fn folders(self) -> &'static [&'static str] {
+        match self {
+            Self::System => &[
+                "/etc/systemd/system.control",
+                "/run/systemd/system.control",
+                "/etc/systemd/system",
+                "/etc/systemd/system.attached",
+                "/run/systemd/system",
+                "/run/systemd/system.attached",
+                "/usr/local/lib/systemd/system",
+                "/lib/systemd/system",
+                "/usr/lib/systemd/system",
+            ],
+            Self::User => &[
+                "/etc/systemd/user",
+                "/run/systemd/user",
+                "/usr/local/share/systemd/user",
+                "/usr/share/systemd/user",
+                "/usr/local/lib/systemd/user",
+                "/usr/lib/systemd/user",
+            ],
+        }
+    }
+
+    /// Where the administrator's links are.
+    const fn config(self) -> &'static str {
+        match self {
+            Self::System => "/etc/systemd/system",
+            Self::User => "/etc/systemd/user",
+        }
+    }
+}
 
 /// Whether a unit is started by itself (`systemctl is-enabled`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -107,10 +136,15 @@ pub struct Units {
 }
 
 impl Units {
-    /// Reads them.
+    /// Reads those of the system.
     pub fn read(tree: &Tree) -> Result<Self> {
-        let mut folders = Folders::read(tree)?;
-        let presets = Presets::read(&mut folders.reader)?;
+        Self::read_scope(tree, Scope::System)
+    }
+
+    /// Reads those of the system, or of its users.
+    pub fn read_scope(tree: &Tree, scope: Scope) -> Result<Self> {
+        let mut folders = Folders::read(tree, scope)?;
+        let presets = Presets::read(&mut folders.reader, scope)?;
         let mut units = Vec::new();
         for (name, folder) in folders.names() {
             let state = folders.state(&name)?;
@@ -127,7 +161,7 @@ impl Units {
 
 /// One entry of a folder of units.
 #[derive(Clone, Debug)]
-enum Item {
+pub(super) enum Item {
     File,
     /// With where it leads, as it is written.
     Link(String),
@@ -135,41 +169,45 @@ enum Item {
 
 /// What lies in one folder.
 #[derive(Debug)]
-struct Folder {
-    path: &'static str,
-    items: BTreeMap<String, Item>,
+pub(super) struct Folder {
+    pub(super) path: &'static str,
+    pub(super) items: BTreeMap<String, Item>,
     /// Links by the last name of what they lead to.
     by_target: BTreeMap<String, Vec<String>>,
     /// Links in `.wants`, `.requires` and `.upholds` folders.
     wanted: BTreeSet<String>,
+    /// The same links by their folder.
+    pub(super) wants: BTreeMap<String, Vec<String>>,
     /// Folders of drop-ins.
-    drop_ins: BTreeSet<String>,
+    pub(super) drop_ins: BTreeSet<String>,
 }
 
 /// A unit's file at the end of all links.
 #[derive(Debug)]
-struct Discovered {
-    name: String,
-    path: String,
-    is_masked: bool,
+pub(super) struct Discovered {
+    pub(super) name: String,
+    pub(super) path: String,
+    pub(super) is_masked: bool,
     install: Install,
 }
 
-struct Folders<'a> {
-    reader: Reader<'a>,
-    folders: Vec<Folder>,
+pub(super) struct Folders<'a> {
+    pub(super) reader: Reader<'a>,
+    scope: Scope,
+    pub(super) folders: Vec<Folder>,
 }
 
 impl<'a> Folders<'a> {
-    fn read(tree: &'a Tree) -> Result<Self> {
-        let mut all = Self { reader: Reader { tree, notes: Vec::new() }, folders: Vec::new() };
+    pub(super) fn read(tree: &'a Tree, scope: Scope) -> Result<Self> {
+        let mut all = Self { reader: Reader { tree, notes: Vec::new() }, scope, folders: Vec::new() };
         let mut count = 0_usize;
-        for path in FOLDERS {
+        for path in scope.folders().iter().copied() {
             let mut folder = Folder {
                 path,
                 items: BTreeMap::new(),
                 by_target: BTreeMap::new(),
                 wanted: BTreeSet::new(),
+                wants: BTreeMap::new(),
                 drop_ins: BTreeSet::new(),
             };
             for listed in tree.list(path)? {
@@ -180,7 +218,11 @@ impl<'a> Folders<'a> {
                     break;
                 }
                 match listed.kind {
-                    FileKind::Directory if is_wanting(name) => folder.wanted.extend(links(tree, path, name)?),
+                    FileKind::Directory if is_wanting(name) => {
+                        let links = links(tree, path, name)?;
+                        folder.wanted.extend(links.iter().cloned());
+                        folder.wants.insert(name.to_owned(), links);
+                    }
                     FileKind::Directory => drop(folder.drop_ins.insert(name.to_owned())),
                     FileKind::Regular => drop(folder.items.insert(name.to_owned(), Item::File)),
                     FileKind::Symlink => {
@@ -199,7 +241,7 @@ impl<'a> Folders<'a> {
     }
 
     /// Every unit with the first folder that has it.
-    fn names(&self) -> BTreeMap<String, &'static str> {
+    pub(super) fn names(&self) -> BTreeMap<String, &'static str> {
         let mut names = BTreeMap::new();
         for folder in &self.folders {
             for name in folder.items.keys().filter(|name| shape(name).is_some()) {
@@ -241,12 +283,12 @@ impl<'a> Folders<'a> {
             let (is_linked, is_same) = folder.links_to(unit, known, is_behind);
             if is_linked {
                 match folder.path {
-                    CONFIG => return Some(UnitState::Enabled),
+                    path if path == self.scope.config() => return Some(UnitState::Enabled),
                     _ if is_run => runtime = true,
                     _ => somewhere = true,
                 }
             } else if is_same {
-                same_config |= folder.path == CONFIG;
+                same_config |= folder.path == self.scope.config();
                 same_runtime |= is_run;
             }
             let inside = unit.path.strip_prefix(folder.path).is_some_and(|rest| rest.starts_with('/'));
@@ -266,7 +308,7 @@ impl<'a> Folders<'a> {
     }
 
     /// The file that a unit's name leads to; `None` for what leads nowhere, or to a unit of another kind.
-    fn discover(&mut self, name: &str) -> Result<Option<Discovered>> {
+    pub(super) fn discover(&mut self, name: &str) -> Result<Option<Discovered>> {
         let mut name = name.to_owned();
         for _ in 0..limits::MAX_UNIT_LINKS {
             let Some((path, item)) = self.search(&name) else { return Ok(None) };
@@ -278,7 +320,7 @@ impl<'a> Folders<'a> {
                 End::File(file) => {
                     let (folder, base) = file.rsplit_once('/').unwrap_or_default();
                     let is_linked = matches!(item, Item::Link(_));
-                    let is_inside = FOLDERS.contains(&folder);
+                    let is_inside = self.scope.folders().contains(&folder);
                     // A link to a unit of the same name where units are anyway leads to itself.
                     if is_linked && is_inside && base == name {
                         return Ok(None);
@@ -328,7 +370,7 @@ impl<'a> Folders<'a> {
             }
             let target = absolute(path, target);
             let (folder, base) = target.rsplit_once('/').unwrap_or_default();
-            if FOLDERS.contains(&folder) && tree.find(path)?.is_none() {
+            if self.scope.folders().contains(&folder) && tree.find(path)?.is_none() {
                 return Ok(Some(End::Name(base.to_owned())));
             }
         }
@@ -349,23 +391,28 @@ impl<'a> Folders<'a> {
         if let Some(text) = self.reader.text(file)? {
             install.add(&text);
         }
+        let owners: Vec<String> = [Some(name.to_owned()), names::template(name)].into_iter().flatten().collect();
+        for path in self.drop_ins(&owners)? {
+            if let Some(text) = self.reader.text(&path)? {
+                install.add(&text);
+            }
+        }
+        Ok(install)
+    }
+
+    /// The drop-ins of some names, in the order in which they count: a file hides those of its name in later folders.
+    pub(super) fn drop_ins(&mut self, owners: &[String]) -> Result<Vec<String>> {
         let mut drop_ins: BTreeMap<String, String> = BTreeMap::new();
-        let owners = [Some(name.to_owned()), names::template(name)];
-        for owner in owners.iter().flatten() {
-            let owned = format!("{owner}.d");
-            for folder in self.folders.iter().filter(|folder| folder.drop_ins.contains(&owned)) {
+        for folder in &self.folders {
+            for owned in owners.iter().map(|owner| format!("{owner}.d")).filter(|owned| folder.drop_ins.contains(owned))
+            {
                 for path in self.reader.files(&format!("{}/{owned}", folder.path), ".conf")? {
                     let base = path.rsplit('/').next().unwrap_or_default().to_owned();
                     drop_ins.entry(base).or_insert(path);
                 }
             }
         }
-        for path in drop_ins.values() {
-            if let Some(text) = self.reader.text(path)? {
-                install.add(&text);
-            }
-        }
-        Ok(install)
+        Ok(drop_ins.into_values().collect())
     }
 }
 
@@ -393,7 +440,7 @@ fn renamed(name: &str, base: &str) -> Option<String> {
     }
 }
 
-fn leads_to_null(tree: &Tree, path: &str, target: &str) -> Result<bool> {
+pub(super) fn leads_to_null(tree: &Tree, path: &str, target: &str) -> Result<bool> {
     let (mut path, mut target) = (path.to_owned(), target.to_owned());
     for _ in 0..limits::MAX_UNIT_LINKS {
         path = absolute(&path, &target);
@@ -409,7 +456,7 @@ fn leads_to_null(tree: &Tree, path: &str, target: &str) -> Result<bool> {
 }
 
 /// The path that the link `path` has as its target, without `.` and `..`.
-fn absolute(path: &str, target: &str) -> String {
+pub(super) fn absolute(path: &str, target: &str) -> String {
     let folder = if target.starts_with('/') { "" } else { path.rsplit_once('/').map_or("", |(folder, _)| folder) };
     let mut parts = Vec::new();
     for part in folder.split('/').chain(target.split('/')) {

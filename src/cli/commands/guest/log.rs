@@ -1,4 +1,4 @@
-//! `guest log`: the journal as `journalctl` shows it, or the syslog file of a guest that keeps none.
+//! `guest log`: the journal as `journalctl` shows it, or the syslog files of a guest that keeps none.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -23,7 +23,7 @@ pub(super) fn run(args: &LogArgs, context: &Context) -> Result<ExitCode> {
     let inside = Inside::open(&args.inside, context)?;
     let journal = Journal::open(&inside.tree)?;
     if journal.files().is_empty() && journal.notes().is_empty() {
-        return syslog::run(args, &inside, context).map(|()| ExitCode::SUCCESS);
+        return syslog::run(args, &wanted, &inside, context).map(|()| ExitCode::SUCCESS);
     }
     tell(journal.notes(), context);
     if args.check {

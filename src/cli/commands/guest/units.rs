@@ -1,39 +1,53 @@
-//! `guest units`: the units of systemd, and whether they are enabled.
+//! `guest units`: the units of systemd, whether they are enabled, and what they say.
 
-use globset::GlobBuilder;
+use std::process::ExitCode;
+
+use globset::{GlobBuilder, GlobMatcher};
 use serde_json::json;
 
 use super::Inside;
 use crate::cli::args::guest::UnitsArgs;
 use crate::cli::commands::Context;
 use crate::error::{Error, Kind, Result};
-use crate::inspect::systemd::{Preset, Unit, Units};
+use crate::inspect::systemd::{Preset, Scope, Unit, Units};
 
 mod clock;
+mod files;
+mod tables;
 
-pub(super) fn run(args: &UnitsArgs, context: &Context) -> Result<()> {
+pub(super) fn run(args: &UnitsArgs, context: &Context) -> Result<ExitCode> {
+    let patterns = Patterns::parse(&args.pattern)?;
+    if args.check {
+        return files::check(args, &patterns, context);
+    }
     if !args.timespan.is_empty() {
-        return clock::spans(args, context);
+        clock::spans(args, context)
+    } else if !args.calendar.is_empty() {
+        clock::calendars(args, context)
+    } else if args.cat {
+        files::cat(args, &patterns, context)
+    } else if args.dependencies {
+        files::dependencies(args, &patterns, context)
+    } else if args.timers {
+        tables::timers(args, &patterns, context)
+    } else if args.sockets {
+        tables::sockets(args, &patterns, context)
+    } else if args.mounts {
+        tables::mounts(args, &patterns, context)
+    } else {
+        list(args, &patterns, context)
     }
-    if !args.calendar.is_empty() {
-        return clock::calendars(args, context);
-    }
-    let patterns = args.pattern.iter().map(|text| {
-        let glob = GlobBuilder::new(text).build();
-        glob.map(|glob| glob.compile_matcher()).map_err(|error| {
-            Error::new(Kind::Usage, "units.pattern", "this is no pattern of units").found(text).because(error)
-        })
-    });
-    let patterns: Vec<_> = patterns.collect::<Result<_>>()?;
+    .map(|()| ExitCode::SUCCESS)
+}
+
+fn list(args: &UnitsArgs, patterns: &Patterns, context: &Context) -> Result<()> {
     let inside = Inside::open(&args.inside, context)?;
-    let Units { mut units, default_target, notes } = Units::read(&inside.tree)?;
+    let Units { mut units, default_target, notes } = Units::read_scope(&inside.tree, scope(args))?;
     if units.is_empty() {
-        return Err(Error::new(Kind::NotFound, "units.none", "the guest has no units of systemd")
-            .hint("hyper2kvm inspect tells what runs as its first process"));
+        return Err(none());
     }
     units.retain(|unit| {
-        (patterns.is_empty() || patterns.iter().any(|pattern| pattern.is_match(&unit.name)))
-            && (args.state.is_empty() || args.state.iter().any(|state| state == unit.state.name()))
+        patterns.fit(&unit.name) && (args.state.is_empty() || args.state.iter().any(|state| state == unit.state.name()))
     });
     if context.output.is_json() {
         let json = json!({ "default_target": default_target, "units": units, "notes": notes });
@@ -41,6 +55,39 @@ pub(super) fn run(args: &UnitsArgs, context: &Context) -> Result<()> {
     }
     super::log::tell(&notes, context);
     context.output.text(&table(&units))
+}
+
+const fn scope(args: &UnitsArgs) -> Scope {
+    if args.user { Scope::User } else { Scope::System }
+}
+
+fn none() -> Error {
+    Error::new(Kind::NotFound, "units.none", "the guest has no units of systemd")
+        .hint("hyper2kvm inspect tells what runs as its first process")
+}
+
+/// Which units are asked for: all, when none are named.
+struct Patterns(Vec<(GlobMatcher, bool)>);
+
+impl Patterns {
+    fn parse(texts: &[String]) -> Result<Self> {
+        let patterns = texts.iter().map(|text| {
+            let glob = GlobBuilder::new(text).build();
+            glob.map(|glob| (glob.compile_matcher(), text.ends_with(".service"))).map_err(|error| {
+                Error::new(Kind::Usage, "units.pattern", "this is no pattern of units").found(text).because(error)
+            })
+        });
+        patterns.collect::<Result<_>>().map(Self)
+    }
+
+    /// A service may be named without its suffix.
+    fn fit(&self, name: &str) -> bool {
+        let short = name.strip_suffix(".service");
+        let fits = |(pattern, has_suffix): &(GlobMatcher, bool)| {
+            pattern.is_match(name) || (!has_suffix && short.is_some_and(|short| pattern.is_match(short)))
+        };
+        self.0.is_empty() || self.0.iter().any(fits)
+    }
 }
 
 fn table(units: &[Unit]) -> String {

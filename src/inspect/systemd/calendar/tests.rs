@@ -1,5 +1,7 @@
 //! Without other programs; `tests/calendar.rs` compares with `systemd-analyze`.
 
+#![allow(clippy::as_conversions, clippy::arithmetic_side_effects, reason = "tests build their input")]
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
