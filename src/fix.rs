@@ -22,16 +22,18 @@ mod raid;
 mod spec;
 mod text;
 mod tools;
+mod undo;
 
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::fs::{Attributes, Timestamp, Tree};
+use crate::fs::{Attributes, FileKind, Timestamp, Tree};
 use crate::inspect::{Linux, Machine, Root};
 use crate::limits;
 use draft::Draft;
 pub use hardware::{Bus, Card, Hardware};
 pub use patch::Piece;
+pub use undo::Undo;
 
 pub use inject::{CloudInit, Injection, NewFile, NewUser, PasswordHash, Script, Services, key_lines};
 pub use network::of_guest as cards_of_guest;
@@ -59,8 +61,10 @@ pub struct Action {
     pub what: String,
     /// Why.
     pub why: String,
-    /// Whether it can be undone with what the report keeps.
+    /// Whether it can be undone with what is kept beside the report.
     pub reversible: bool,
+    /// Whether not everyone in the guest may read the file. A report does not show what is in it.
+    pub private: bool,
     /// The change itself.
     pub change: Change,
 }
@@ -122,6 +126,55 @@ pub enum Change {
         /// What is replaced, ascending.
         pieces: Vec<Piece>,
     },
+    /// Permission bits are set; owner and group stay.
+    Mode {
+        /// Those that were there.
+        #[serde(rename = "mode_before", serialize_with = "octal")]
+        before: u32,
+        /// The new ones.
+        #[serde(serialize_with = "octal")]
+        mode: u32,
+    },
+    /// A file, link or empty directory is removed.
+    Remove {
+        /// What it is.
+        was: Removed,
+    },
+    /// A file, link or directory gets another name in the same file system.
+    Rename {
+        /// The new path.
+        to: String,
+    },
+    /// An extended attribute is set or, without a value, removed.
+    Xattr {
+        /// Its full name.
+        name: String,
+        /// The value that was there.
+        #[serde(rename = "value_before", serialize_with = "shown")]
+        before: Option<Vec<u8>>,
+        /// The new value.
+        #[serde(serialize_with = "shown")]
+        value: Option<Vec<u8>>,
+    },
+}
+
+/// What is removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "type")]
+pub enum Removed {
+    /// An empty directory.
+    Directory,
+    /// A regular file with one name.
+    File {
+        /// Its content.
+        #[serde(rename = "bytes", serialize_with = "length")]
+        content: Vec<u8>,
+    },
+    /// A symbolic link.
+    Link {
+        /// What it points to.
+        target: String,
+    },
 }
 
 impl Change {
@@ -132,7 +185,12 @@ impl Change {
             Self::Append { content, .. } | Self::Create { content, .. } | Self::Edit { content, .. } => {
                 u64::try_from(content.len()).unwrap_or(u64::MAX)
             }
-            Self::CreateDir { .. } | Self::Link { .. } => 0,
+            Self::CreateDir { .. }
+            | Self::Link { .. }
+            | Self::Mode { .. }
+            | Self::Remove { .. }
+            | Self::Rename { .. }
+            | Self::Xattr { .. } => 0,
             Self::Patch { pieces, .. } => {
                 let bytes = pieces.iter().map(|piece| u64::try_from(piece.after.len()).unwrap_or(u64::MAX));
                 bytes.fold(0, u64::saturating_add)
@@ -143,6 +201,15 @@ impl Change {
 
 fn length<S: serde::Serializer>(content: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(u64::try_from(content.len()).unwrap_or(u64::MAX))
+}
+
+fn octal<S: serde::Serializer>(mode: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&format!("{mode:04o}"))
+}
+
+/// An attribute's value as text, with what is none escaped.
+fn shown<S: serde::Serializer>(value: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
+    value.as_ref().map(|value| crate::error::escape_bytes(value)).serialize(serializer)
 }
 
 /// Something that is not changed.
@@ -165,6 +232,22 @@ pub struct Report {
     pub applied: Vec<Action>,
     /// What was left.
     pub left: Vec<Left>,
+    /// What undoes the changes.
+    #[serde(skip)]
+    pub undo: Undo,
+}
+
+/// Takes what private files hold out of a plan or report that was made JSON.
+pub fn hide_private(json: &mut serde_json::Value) {
+    for list in ["actions", "applied"] {
+        for action in json.get_mut(list).and_then(serde_json::Value::as_array_mut).into_iter().flatten() {
+            let private = action.get("private") == Some(&serde_json::Value::Bool(true));
+            let Some(change) = action.get_mut("change").and_then(serde_json::Value::as_object_mut) else { continue };
+            if private {
+                change.retain(|key, _| !matches!(key.as_str(), "diff" | "value" | "value_before"));
+            }
+        }
+    }
 }
 
 impl Plan {
@@ -174,10 +257,14 @@ impl Plan {
         self.actions.is_empty()
     }
 
-    /// Every path that changes, sorted. A new file also changes the times of the directory that it lies in.
+    /// Every path that changes, sorted. A name that comes or goes also changes the times of the directory that it lies in.
     #[must_use]
     pub fn paths(&self) -> Vec<&str> {
-        let mut paths: Vec<&str> = self.actions.iter().map(|action| action.path.as_str()).collect();
+        let renamed = self.actions.iter().filter_map(|action| match &action.change {
+            Change::Rename { to } => Some(to.as_str()),
+            _ => None,
+        });
+        let mut paths: Vec<&str> = self.actions.iter().map(|action| action.path.as_str()).chain(renamed).collect();
         paths.sort_unstable();
         paths
     }
@@ -217,11 +304,15 @@ pub fn plan_with(facts: &Linux, machine: &Machine, root: &Root, options: &Option
 /// # Errors
 /// `fix.changed` when a file is not as it was when the plan was made; what stands before it in the plan is done by then.
 pub fn apply(plan: &Plan, tree: &Tree, now: Timestamp) -> Result<Report> {
+    let mut undo = Undo::default();
+    let mut applied = Vec::with_capacity(plan.actions.len());
     for action in &plan.actions {
+        let reversible = undo.gather(action, tree).map_err(|error| error.at(&action.path))?;
         apply_one(action, tree, now).map_err(|error| error.at(&action.path))?;
+        applied.push(Action { reversible, ..action.clone() });
     }
     tree.sync()?;
-    Ok(Report { applied: plan.actions.clone(), left: plan.left.clone() })
+    Ok(Report { applied, left: plan.left.clone(), undo })
 }
 
 fn apply_one(action: &Action, tree: &Tree, now: Timestamp) -> Result<()> {
@@ -250,7 +341,36 @@ fn apply_one(action: &Action, tree: &Tree, now: Timestamp) -> Result<()> {
             tree.append(path, content)?;
             tree.set_times(path, found.stat.atime, now)
         }
+        Change::Mode { before, mode } => {
+            let found = tree.find_link(path)?.filter(|found| found.stat.mode == *before).ok_or_else(changed)?;
+            tree.set_owner(path, *mode, found.stat.uid, found.stat.gid)
+        }
+        Change::Remove { was } => remove(path, was, tree),
+        Change::Rename { to } => tree.rename(path, to),
+        Change::Xattr { name, before, value } => {
+            let is = tree.xattrs(path)?.into_iter().find(|(known, _)| known == name.as_bytes());
+            if is.map(|(_, value)| value) != *before {
+                return Err(changed());
+            }
+            match value {
+                Some(value) => tree.set_xattr(path, name.as_bytes(), value),
+                None => tree.remove_xattr(path, name.as_bytes()),
+            }
+        }
     }
+}
+
+fn remove(path: &str, was: &Removed, tree: &Tree) -> Result<()> {
+    let found = tree.find_link(path)?.ok_or_else(changed)?;
+    let is = match (was, found.stat.kind) {
+        (Removed::Directory, FileKind::Directory) => return tree.remove_dir(path),
+        (Removed::File { content }, FileKind::Regular) => {
+            found.stat.links == 1 && tree.read(path, limits::MAX_GUEST_CONFIG)?.as_ref() == Some(content)
+        }
+        (Removed::Link { target }, FileKind::Symlink) => tree.target(&found)? == target.as_bytes(),
+        _ => false,
+    };
+    if is { tree.remove(path) } else { Err(changed()) }
 }
 
 fn changed() -> Error {

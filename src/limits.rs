@@ -129,6 +129,16 @@ pub const MAX_INJECTED_FILE: u64 = 16 << 20;
 /// Bytes of one diff in a plan; what is longer is cut.
 pub const MAX_DIFF: usize = 16 << 10;
 
+/// Bytes of guest files that are kept to undo a migration: three large initramfs images that were rewritten, and much more than
+/// all configuration. The memory of the default budget.
+pub const MAX_UNDO: u64 = 256 << 20;
+
+/// Bytes of the line that tells how a migration is undone: some hundred a change, so many more changes than any guest gets.
+pub const MAX_UNDO_HEAD: u64 = 16 << 20;
+
+/// Bytes of the report of a migration. A large one has some 200 KiB.
+pub const MAX_REPORT: u64 = 64 << 20;
+
 /// Refcount blocks of a qcow2 image that is written: qemu reads a refcount table of at most 8 MiB.
 pub const MAX_QCOW2_REFCOUNT_BLOCKS: u64 = (8 << 20) / 8;
 

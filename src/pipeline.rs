@@ -20,6 +20,7 @@ pub mod migrate;
 pub mod naming;
 pub mod needs;
 pub mod report;
+pub mod revert;
 pub mod source;
 pub mod view;
 

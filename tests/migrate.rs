@@ -79,7 +79,9 @@ fn only_what_is_planned_differs(variant: Variant) {
 fn planned_paths(plan: &Value) -> BTreeSet<PathBuf> {
     let actions = plan["actions"].as_array().unwrap_or_else(|| panic!("no actions in {plan:#}"));
     let path = |action: &Value| action["path"].as_str().expect("a path").trim_start_matches('/').to_owned();
-    actions.iter().map(|action| PathBuf::from(path(action))).collect()
+    let renamed = actions.iter().filter_map(|action| action["change"]["to"].as_str());
+    let renamed = renamed.map(|path| PathBuf::from(path.trim_start_matches('/')));
+    actions.iter().map(|action| PathBuf::from(path(action))).chain(renamed).collect()
 }
 
 #[test]
@@ -167,6 +169,54 @@ fn a_second_migration_changes_nothing() {
     let changes = (Tree::read(once.path()), Tree::read(again.path()));
     let changes = changes.0.changes(&changes.1);
     assert!(changes.is_empty(), "{changes:?}");
+}
+
+#[test]
+fn a_migration_is_undone_exactly() {
+    for variant in [Variant::Plain, Variant::Dirty] {
+        let lab = Lab::new();
+        let migrated = Migrated::of(variant);
+        let stamp = tools::ok("sha256sum", [&migrated.disk]);
+        let (report, out) = (only(&migrated.out, "json"), lab.path("reverted"));
+        let revert = |out: &Path| Run::new(["revert".as_ref(), report.as_os_str(), "-o".as_ref(), out.as_os_str()]);
+        revert(&migrated.out).arg("--force").fails_with(5).code("output.exists");
+        let json = revert(&out).arg("--json").success().json();
+        assert_eq!(stamp, tools::ok("sha256sum", [&migrated.disk]));
+        let count = migrated.report["plan"]["actions"].as_array().expect("actions").len();
+        assert_eq!(json["reverted"].as_array().expect("paths").len(), count);
+        let raw = lab.path("reverted.raw");
+        let disk = only(&out, "qcow2");
+        tools::assert_clean_qcow2(&disk);
+        tools::to_raw("qcow2", &disk, &raw);
+        tools::assert_clean_ext4(&raw, PARTITION);
+        let source = replayed_source(variant, &lab);
+        let (before, after) = (Mounted::read_only(&source, &lab, "before"), Mounted::read_only(&raw, &lab, "after"));
+        let (before, after) = (Tree::read(before.path()), Tree::read(after.path()));
+        let changes = before.changes(&after);
+        assert!(before.len() > 5000 && changes.is_empty(), "{changes:?}");
+    }
+}
+
+#[test]
+fn a_guest_that_went_on_is_not_reverted() {
+    let lab = Lab::new();
+    let migrated = Migrated::of(Variant::Plain);
+    let folder = lab.folder("moved");
+    for file in fs::read_dir(&migrated.out).expect("the results").map(|entry| entry.expect("an entry").path()) {
+        fs::copy(&file, folder.join(file.file_name().expect("a name"))).expect("a copy");
+    }
+    let raw = migrated.raw(&lab);
+    let mounted = Mounted::writable(&raw, &lab, "edit");
+    fs::write(mounted.path().join("etc/fstab"), "# all new\n").expect("an edit");
+    mounted.close();
+    let disk = only(&folder, "qcow2");
+    tools::ok("qemu-img", ["convert", "-O", "qcow2"].map(Path::new).into_iter().chain([raw.as_path(), &disk]));
+    let out = lab.path("reverted");
+    let report = only(&folder, "json");
+    Run::new(["revert".as_ref(), report.as_os_str(), "-o".as_ref(), out.as_os_str()])
+        .fails_with(1)
+        .code("undo.changed");
+    assert!(fs::read_dir(&out).expect("the folder").next().is_none(), "a disk was written");
 }
 
 #[test]

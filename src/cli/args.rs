@@ -82,6 +82,8 @@ pub enum Command {
     Mount(MountArgs),
     /// Print what migrate would change, and what it would leave.
     Plan(PlanArgs),
+    /// Undo what migrate changed in a guest: writes its disks anew, with every file as it was.
+    Revert(RevertArgs),
     /// Serve the flattened disks over NBD, with their partitions; writes go to an overlay.
     Serve(ServeArgs),
     /// Boot an image in QEMU and wait for a sign of life. The image is never written.
@@ -377,6 +379,31 @@ pub struct MigrateArgs {
     /// What is wanted of the fixes.
     #[command(flatten)]
     pub fixes: FixArgs,
+}
+
+/// Revert options.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  hyper2kvm revert out/guest.report.json -o before/    before/guest.qcow2 with the guest as it came
+
+What undoes the changes is in out/guest.undo, which migrate writes beside the report and which the
+disks belong to. A guest that changed those files since is refused.")]
+pub struct RevertArgs {
+    /// The report that migrate wrote; the disks lie beside it.
+    pub report: PathBuf,
+
+    /// Where the disks go; made if missing.
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+
+    /// Replace existing results.
+    #[arg(long)]
+    pub force: bool,
+
+    /// Copy the free space of the guest's file systems too.
+    #[arg(long)]
+    pub keep_free_space: bool,
 }
 
 /// Convert options.

@@ -22,6 +22,7 @@ mod map;
 mod migrate;
 mod mount;
 mod plan;
+mod revert;
 mod serve;
 mod test;
 
@@ -57,6 +58,7 @@ pub(super) fn run(command: &Command, global: &Global, output: Output) -> Result<
         Command::Migrate(args) => migrate::run(args, &context),
         Command::Mount(args) => mount::run(args, &context),
         Command::Plan(args) => plan::run(args, &context),
+        Command::Revert(args) => revert::run(args, &context),
         Command::Serve(args) => return serve::run(args, &context),
         Command::Test(args) => test::run(args, &context),
     }

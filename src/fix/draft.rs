@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Action, Change, Left, Options, Plan, diff};
+use super::{Action, Change, Left, Options, Plan, Removed, diff};
 use crate::error::{Kind, Result};
-use crate::fs::tree::split_name;
-use crate::fs::{Attributes, FileKind, Tree};
+use crate::fs::tree::{Found, split_name};
+use crate::fs::{Attributes, FileKind, Stat, Tree};
 use crate::inspect::{Linux, Machine, Root};
 use crate::limits;
 
@@ -105,10 +105,12 @@ impl<'a> Draft<'a> {
         let canonical = self.tree().find(path)?.and_then(|found| found.text().map(str::to_owned));
         let canonical = canonical.unwrap_or_else(|| path.to_owned());
         let planned = self.plan.actions.iter().find(|action| action.path == canonical);
-        if let Some(Change::Edit { content, .. } | Change::Create { content, .. }) =
-            planned.map(|action| &action.change)
-        {
-            return Ok(Some((canonical, content.clone())));
+        match planned.map(|action| &action.change) {
+            Some(Change::Edit { content, .. } | Change::Create { content, .. }) => {
+                return Ok(Some((canonical, content.clone())));
+            }
+            Some(Change::Remove { .. } | Change::Rename { .. }) => return Ok(None),
+            _ => {}
         }
         match self.tree().read(&canonical, limits::MAX_GUEST_CONFIG) {
             Err(error) if error.kind() == Kind::Limit => {
@@ -248,6 +250,98 @@ impl<'a> Draft<'a> {
         self.act(fix, path, what, why, Change::Link { target: target.to_owned(), attributes }, Vital::No).map(drop)
     }
 
+    /// Plans the removal of a file, a link, or a directory of which nothing is left. What could not be made again is left.
+    #[allow(dead_code, reason = "the fixes that remove come next")]
+    pub(super) fn remove(&mut self, fix: &'static str, path: &str, what: &str, why: &str) -> Result<()> {
+        let Some((path, found)) = self.named(path)? else { return Ok(()) };
+        let was = match found.stat.kind {
+            FileKind::Regular if found.stat.links > 1 => Err("the file has other names"),
+            FileKind::Regular => match self.tree().read(&path, limits::MAX_GUEST_CONFIG) {
+                Ok(content) => Ok(Removed::File { content: content.unwrap_or_default() }),
+                Err(error) if error.kind() == Kind::Limit => Err("the file is too large to be kept"),
+                Err(error) => return Err(error),
+            },
+            FileKind::Symlink => String::from_utf8(self.tree().target(&found)?)
+                .map(|target| Removed::Link { target })
+                .map_err(|_| "the link's target is no text"),
+            FileKind::Directory if self.will_be_empty(&path)? => Ok(Removed::Directory),
+            FileKind::Directory => Err("the directory is not empty"),
+            _ => Err("it is not a file, a link or a directory"),
+        };
+        match was {
+            Ok(was) => self.act(fix, &path, what, why, Change::Remove { was }, Vital::No).map(drop),
+            Err(reason) => {
+                self.leave(&path, what, reason);
+                Ok(())
+            }
+        }
+    }
+
+    /// Plans another name in the same directory or file system. Nothing happens when the new one exists.
+    #[allow(dead_code, reason = "the fixes that rename come next")]
+    pub(super) fn rename(&mut self, fix: &'static str, path: &str, to: &str, what: &str, why: &str) -> Result<()> {
+        let Some((path, _)) = self.named(path)? else { return Ok(()) };
+        if self.is_taken(to)? {
+            return Ok(());
+        }
+        self.act(fix, &path, what, why, Change::Rename { to: to.to_owned() }, Vital::No).map(drop)
+    }
+
+    /// Plans an extended attribute, or its removal without a `value`. Nothing happens when it is so already.
+    #[allow(dead_code, reason = "the fixes that label come next")]
+    pub(super) fn xattr(
+        &mut self,
+        fix: &'static str,
+        path: &str,
+        name: &str,
+        value: Option<&[u8]>,
+        (what, why): (&str, &str),
+    ) -> Result<()> {
+        let Some((path, _)) = self.named(path)? else { return Ok(()) };
+        let before = self.tree().xattrs(&path)?.into_iter().find(|(known, _)| known == name.as_bytes());
+        let (before, value) = (before.map(|(_, value)| value), value.map(<[u8]>::to_vec));
+        if before == value {
+            return Ok(());
+        }
+        self.act(fix, &path, what, why, Change::Xattr { name: name.to_owned(), before, value }, Vital::No).map(drop)
+    }
+
+    /// Plans permission bits. Nothing happens when the file has them.
+    #[allow(dead_code, reason = "the fixes that switch programs off come next")]
+    pub(super) fn mode(&mut self, fix: &'static str, path: &str, mode: u32, what: &str, why: &str) -> Result<()> {
+        let Some((path, found)) = self.named(path)? else { return Ok(()) };
+        let before = found.stat.mode;
+        if before == mode || found.stat.kind == FileKind::Symlink {
+            return Ok(());
+        }
+        self.act(fix, &path, what, why, Change::Mode { before, mode }, Vital::No).map(drop)
+    }
+
+    /// The file, link or directory itself with its canonical path, if nothing is planned for it yet.
+    fn named(&self, path: &str) -> Result<Option<(String, Found)>> {
+        let found = self.tree().find_link(path)?;
+        let named = found.and_then(|found| Some((found.text()?.to_owned(), found)));
+        Ok(named.filter(|(path, _)| self.plan.actions.iter().all(|action| action.path != *path)))
+    }
+
+    /// Whether a directory has nothing but what is planned to go.
+    fn will_be_empty(&self, dir: &str) -> Result<bool> {
+        let goes = |path: &str| {
+            let gone = |action: &Action| matches!(action.change, Change::Remove { .. } | Change::Rename { .. });
+            self.plan.actions.iter().any(|action| action.path == path && gone(action))
+        };
+        let below = format!("{dir}/");
+        let arrives = |action: &Action| match &action.change {
+            Change::Create { .. } | Change::CreateDir { .. } | Change::Link { .. } => action.path.starts_with(&below),
+            Change::Rename { to } => to.starts_with(&below),
+            _ => false,
+        };
+        let is_mounted = self.tree().mounts().any(|(at, _)| at == dir.as_bytes());
+        let entries = self.tree().list(dir)?;
+        let all_go = entries.iter().all(|entry| entry.text().is_some_and(|name| goes(&format!("{below}{name}"))));
+        Ok(all_go && !is_mounted && !self.plan.actions.iter().any(arrives))
+    }
+
     /// Plans any change, or leaves it when the file system cannot take it. Gives whether it is planned.
     pub(super) fn act(
         &mut self,
@@ -263,7 +357,9 @@ impl<'a> Draft<'a> {
             self.left(Left { path: path.to_owned(), what, why: reason, stops_boot: vital == Vital::Yes });
             return Ok(false);
         }
+        let private = self.is_private(path, &change)?;
         self.plan.actions.push(Action {
+            private,
             path: path.to_owned(),
             fix,
             what,
@@ -283,8 +379,34 @@ impl<'a> Draft<'a> {
     }
 
     fn is_taken(&self, path: &str) -> Result<bool> {
-        let planned = self.plan.actions.iter().any(|action| action.path == path);
+        let planned = self
+            .plan
+            .actions
+            .iter()
+            .any(|action| action.path == path || matches!(&action.change, Change::Rename { to } if to == path));
         Ok(planned || self.tree().find_link(path)?.is_some())
+    }
+
+    /// Whether someone in the guest may not read the file that is changed, or made.
+    fn is_private(&self, path: &str, change: &Change) -> Result<bool> {
+        if matches!(change, Change::Create { attributes, .. } if attributes.mode & 0o004 == 0) {
+            return Ok(true);
+        }
+        let mut at = path.as_bytes();
+        loop {
+            let closed = |stat: Stat| match stat.kind {
+                FileKind::Directory => stat.mode & 0o001 == 0,
+                FileKind::Regular => stat.mode & 0o004 == 0,
+                _ => false,
+            };
+            if self.tree().find_link(at)?.is_some_and(|found| closed(found.stat)) {
+                return Ok(true);
+            }
+            match split_name(at) {
+                Some((dir, _)) => at = dir,
+                None => return Ok(false),
+            }
+        }
     }
 
     /// What a new file gets. It takes the label of its directory, as a new file in a running guest would.
@@ -351,7 +473,8 @@ fn growth(change: &Change) -> u64 {
     let blocks = |bytes: u64| bytes.div_ceil(BLOCK).saturating_mul(BLOCK);
     match change {
         Change::Append { content, .. } | Change::Create { content, .. } => blocks(size(content)).saturating_add(BLOCK),
-        Change::CreateDir { .. } | Change::Link { .. } => 2 * BLOCK,
+        Change::CreateDir { .. } | Change::Link { .. } | Change::Rename { .. } | Change::Xattr { .. } => 2 * BLOCK,
+        Change::Mode { .. } | Change::Remove { .. } => 0,
         Change::Edit { before, content, .. } => blocks(size(content)).saturating_sub(blocks(size(before))),
         Change::Patch { size_before, size, .. } => blocks(*size).saturating_sub(blocks(*size_before)),
     }

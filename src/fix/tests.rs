@@ -107,9 +107,14 @@ fn plan_for(machine: &Machine) -> (Plan, Root) {
     (plan(&facts, machine, &root).unwrap(), root)
 }
 
-/// Plans, applies and plans again; the second plan must be empty. Gives the first.
+/// Plans, applies, undoes and applies once more, and plans again; the second plan must be empty. Gives the first.
 fn fix(machine: &Machine) -> (Plan, Root) {
     let (plan, root) = plan_for(machine);
+    let before = snapshot(&root.tree);
+    let report = apply(&plan, &root.tree, NOW).unwrap();
+    assert!(report.applied.iter().all(|action| action.reversible));
+    Undo::decode(&report.undo.encode().unwrap()).unwrap().apply(&root.tree).unwrap();
+    assert_eq!(snapshot(&root.tree), before);
     apply(&plan, &root.tree, NOW).unwrap();
     let (again, _) = plan_for(machine);
     assert!(again.is_empty(), "planned again: {:#?}", again.actions);
@@ -129,7 +134,7 @@ fn snapshot(tree: &Tree) -> BTreeMap<String, String> {
             let path = format!("{dir}/{}", entry.text().unwrap());
             let stat = tree.find_link(&path).unwrap().unwrap().stat;
             let content = match entry.kind {
-                FileKind::Regular => tree.read(&path, 1 << 20).unwrap().unwrap(),
+                FileKind::Regular => tree.read(&path, 2 << 20).unwrap().unwrap(),
                 FileKind::Symlink => tree.read_link(&path).unwrap().unwrap(),
                 _ => Vec::new(),
             };

@@ -338,9 +338,9 @@ impl Tree {
         Ok(())
     }
 
-    /// Sets access and modification time of the file that `path` leads to.
+    /// Sets access and modification time of the file at `path`.
     pub fn set_times(&self, path: impl AsRef<[u8]>, atime: Timestamp, mtime: Timestamp) -> Result<()> {
-        let found = self.require(path.as_ref())?;
+        let found = self.require_link(path.as_ref())?;
         self.fs(&found)?.writer()?.set_times(found.stat.inode, atime, mtime)
     }
 

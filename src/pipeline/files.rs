@@ -1,7 +1,7 @@
 //! Small files beside the disks, which also appear under their names only when they are complete and durable.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,10 @@ pub struct Staged {
 impl Staged {
     /// A new, empty `PATH.partial`, which whoever writes it must sync.
     pub fn create(path: &Path) -> Result<(Self, File)> {
+        Self::create_with(path, 0o644)
+    }
+
+    fn create_with(path: &Path, mode: u32) -> Result<(Self, File)> {
         let mut partial = path.as_os_str().to_owned();
         partial.push(".partial");
         let staged = Self { partial: PathBuf::from(partial), path: path.to_path_buf(), published: false };
@@ -29,14 +33,23 @@ impl Staged {
             }
             _ => {}
         }
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&staged.partial);
+        let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&staged.partial);
         let file = file.map_err(|e| Error::write("writing", e).path(&staged.partial))?;
         Ok((staged, file))
     }
 
     /// Writes `content` to `PATH.partial` and syncs it.
     pub fn write(path: &Path, content: &[u8]) -> Result<Self> {
-        let (staged, mut file) = Self::create(path)?;
+        Self::write_with(path, content, 0o644)
+    }
+
+    /// The same for a file that only its owner may read.
+    pub fn write_private(path: &Path, content: &[u8]) -> Result<Self> {
+        Self::write_with(path, content, 0o600)
+    }
+
+    fn write_with(path: &Path, content: &[u8], mode: u32) -> Result<Self> {
+        let (staged, mut file) = Self::create_with(path, mode)?;
         let written = file.write_all(content).and_then(|()| file.sync_all());
         written.map_err(|e| Error::write("writing", e).path(&staged.partial))?;
         Ok(staged)
@@ -76,6 +89,19 @@ fn same_bytes(a: &Path, b: &Path) -> std::io::Result<bool> {
     Ok(std::fs::metadata(a)?.len() == std::fs::metadata(b)?.len() && std::fs::read(a)? == std::fs::read(b)?)
 }
 
+/// A small file that this program wrote earlier, of at most `max` bytes.
+#[allow(clippy::disallowed_methods, reason = "reads back what this program writes")]
+pub fn read(path: &Path, max: u64) -> Result<Vec<u8>> {
+    let failed = |e| Error::unreadable("reading", e).path(path);
+    let mut content = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(max.saturating_add(1)).read_to_end(&mut content).map_err(failed)?;
+    if u64::try_from(content.len()).is_ok_and(|len| len <= max) {
+        return Ok(content);
+    }
+    Err(Error::limit("undo.report", "the file is larger than what a migration writes").path(path).expected(max))
+}
+
 /// Fails when `path` exists and replacing it was not allowed. Looks at the name itself, not at what a link points to.
 pub fn must_not_exist(path: &Path, force: bool) -> Result<()> {
     if force || rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).is_err() { Ok(()) } else { Err(exists(path)) }
@@ -108,6 +134,13 @@ mod tests {
         assert!(must_not_exist(&path, false).is_err());
         assert!(must_not_exist(&path, true).is_ok());
         Staged::write(&path, b"two").unwrap().publish(false).unwrap();
+        for (max, reached) in [(4, true), (3, true), (2, false)] {
+            assert_eq!(read(&path, max).is_ok(), reached, "{max}");
+        }
+        let private = dir.path().join("a.undo");
+        Staged::write_private(&private, b"secret").unwrap().publish(false).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&private).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
         Staged::write(&path, b"three").unwrap().publish(true).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().len(), 5);
     }

@@ -190,9 +190,12 @@ pub fn run(request: &Request, session: &Arc<Session>, progress: &dyn Progress) -
     let xml = Staged::write(&names.xml, xml.as_bytes())?;
     let named: Vec<Named> = verified.into_iter().map(|output| output.name(progress)).collect::<Result<_>>()?;
     xml.publish(request.force)?;
+    let undo = applied.undo.encode()?;
+    Staged::write_private(&names.undo, &undo)?.publish(request.force)?;
     let sealed: Vec<Outcome> = named.iter().map(|output| output.outcome().clone()).collect();
 
-    let done = Done { outcomes: &sealed, applied: &applied, digests: &digests, fixed, total: start.elapsed() };
+    let done =
+        Done { outcomes: &sealed, applied: &applied, undo: &undo, digests: &digests, fixed, total: start.elapsed() };
     let json = report(request, &planned, &names, &done, session).to_json();
     let pretty = serde_json::to_vec_pretty(&json)
         .map_err(|e| Error::failed("output.json", "the report cannot be shown as JSON").because(e))?;
@@ -236,6 +239,7 @@ struct Names {
     stem: String,
     disks: Vec<PathBuf>,
     xml: PathBuf,
+    undo: PathBuf,
     report: PathBuf,
 }
 
@@ -251,6 +255,7 @@ impl Names {
         Self {
             disks: (0..count).map(disk).collect(),
             xml: request.output.join(format!("{stem}.xml")),
+            undo: request.output.join(format!("{stem}.undo")),
             report: request.output.join(format!("{stem}.report.json")),
             stem,
         }
@@ -269,6 +274,7 @@ impl Names {
         files::must_not_exist(&self.report, request.force)?;
         if !unfinished.contains(&true) {
             files::must_not_exist(&self.xml, request.force)?;
+            files::must_not_exist(&self.undo, request.force)?;
         }
         let others = self.disks.iter().zip(unfinished).filter(|(_, unfinished)| !unfinished);
         others.into_iter().try_for_each(|(disk, _)| files::must_not_exist(disk, request.force))
@@ -361,6 +367,7 @@ fn nics(request: &Request, planned: &Planned) -> Vec<libvirt::Nic> {
 struct Done<'a> {
     outcomes: &'a [Outcome],
     applied: &'a fix::Report,
+    undo: &'a [u8],
     digests: &'a [Verified],
     fixed: Duration,
     total: Duration,
@@ -379,6 +386,9 @@ fn report(request: &Request, planned: &Planned, names: &Names, done: &Done<'_>, 
         ("plan", format!("the disks are attached to {chosen:?}, since the guest finds no root on {:?}", request.bus))
     });
     let notes = planned.guest.notes.iter().map(|note| ("inspect", note.clone()));
+    let (mut plan, mut applied) = (json!(planned.plan), json!(done.applied));
+    fix::hide_private(&mut plan);
+    fix::hide_private(&mut applied);
     Report {
         source: json!({
             "paths": request.sources,
@@ -391,17 +401,17 @@ fn report(request: &Request, planned: &Planned, names: &Names, done: &Done<'_>, 
         stages: vec![
             stage("inspect", planned.times.0, json!({ "facts": facts })),
             stage("plan", planned.times.1, json!({ "actions": planned.plan.actions.len() })),
-            stage("fix", done.fixed, json!(done.applied)),
+            stage("fix", done.fixed, applied),
             stage("convert", sum(|o| o.times.plan + o.times.copy + o.times.sync), json!({ "disks": converted })),
             stage("validate", sum(|o| o.times.verify), json!({ "verification": verified })),
         ],
-        artifacts: artifacts(names, outcomes),
+        artifacts: artifacts(names, done),
         warnings: notes.chain(other).chain(left).collect(),
-        plan: json!(planned.plan),
+        plan,
     }
 }
 
-fn artifacts(names: &Names, outcomes: &[Outcome]) -> Vec<Artifact> {
+fn artifacts(names: &Names, done: &Done<'_>) -> Vec<Artifact> {
     let disk = |(index, outcome): (usize, &Outcome)| Artifact {
         kind: "disk",
         disk_id: Some(format!("disk{}", index + 1)),
@@ -420,10 +430,19 @@ fn artifacts(names: &Names, outcomes: &[Outcome]) -> Vec<Artifact> {
         boot_order_hint: 999,
         checksum: None,
     };
-    outcomes.iter().enumerate().map(disk).chain([xml]).collect()
+    let undo = Artifact {
+        kind: "undo",
+        disk_id: None,
+        path: names.undo.display().to_string(),
+        format: "zstd",
+        size_bytes: u64::try_from(done.undo.len()).unwrap_or(u64::MAX),
+        boot_order_hint: 999,
+        checksum: Some(format!("blake3:{}", blake3::hash(done.undo).to_hex())),
+    };
+    done.outcomes.iter().enumerate().map(disk).chain([xml, undo]).collect()
 }
 
-fn outcome_json(outcome: &Outcome) -> Value {
+pub(super) fn outcome_json(outcome: &Outcome) -> Value {
     json!({
         "path": outcome.path.display().to_string(),
         "virtual_size": outcome.len,

@@ -23,19 +23,19 @@ pub struct Stage {
 /// A file that the migration wrote.
 #[derive(Clone, Debug, Serialize)]
 pub struct Artifact {
-    /// `disk` or `libvirt-xml`.
+    /// `disk`, `libvirt-xml` or `undo`.
     pub kind: &'static str,
     /// Which disk, from `disk1`.
     pub disk_id: Option<String>,
     /// Where it lies.
     pub path: String,
-    /// `qcow2`, `xml`.
+    /// `qcow2`, `xml`, `zstd`.
     pub format: &'static str,
     /// Length in bytes.
     pub size_bytes: u64,
     /// 0 boots first.
     pub boot_order_hint: u32,
-    /// Digest of the flattened disk's content, where there is one.
+    /// Digest of the flattened disk's content, or of the file that undoes the migration.
     pub checksum: Option<String>,
 }
 

@@ -432,6 +432,19 @@ pub(super) const CODES: &[(&str, &str)] = &[
     ("udf.name", "A name on a UDF volume is not of the right kind of file."),
     ("udf.read-only", "A change was asked of a UDF file system, which can only be read."),
     (
+        "undo.changed",
+        "The migrated guest is not as the migration left it: a file that was changed then was changed again, or has gone. Nothing is undone.",
+    ),
+    (
+        "undo.corrupt",
+        "The file that undoes a migration, NAME.undo beside its report, is damaged, or is not the one that the report names.",
+    ),
+    (
+        "undo.lost",
+        "What it takes to undo the migration was not kept, since it was too much, or since an older version did not keep it. The source is as it was.",
+    ),
+    ("undo.report", "The file is not the report of a migration, or the files that it names do not lie beside it."),
+    (
         "units.absent",
         "The guest has no unit of systemd that fits what was asked. guest units SRC lists those that have files.",
     ),
