@@ -20,7 +20,7 @@ zoo=()
 
 main() {
     check_rust
-    [ "${1:-}" != zoo ] || zoo=(cryptsetup-bin guestfs-tools libguestfs-tools lvm2 mdadm "$(kernel)")
+    [ "${1:-}" != zoo ] || zoo=(cryptsetup-bin guestfs-tools libguestfs-tools lvm2 mdadm python3-cryptography "$(kernel)")
     local missing
     mapfile -t missing < <(missing_packages)
     if [ "${#missing[@]}" -eq 0 ]; then

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use crate::support::{Bus, Machine, Migrated, Nic, Run, Variant};
+use crate::support::{Bus, Machine, Migrated, Run, Variant};
 
 fn does_not_boot_before(variant: Variant) {
     let disk = variant.raw();
-    let death = Machine { disk: &disk, format: "raw", bus: Bus::VirtioBlk, nic: Nic::Virtio }.boot().dead();
+    let death = Machine::new(&disk, "raw", Bus::VirtioBlk).boot().dead();
     assert_eq!(death, "Gave up waiting for root");
 }
 
 fn boots_after(variant: Variant, bus: Bus) -> BTreeMap<String, String> {
     let migrated = Migrated::of(variant);
-    let facts = Machine { disk: &migrated.disk, format: "qcow2", bus, nic: Nic::Virtio }.boot().up();
+    let facts = Machine::new(&migrated.disk, "qcow2", bus).boot().up();
     let (root, driver) = match bus {
         Bus::VirtioBlk => ("/dev/vda1 ext4", "vda:virtio_blk"),
         _ => ("/dev/sda1 ext4", "sda:sd"),

@@ -44,7 +44,7 @@ fn removed_files_left_garbage() {
 #[test]
 fn boots_as_vmware_runs_it() {
     let disk = Variant::Plain.raw();
-    let facts = Machine { disk: &disk, format: "raw", bus: Bus::Pvscsi, nic: Nic::Vmxnet3 }.boot().up();
+    let facts = Machine::new(&disk, "raw", Bus::Pvscsi).nic(Nic::Vmxnet3).boot().up();
     assert_eq!(facts["root"], "/dev/sda1 ext4");
     assert_eq!(facts["nic"], "ens192:vmxnet3");
     assert!(facts["ip"].starts_with("ens192="), "{facts:?}");

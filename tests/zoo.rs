@@ -1,6 +1,7 @@
 //! Guests of many layouts (tests/fixtures/zoo.sh): their files as the kernel shows them, their facts as virt-inspector tells them.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -8,15 +9,25 @@ use roxmltree::{Document, Node};
 
 use crate::support::{Lab, Mounted, Run, Tree, Variant, tools};
 
+mod boots;
+
 fn disk(layout: &str) -> PathBuf {
+    disks(layout).remove(0)
+}
+
+/// The disks of a guest, in order. `plain` is the one that the other tests use.
+fn disks(layout: &str) -> Vec<PathBuf> {
+    if layout == "plain" {
+        return vec![Variant::Plain.raw()];
+    }
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| match std::env::var_os("HYPER2KVM_ZOO_DIR") {
         Some(folder) => folder.into(),
         None => tools::ok(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/zoo.sh"), ["--path"]).trim().into(),
     });
-    let disk = folder.join(layout).join("guest.raw");
-    assert!(disk.exists(), "{} is missing: run `make zoo`", disk.display());
-    disk
+    let [first, second] = ["guest.raw", "guest2.raw"].map(|name| folder.join(layout).join(name));
+    assert!(first.exists(), "{} is missing: run `make zoo`", first.display());
+    std::iter::once(first).chain(second.exists().then_some(second)).collect()
 }
 
 #[test]
@@ -63,11 +74,11 @@ fn every_file_is_as_the_kernel_shows_it() {
 #[test]
 #[ignore = "needs guests of many layouts: make zoo"]
 fn every_digest_is_that_of_guestfish() {
-    for layout in ["lvm", "uefi"] {
-        let (lab, disk) = (Lab::new(), disk(layout));
+    for layout in ["lvm", "uefi", "luks", "md", "sdboot"] {
+        let lab = Lab::new();
         let sums = lab.path("sums");
         let out = format!("checksums-out sha256 / {}", sums.display());
-        appliance("guestfish", &["--ro", "--format=raw", "-i", "-a"], &disk, &[&out]);
+        appliance("guestfish", &["--ro", "-i"], layout, &[&out]);
         let theirs = std::fs::read_to_string(&sums).expect("checksums");
         // sha256sum marks a line whose name it escaped with a backslash.
         let unescaped = |line: &str| match line.strip_prefix('\\') {
@@ -80,7 +91,8 @@ fn every_digest_is_that_of_guestfish() {
             .filter_map(|line| line.split_once("  ").map(|(sum, path)| (sum.to_owned(), path.to_owned())))
             .map(|(sum, path)| (path.trim_start_matches('.').to_owned(), sum))
             .collect();
-        let ours = Run::new(["guest", "sha256", "--json", "--format", "raw"]).arg(&disk).arg("/").success().json();
+        // One disk of a mirror has all of it.
+        let ours = ours(&["guest", "sha256", "--json"], layout).arg(disk(layout)).arg("/").success().json();
         let ours = ours["entries"].as_array().expect("entries").iter();
         let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
         let ours: BTreeMap<String, String> = ours.map(|entry| (text(&entry["path"]), text(&entry["sha256"]))).collect();
@@ -94,10 +106,9 @@ fn every_digest_is_that_of_guestfish() {
 #[test]
 #[ignore = "needs guests of many layouts: make zoo"]
 fn facts_are_those_of_virt_inspector() {
-    let guests = ["xfs", "btrfs", "lvm", "uefi", "dracut"].map(|layout| (layout, disk(layout)));
-    for (name, disk) in guests.into_iter().chain([("plain", Variant::Plain.raw())]) {
-        let theirs = appliance("virt-inspector", &["--no-icon", "--format=raw", "-a"], &disk, &[]);
-        let ours = Run::new(["inspect", "--xml", "--format", "raw"]).arg(&disk).success().stdout;
+    for name in ["xfs", "btrfs", "lvm", "uefi", "dracut", "luks", "md", "sdboot", "plain"] {
+        let theirs = appliance("virt-inspector", &["--no-icon"], name, &[]);
+        let ours = disks(name).into_iter().fold(ours(&["inspect", "--xml"], name), Run::arg).success().stdout;
         let (ours, theirs) = (fields(&ours), fields(&theirs));
         assert!(theirs.len() > 200, "{name}: {theirs:#?}");
         let mut differences: BTreeMap<&str, _> = BTreeMap::new();
@@ -108,8 +119,16 @@ fn facts_are_those_of_virt_inspector() {
         }
         // What virt-inspector takes for the product's name is the content of /etc/debian_version; os-release has the name.
         let named = differences.remove("product_name").expect("a difference that is known");
-        assert_eq!(named.0, Some("Debian GNU/Linux 12 (bookworm)"));
-        assert!(named.1.is_some_and(|version| version.starts_with("12.")), "{named:?}");
+        let release = match name {
+            "md" => "Debian GNU/Linux 11 (bullseye)",
+            "sdboot" => "Debian GNU/Linux 13 (trixie)",
+            _ => "Debian GNU/Linux 12 (bookworm)",
+        };
+        assert_eq!(named.0, Some(release));
+        assert!(
+            named.1.is_some_and(|version| release.contains(version.split('.').next().unwrap_or(version))),
+            "{named:?}"
+        );
         assert!(differences.is_empty(), "{name}: {differences:#?}");
     }
 }
@@ -152,15 +171,39 @@ fn fields(xml: &str) -> BTreeMap<String, String> {
     fields
 }
 
-/// Runs a program of libguestfs on a disk, again if need be: emulation now and then hangs at boot.
-fn appliance(program: &str, options: &[&str], disk: &Path, commands: &[&str]) -> String {
+/// One of our commands on a guest, with its key if it needs one; the disks are still to be named.
+fn ours(command: &[&str], layout: &str) -> Run {
+    let run = Run::new(command).args(["--format", "raw"]);
+    match key(layout) {
+        Some(key) => run.arg("--key").arg(format!("all:file:{}", key.display())),
+        None => run,
+    }
+}
+
+/// The passphrase that lies beside a guest.
+fn key(layout: &str) -> Option<PathBuf> {
+    Some(disk(layout).with_file_name("passphrase")).filter(|path| path.exists())
+}
+
+/// Runs a program of libguestfs on a guest, again if need be: emulation now and then hangs at boot.
+fn appliance(program: &str, options: &[&str], layout: &str, commands: &[&str]) -> String {
+    let environment = [
+        "LIBGUESTFS_BACKEND=direct",
+        "LIBGUESTFS_BACKEND_SETTINGS=force_tcg",
+        "timeout",
+        "600",
+        program,
+        "--format=raw",
+    ];
+    let mut words: Vec<OsString> = environment.iter().chain(options).map(OsString::from).collect();
+    for disk in disks(layout) {
+        words.extend(["-a".into(), disk.into_os_string()]);
+    }
+    words.extend(key(layout).map(|key| format!("--key=/dev/sda3:file:{}", key.display()).into()));
+    words.extend(commands.iter().flat_map(|command| command.split(' ')).map(OsString::from));
     let mut last = None;
     for _ in 0..3 {
-        let arguments =
-            ["LIBGUESTFS_BACKEND=direct", "LIBGUESTFS_BACKEND_SETTINGS=force_tcg", "timeout", "600", program];
-        let words = arguments.iter().chain(options).map(Path::new).chain([disk]);
-        let script: Vec<&str> = commands.iter().flat_map(|command| command.split(' ')).collect();
-        let output = tools::output("env", words.chain(script.into_iter().map(Path::new)));
+        let output = tools::output("env", &words);
         if output.status.success() {
             return String::from_utf8_lossy(&output.stdout).into_owned();
         }

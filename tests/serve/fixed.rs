@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{Server, wait_for};
-use crate::support::{Bus, Lab, Machine, NOBODY, Nic, Variant, tools};
+use crate::support::{Bus, Lab, Machine, NOBODY, Variant, tools};
 
 #[test]
 fn it_boots_on_virtio_before_a_byte_is_copied() {
@@ -12,7 +12,7 @@ fn it_boots_on_virtio_before_a_byte_is_copied() {
     let server = Server::start_with(&Variant::Dirty.ova(), &["--fix"], &lab);
     let uri = server.uri();
     // QEMU keeps what the guest writes in a file of its own.
-    let machine = Machine { disk: Path::new(&uri), format: "raw", bus: Bus::VirtioBlk, nic: Nic::Virtio };
+    let machine = Machine::new(Path::new(&uri), "raw", Bus::VirtioBlk);
     let facts = machine.boot().up();
     assert_eq!(facts["root"], "/dev/vda1 ext4");
     assert!(facts["ip"].contains("=10.0.2.15/24"), "no address: {facts:?}");
@@ -24,8 +24,7 @@ fn it_boots_and_writes_into_the_overlay() {
     let lab = Lab::new();
     let server = Server::start_with(&Variant::Plain.ova(), &["--fix", "--writable"], &lab);
     let uri = server.uri();
-    let facts =
-        Machine { disk: Path::new(&uri), format: "raw", bus: Bus::VirtioScsi, nic: Nic::Virtio }.boot_in_place();
+    let facts = Machine::new(Path::new(&uri), "raw", Bus::VirtioScsi).boot_in_place();
     let facts = facts.up();
     assert_eq!(facts["root"], "/dev/sda1 ext4");
     assert_eq!(facts["failed"], "");

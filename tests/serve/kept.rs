@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{Server, image_of, small_disk};
-use crate::support::{Bus, Lab, Machine, Nic, Run, Variant, tools};
+use crate::support::{Bus, Lab, Machine, Run, Variant, tools};
 
 fn qemu_io(format: &str, disk: &str, commands: &[&str]) {
     let commands = commands.iter().flat_map(|command| ["-c", command]);
@@ -85,7 +85,7 @@ fn a_fixed_guest_boots_from_its_kept_overlay_without_us() {
     server.running.terminate().exits_with(0);
     tools::assert_clean_qcow2(&overlay);
     assert!(overlay.metadata().expect("the overlay").len() < 200 << 20);
-    let machine = Machine { disk: &overlay, format: "qcow2", bus: Bus::VirtioBlk, nic: Nic::Virtio };
+    let machine = Machine::new(&overlay, "qcow2", Bus::VirtioBlk);
     assert_eq!(machine.boot().up()["root"], "/dev/vda1 ext4");
     // The fixes are in it: going on with it needs no --fix, and another one is refused.
     let source = lab.path("source.img");

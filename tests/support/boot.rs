@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// Emulation on a busy machine takes a minute or two; a guest that says nothing for so long will not.
-const PATIENCE: Duration = Duration::from_secs(400);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// How the disk hangs on the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,17 +32,38 @@ pub(crate) enum Nic {
 
 /// A virtual machine to be.
 pub(crate) struct Machine<'a> {
-    /// The disk: a path or what QEMU takes for one.
-    pub(crate) disk: &'a Path,
-    /// Its format.
-    pub(crate) format: &'a str,
-    /// Its bus.
-    pub(crate) bus: Bus,
-    /// The network card.
-    pub(crate) nic: Nic,
+    /// A path or what QEMU takes for one; the first one boots.
+    disks: Vec<&'a Path>,
+    format: &'a str,
+    bus: Bus,
+    nic: Nic,
+    uefi: bool,
 }
 
-impl Machine<'_> {
+impl<'a> Machine<'a> {
+    /// A machine with BIOS, one disk of this format on a bus, and virtio-net.
+    pub(crate) fn new(disk: &'a Path, format: &'a str, bus: Bus) -> Self {
+        Self { disks: vec![disk], format, bus, nic: Nic::Virtio, uefi: false }
+    }
+
+    /// Another disk of the same format on the same bus.
+    pub(crate) fn with(mut self, disk: &'a Path) -> Self {
+        self.disks.push(disk);
+        self
+    }
+
+    /// Another network card.
+    pub(crate) fn nic(mut self, nic: Nic) -> Self {
+        self.nic = nic;
+        self
+    }
+
+    /// With UEFI in place of BIOS, and no boot entries.
+    pub(crate) fn uefi(mut self, uefi: bool) -> Self {
+        self.uefi = uefi;
+        self
+    }
+
     /// Boots it until it is up, has given up, or nothing more can be expected.
     pub(crate) fn boot(&self) -> Boot {
         self.boot_with("snapshot=on")
@@ -85,8 +106,6 @@ impl Machine<'_> {
     }
 
     fn command(&self, writes: &str) -> Command {
-        let drive =
-            format!("file={},format={},if=none,id=disk,{writes},cache=unsafe", self.disk.display(), self.format);
         let mut command = Command::new("qemu-system-x86_64");
         // Always emulation: it works everywhere and is the same everywhere. `-smp 1` is its fastest.
         command.args([
@@ -101,12 +120,27 @@ impl Machine<'_> {
             "-m",
             "1024",
         ]);
-        command.args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot", "-drive", &drive]);
-        command.args(match self.bus {
-            Bus::Pvscsi => vec!["-device", "pvscsi", "-device", "scsi-hd,drive=disk,bootindex=1"],
-            Bus::VirtioBlk => vec!["-device", "virtio-blk-pci,drive=disk,bootindex=1"],
-            Bus::VirtioScsi => vec!["-device", "virtio-scsi-pci", "-device", "scsi-hd,drive=disk,bootindex=1"],
-        });
+        command.args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"]);
+        if self.uefi {
+            // Its variables are not kept: what is said in them is what a new machine would not have.
+            command.args(["-drive", "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd"]);
+            command.args(["-drive", "if=pflash,format=raw,snapshot=on,file=/usr/share/OVMF/OVMF_VARS_4M.fd"]);
+        }
+        match self.bus {
+            Bus::Pvscsi => command.args(["-device", "pvscsi"]),
+            Bus::VirtioBlk => &mut command,
+            Bus::VirtioScsi => command.args(["-device", "virtio-scsi-pci"]),
+        };
+        let device = match self.bus {
+            Bus::VirtioBlk => "virtio-blk-pci",
+            Bus::Pvscsi | Bus::VirtioScsi => "scsi-hd",
+        };
+        for (number, disk) in self.disks.iter().enumerate() {
+            let (file, format) = (disk.display(), self.format);
+            let drive = format!("file={file},format={format},if=none,id=disk{number},{writes},cache=unsafe");
+            command.args(["-drive", &drive]);
+            command.args(["-device", &format!("{device},drive=disk{number},bootindex={}", number + 1)]);
+        }
         command.args(["-netdev", "user,id=net"]).args(match self.nic {
             Nic::Virtio => vec!["-device", "virtio-net-pci,netdev=net,romfile="],
             Nic::Vmxnet3 => vec![
@@ -140,8 +174,14 @@ enum Outcome {
 
 impl Outcome {
     fn find(console: &str) -> Option<Self> {
-        const DEATHS: [&str; 4] =
-            ["Gave up waiting for root", "Kernel panic", "You are in emergency mode", "No bootable device"];
+        const DEATHS: [&str; 6] = [
+            "Gave up waiting for root",
+            "Kernel panic",
+            "You are in emergency mode",
+            "Entering emergency mode",
+            "No bootable device",
+            "Shell> ",
+        ];
         if let Some(line) =
             console.split_inclusive('\n').find(|line| line.contains("BOOTMARK ") && line.ends_with('\n'))
         {
