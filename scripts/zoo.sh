@@ -3,10 +3,11 @@
 #
 #   volumes of LVM, MD and LUKS, every type and layout, made by the tools themselves in a small emulated machine, every byte compared
 #   with what that machine's kernel read;
-#   guests of many layouts, their files compared with what the kernel and guestfish show, their facts with virt-inspector's;
+#   guests of many layouts, their files compared with what the kernel and guestfish show, their facts with virt-inspector's; each is
+#   booted before it is migrated and afterwards;
 #   UDF volumes, which the emulated machine fills anew each time, read as its kernel reads them.
 #
-# Disks and guests are made once and kept. Some twenty minutes the first time, ten after that.
+# Disks and guests are made once and kept, which takes some half an hour. The tests take an hour.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -11,6 +11,24 @@ use crate::support::{Lab, Mounted, Run, Tree, Variant, tools};
 
 mod boots;
 
+/// A test of this name on each of these guests.
+macro_rules! on_each {
+    ($check:ident: $($layout:ident)*) => {
+        mod $check {
+            $(
+                #[test]
+                #[ignore = "needs guests of many layouts: make zoo"]
+                fn $layout() {
+                    super::$check(stringify!($layout));
+                }
+            )*
+        }
+    };
+}
+
+on_each!(digests_are_those_of_guestfish: lvm uefi luks md sdboot);
+on_each!(facts_are_those_of_virt_inspector: xfs btrfs lvm uefi dracut luks md sdboot plain);
+
 fn disk(layout: &str) -> PathBuf {
     disks(layout).remove(0)
 }
@@ -71,66 +89,55 @@ fn every_file_is_as_the_kernel_shows_it() {
 }
 
 /// This kernel may have no device mapper, so libguestfs's reads the logical volumes; and no FAT, so it reads the EFI partition.
-#[test]
-#[ignore = "needs guests of many layouts: make zoo"]
-fn every_digest_is_that_of_guestfish() {
-    for layout in ["lvm", "uefi", "luks", "md", "sdboot"] {
-        let lab = Lab::new();
-        let sums = lab.path("sums");
-        let out = format!("checksums-out sha256 / {}", sums.display());
-        appliance("guestfish", &["--ro", "-i"], layout, &[&out]);
-        let theirs = std::fs::read_to_string(&sums).expect("checksums");
-        // sha256sum marks a line whose name it escaped with a backslash.
-        let unescaped = |line: &str| match line.strip_prefix('\\') {
-            Some(line) => line.replace("\\\\", "\\"),
-            None => line.to_owned(),
-        };
-        let theirs: BTreeMap<String, String> = theirs
-            .lines()
-            .map(unescaped)
-            .filter_map(|line| line.split_once("  ").map(|(sum, path)| (sum.to_owned(), path.to_owned())))
-            .map(|(sum, path)| (path.trim_start_matches('.').to_owned(), sum))
-            .collect();
-        // One disk of a mirror has all of it.
-        let ours = ours(&["guest", "sha256", "--json"], layout).arg(disk(layout)).arg("/").success().json();
-        let ours = ours["entries"].as_array().expect("entries").iter();
-        let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
-        let ours: BTreeMap<String, String> = ours.map(|entry| (text(&entry["path"]), text(&entry["sha256"]))).collect();
-        assert!(theirs.len() > 5000, "{layout}: {}", theirs.len());
-        let differs = |path: &&String| ours.get(*path) != theirs.get(*path);
-        let odd: Vec<_> = theirs.keys().chain(ours.keys()).filter(differs).take(5).collect();
-        assert!(odd.is_empty(), "{layout}: {odd:?}");
-    }
+fn digests_are_those_of_guestfish(layout: &str) {
+    let lab = Lab::new();
+    let sums = lab.path("sums");
+    let out = format!("checksums-out sha256 / {}", sums.display());
+    appliance("guestfish", &["--ro", "-i"], layout, &[&out]);
+    let theirs = std::fs::read_to_string(&sums).expect("checksums");
+    // sha256sum marks a line whose name it escaped with a backslash.
+    let unescaped = |line: &str| match line.strip_prefix('\\') {
+        Some(line) => line.replace("\\\\", "\\"),
+        None => line.to_owned(),
+    };
+    let theirs: BTreeMap<String, String> = theirs
+        .lines()
+        .map(unescaped)
+        .filter_map(|line| line.split_once("  ").map(|(sum, path)| (sum.to_owned(), path.to_owned())))
+        .map(|(sum, path)| (path.trim_start_matches('.').to_owned(), sum))
+        .collect();
+    // One disk of a mirror has all of it.
+    let ours = ours(&["guest", "sha256", "--json"], layout).arg(disk(layout)).arg("/").success().json();
+    let ours = ours["entries"].as_array().expect("entries").iter();
+    let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+    let ours: BTreeMap<String, String> = ours.map(|entry| (text(&entry["path"]), text(&entry["sha256"]))).collect();
+    assert!(theirs.len() > 5000, "{layout}: {}", theirs.len());
+    let differs = |path: &&String| ours.get(*path) != theirs.get(*path);
+    let odd: Vec<_> = theirs.keys().chain(ours.keys()).filter(differs).take(5).collect();
+    assert!(odd.is_empty(), "{layout}: {odd:?}");
 }
 
-#[test]
-#[ignore = "needs guests of many layouts: make zoo"]
-fn facts_are_those_of_virt_inspector() {
-    for name in ["xfs", "btrfs", "lvm", "uefi", "dracut", "luks", "md", "sdboot", "plain"] {
-        let theirs = appliance("virt-inspector", &["--no-icon"], name, &[]);
-        let ours = disks(name).into_iter().fold(ours(&["inspect", "--xml"], name), Run::arg).success().stdout;
-        let (ours, theirs) = (fields(&ours), fields(&theirs));
-        assert!(theirs.len() > 200, "{name}: {theirs:#?}");
-        let mut differences: BTreeMap<&str, _> = BTreeMap::new();
-        for key in ours.keys().chain(theirs.keys()) {
-            if ours.get(key) != theirs.get(key) {
-                differences.insert(key, (ours.get(key).map(String::as_str), theirs.get(key).map(String::as_str)));
-            }
+fn facts_are_those_of_virt_inspector(name: &str) {
+    let theirs = appliance("virt-inspector", &["--no-icon"], name, &[]);
+    let ours = disks(name).into_iter().fold(ours(&["inspect", "--xml"], name), Run::arg).success().stdout;
+    let (ours, theirs) = (fields(&ours), fields(&theirs));
+    assert!(theirs.len() > 200, "{name}: {theirs:#?}");
+    let mut differences: BTreeMap<&str, _> = BTreeMap::new();
+    for key in ours.keys().chain(theirs.keys()) {
+        if ours.get(key) != theirs.get(key) {
+            differences.insert(key, (ours.get(key).map(String::as_str), theirs.get(key).map(String::as_str)));
         }
-        // What virt-inspector takes for the product's name is the content of /etc/debian_version; os-release has the name.
-        let named = differences.remove("product_name").expect("a difference that is known");
-        let release = match name {
-            "md" => "Debian GNU/Linux 11 (bullseye)",
-            "sdboot" => "Debian GNU/Linux 13 (trixie)",
-            _ => "Debian GNU/Linux 12 (bookworm)",
-        };
-        assert_eq!(named.0, Some(release));
-        assert!(
-            named.1.is_some_and(|version| release.contains(version.split('.').next().unwrap_or(version))),
-            "{named:?}"
-        );
-        assert!(differences.is_empty(), "{name}: {differences:#?}");
     }
+    // What virt-inspector takes for the product's name is the content of /etc/debian_version; os-release has the name.
+    let named = differences.remove("product_name").expect("a difference that is known");
+    let release = match name {
+        "md" => "Debian GNU/Linux 11 (bullseye)",
+        "sdboot" => "Debian GNU/Linux 13 (trixie)",
+        _ => "Debian GNU/Linux 12 (bookworm)",
+    };
+    assert_eq!(named.0, Some(release));
+    assert!(named.1.is_some_and(|version| release.contains(version.split('.').next().unwrap_or(version))), "{named:?}");
+    assert!(differences.is_empty(), "{name}: {differences:#?}");
 }
 
 /// Every leaf of a document about one system, by where it is: `product_name`, `mountpoints / /boot dev`, `applications / apt version`.

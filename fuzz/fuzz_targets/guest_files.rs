@@ -61,7 +61,7 @@ fuzz_target!(|data: &[u8]| {
         ..Volume::default()
     };
     let disk = MachineDisk { name: "sda".into(), ..MachineDisk::default() };
-    let machine = Machine { disks: vec![disk], volumes: vec![volume], nics: Vec::new() };
+    let machine = Machine { disks: vec![disk], volumes: vec![volume], ..Machine::default() };
     let root = &find_roots(&machine).expect("memory can be read")[0];
     for is_first in [true, false] {
         let facts = linux(&root.tree).expect("memory can be read");

@@ -74,16 +74,26 @@ impl Guest {
     /// What libguestfs calls a mounted file system: `/dev/sda1`, `/dev/vg0/root`, `btrfsvol:/dev/sda2/@`.
     fn device(&self, mount: &Mount) -> String {
         let Some(volume) = self.machine.volumes.get(mount.volume) else { return String::new() };
-        let name = match (&volume.mapper, volume.aliases.first()) {
-            (Some(_), Some(alias)) => alias.clone(),
-            (Some(mapper), None) => mapper.clone(),
-            (None, _) => format!("/dev/{}", self.machine.name_of(volume)),
+        let name = match &volume.mapper {
+            Some(mapper) => mapped_name(mapper, &volume.aliases).to_owned(),
+            None => format!("/dev/{}", self.machine.name_of(volume)),
         };
         match mount.subvolume.as_deref().filter(|path| !path.is_empty()) {
             Some(path) => format!("btrfsvol:{name}/{path}"),
             None => name,
         }
     }
+}
+
+/// What libguestfs calls a volume with these paths: an array by its number, a logical volume by its group, others by the mapper.
+fn mapped_name<'a>(mapper: &'a str, aliases: &'a [String]) -> &'a str {
+    let is_numbered = |path: &&str| {
+        let number = path.strip_prefix("/dev/md").unwrap_or_default();
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let paths = || std::iter::once(mapper).chain(aliases.iter().map(String::as_str));
+    let is_of_group = |path: &&str| !path.starts_with("/dev/disk/") && !path.starts_with("/dev/mapper/");
+    paths().find(is_numbered).or_else(|| paths().find(is_of_group)).unwrap_or(mapper)
 }
 
 /// An element for a value that is known.
