@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 mod bits;
 pub mod btrfs;
@@ -124,27 +124,19 @@ pub trait FilesystemMut: Filesystem {
     fn remove(&self, dir: Inode, name: &[u8]) -> Result<()>;
 
     /// Removes an empty directory.
-    fn remove_dir(&self, _dir: Inode, name: &[u8]) -> Result<()> {
-        Err(no_such_change("a directory is removed", name))
-    }
+    fn remove_dir(&self, dir: Inode, name: &[u8]) -> Result<()>;
 
     /// Gives a file, link or directory another name, in the same or another directory. `new_name` must not exist there.
-    fn rename(&self, _dir: Inode, name: &[u8], _new_dir: Inode, _new_name: &[u8]) -> Result<()> {
-        Err(no_such_change("a name is changed", name))
-    }
+    fn rename(&self, dir: Inode, name: &[u8], new_dir: Inode, new_name: &[u8]) -> Result<()>;
 
     /// Sets permission bits (`07777`), owner and group.
-    fn set_owner(&self, _inode: Inode, _mode: u32, _uid: u32, _gid: u32) -> Result<()> {
-        Err(no_such_change("an owner or a mode is changed", b""))
-    }
+    fn set_owner(&self, inode: Inode, mode: u32, uid: u32, gid: u32) -> Result<()>;
 
     /// Sets one extended attribute by its full name.
     fn set_xattr(&self, inode: Inode, name: &[u8], value: &[u8]) -> Result<()>;
 
     /// Removes one extended attribute by its full name. Nothing happens when there is none of that name.
-    fn remove_xattr(&self, _inode: Inode, name: &[u8]) -> Result<()> {
-        Err(no_such_change("an extended attribute is removed", name))
-    }
+    fn remove_xattr(&self, inode: Inode, name: &[u8]) -> Result<()>;
 
     /// Sets access and modification time.
     fn set_times(&self, inode: Inode, atime: Timestamp, mtime: Timestamp) -> Result<()>;
@@ -154,12 +146,6 @@ pub trait FilesystemMut: Filesystem {
 
     /// Writes everything out and leaves the file system clean.
     fn sync(&self) -> Result<()>;
-}
-
-/// The refusal of a driver that cannot make a change.
-fn no_such_change(what: &str, name: &[u8]) -> Error {
-    Error::unsupported("fs.change", format!("a change that this file system's driver does not make: {what}"))
-        .found(name.escape_ascii())
 }
 
 /// An inode number.

@@ -144,10 +144,6 @@ pub(super) const CODES: &[(&str, &str)] = &[
         "A file of the guest is no longer as it was when the fix was planned, so the planned content is not written over it. Plan again.",
     ),
     (
-        "fs.change",
-        "A change was planned that the driver of the guest's file system does not make, such as the removal of a directory. Nothing of it was written.",
-    ),
-    (
         "guest.copy",
         "A copy of a guest's file needs a name on this host. Name a file or directory that is not there yet, or a directory to copy into.",
     ),
