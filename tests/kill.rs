@@ -85,7 +85,7 @@ fn migrate_survives_kill() {
         running.kill();
         let names = final_names(&out);
         let reported = names.iter().any(|name| name.extension().is_some_and(|found| found == "json"));
-        assert!(finished || !reported || lab.names("out").len() == 3, "killed in round {round}, it left {names:?}");
+        assert!(finished || !reported || lab.names("out").len() == 4, "killed in round {round}, it left {names:?}");
         if !reported {
             migrate(&out).success();
         }
@@ -94,7 +94,7 @@ fn migrate_survives_kill() {
         let raw = lab.path("result.raw");
         tools::to_raw("qcow2", &disk, &raw);
         tools::assert_clean_ext4(&raw, PARTITION);
-        assert_eq!(lab.names("out").len(), 3, "leftovers: {:?}", lab.names("out"));
+        assert_eq!(lab.names("out").len(), 4, "leftovers: {:?}", lab.names("out"));
     }
 }
 
@@ -209,7 +209,7 @@ fn migrate_survives_death_between_the_names() {
     let migrate = || Run::new(["migrate"]).arg(&first).arg(&qcow2).args(named).arg("-o").arg(&out);
     for name in 1..10 {
         if migrate().killed_at("renameat2", name, &log).ran().status.success() {
-            assert!(name > 4, "it has fewer outputs than four");
+            assert!(name > 5, "it has fewer outputs than five");
             return;
         }
         assert!(!out.join("vmguest.report.json").exists(), "the report came before its time");
@@ -219,7 +219,7 @@ fn migrate_survives_death_between_the_names() {
             assert_eq!((disk["read"].as_u64(), disk["resumed"].as_u64() > Some(0)), (Some(0), true), "{disk}");
             tools::assert_clean_qcow2(Path::new(disk["path"].as_str().expect("a path")));
         }
-        assert_eq!((disks.len(), lab.names("out").len()), (2, 4), "leftovers: {:?}", lab.names("out"));
+        assert_eq!((disks.len(), lab.names("out").len()), (2, 5), "leftovers: {:?}", lab.names("out"));
         fs::remove_dir_all(&out).expect("removing");
     }
     panic!("it renames without end");

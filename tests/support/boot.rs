@@ -174,13 +174,15 @@ enum Outcome {
 
 impl Outcome {
     fn find(console: &str) -> Option<Self> {
-        const DEATHS: [&str; 6] = [
+        const DEATHS: [&str; 7] = [
             "Gave up waiting for root",
             "Kernel panic",
             "You are in emergency mode",
             "Entering emergency mode",
             "No bootable device",
             "Shell> ",
+            // Newer images wait for a disk without end.
+            ".device/start running (2min",
         ];
         if let Some(line) =
             console.split_inclusive('\n').find(|line| line.contains("BOOTMARK ") && line.ends_with('\n'))
