@@ -15,6 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 pub(crate) enum Bus {
     /// VMware's paravirtual SCSI.
     Pvscsi,
+    /// AHCI, which every firmware can boot from.
+    Sata,
     /// virtio-blk.
     VirtioBlk,
     /// virtio-scsi.
@@ -128,10 +130,11 @@ impl<'a> Machine<'a> {
         }
         match self.bus {
             Bus::Pvscsi => command.args(["-device", "pvscsi"]),
-            Bus::VirtioBlk => &mut command,
+            Bus::Sata | Bus::VirtioBlk => &mut command,
             Bus::VirtioScsi => command.args(["-device", "virtio-scsi-pci"]),
         };
         let device = match self.bus {
+            Bus::Sata => "ide-hd",
             Bus::VirtioBlk => "virtio-blk-pci",
             Bus::Pvscsi | Bus::VirtioScsi => "scsi-hd",
         };

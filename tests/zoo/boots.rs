@@ -71,7 +71,9 @@ impl Guest {
     fn is_migrated(&self) {
         let (lab, source) = (Lab::new(), disks(self.layout));
         self.machine(&source, "raw", Bus::VirtioBlk).boot().dead();
-        let before = self.machine(&source, "raw", Bus::Pvscsi).nic(Nic::Vmxnet3).boot().up();
+        // OVMF may see no disk on pvscsi.
+        let bus = if self.uefi { Bus::Sata } else { Bus::Pvscsi };
+        let before = self.machine(&source, "raw", bus).nic(Nic::Vmxnet3).boot().up();
         assert!(before["ip"].contains("ens192=10.0.2.15/24"), "{before:?}");
 
         let out = lab.path("out");
