@@ -34,6 +34,8 @@ impl Image {
             assert!(output.status.success(), "{mode}: {said}");
             for bad in ["ERROR", "errors found", "mismatch", "wrong", "incorrect"] {
                 let lines = said.lines().filter(|line| line.contains(bad));
+                // It looks for the other devices among all of the machine's, where other tests attach and detach theirs.
+                let lines = lines.filter(|line| !line.contains("cannot scan"));
                 let lines: Vec<&str> = lines.filter(|line| !line.contains("0 errors")).collect();
                 assert!(lines.is_empty(), "{mode}: {said}");
             }
