@@ -292,7 +292,7 @@ pub fn plan_with(facts: &Linux, machine: &Machine, root: &Root, options: &Option
     esp::plan(&mut draft)?;
     let outcome = initramfs::plan(&mut draft)?;
     persist::plan(&mut draft, outcome.lacked)?;
-    network::plan(&mut draft)?;
+    network::plan(&mut draft, outcome.hardware.nic())?;
     tools::plan(&mut draft)?;
     inject::plan(&mut draft)?;
     Ok(Plan { hardware: outcome.hardware, ..draft.finish() })

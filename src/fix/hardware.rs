@@ -84,6 +84,21 @@ impl Bus {
     }
 }
 
+impl Card {
+    /// All models, the best first.
+    const ALL: [Self; 4] = [Self::Virtio, Self::E1000e, Self::E1000, Self::Rtl8139];
+
+    /// The kernel's driver for it, as udev and ethtool(8) name it.
+    pub(super) const fn driver(self) -> &'static str {
+        match self {
+            Self::Virtio => "virtio_net",
+            Self::E1000e => "e1000e",
+            Self::E1000 => "e1000",
+            Self::Rtl8139 => "8139cp",
+        }
+    }
+}
+
 impl Hardware {
     /// What `kernel` works with, which finds its root on `buses`. Drivers of network cards come from the root itself.
     pub(super) fn of(draft: &Draft<'_>, kernel: &Kernel, buses: Vec<Bus>) -> Result<Self> {
@@ -97,13 +112,9 @@ impl Hardware {
         if let Some(dir) = dir {
             let (lists, builtin) = (Lists::of_guest(tree, &dir)?, Lists::builtin_of_guest(tree, &dir)?);
             let has = |name: &str| lists.module(name).is_some() || builtin.is_builtin(name);
-            let cards = [
-                (Card::Virtio, "virtio_net"),
-                (Card::E1000e, "e1000e"),
-                (Card::E1000, "e1000"),
-                (Card::Rtl8139, "8139cp"),
-            ];
-            nics.extend(cards.into_iter().filter(|(_, driver)| has(driver)).map(|(card, _)| card));
+            // IDE comes with a machine that has no PCI Express.
+            let is_old = buses == [Bus::Ide];
+            nics.extend(Card::ALL.into_iter().filter(|card| has(card.driver()) && !(is_old && *card == Card::E1000e)));
         }
         Ok(Self { disk_buses: buses, nics, kernel: Some(kernel.image.clone()) })
     }

@@ -14,6 +14,7 @@ mod names;
 mod netplan;
 
 use super::draft::{Draft, Vital};
+use super::hardware::Card;
 use crate::error::Result;
 use cards::Cards;
 use changes::Changes;
@@ -50,8 +51,9 @@ const IFCFG: &[&str] = &["/etc/sysconfig/network-scripts", "/etc/sysconfig/netwo
 
 const WHY: &str = "it would match no card on KVM";
 
-pub(super) fn plan(draft: &mut Draft<'_>) -> Result<()> {
-    let cards = Cards::new(draft.machine(), draft.facts(), draft.options());
+/// Plans the network of a guest that gets cards of the model `card`.
+pub(super) fn plan(draft: &mut Draft<'_>, card: Card) -> Result<()> {
+    let cards = Cards::new(draft.machine(), draft.facts(), draft.options(), card);
     names::plan(draft, &cards)?;
     for (dir, end, editor) in PLACES {
         for path in files(draft, dir, "", end)? {
@@ -75,7 +77,7 @@ pub(super) fn plan(draft: &mut Draft<'_>) -> Result<()> {
 
 fn edit(draft: &mut Draft<'_>, cards: &Cards, path: &str, editor: Editor) -> Result<()> {
     let Some((path, content)) = draft.read(path)? else { return Ok(()) };
-    let mut changes = Changes::default();
+    let mut changes = Changes::new(cards.driver);
     let new = editor(&content, cards, &mut changes);
     for (what, why) in &changes.left {
         draft.leave(&path, what, why);

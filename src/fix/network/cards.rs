@@ -3,15 +3,13 @@
 
 use std::collections::BTreeSet;
 
+use crate::fix::hardware::Card;
 use crate::fix::options::{MacMap, NetworkLevel, Options};
 use crate::inspect::network::mac_address;
 use crate::inspect::{Linux, Machine, MachineNic};
 
-/// The driver of the cards that the guest gets.
-pub(super) const DRIVER: &str = "virtio_net";
-
-/// Drivers of the cards that hypervisors give to guests, and that KVM's guests do not get.
-const OLD_DRIVERS: &[&str] = &[
+/// Drivers of the cards that hypervisors give to guests. What the guest gets on KVM is one of them, or virtio's.
+const DRIVERS: &[&str] = &[
     "8139cp",
     "8139too",
     "e1000",
@@ -22,6 +20,7 @@ const OLD_DRIVERS: &[&str] = &[
     "pcnet32",
     "tulip",
     "vif",
+    "virtio_net",
     "vmxnet",
     "vmxnet2",
     "vmxnet3",
@@ -36,6 +35,8 @@ pub(super) struct Cards {
     /// Whether the guest has one card, and its configuration names no more than one.
     pub(super) sole: bool,
     pub(super) level: NetworkLevel,
+    /// The driver of the cards that the guest gets.
+    pub(super) driver: &'static str,
 }
 
 /// What becomes of a card that an address belongs to.
@@ -52,7 +53,7 @@ pub(super) enum Fate<'a> {
 }
 
 impl Cards {
-    pub(super) fn new(machine: &Machine, facts: &Linux, options: &Options) -> Self {
+    pub(super) fn new(machine: &Machine, facts: &Linux, options: &Options, card: Card) -> Self {
         let sources = machine.nics.iter().filter_map(|card| card.mac.as_deref().and_then(mac_address));
         let pair = |source: String| {
             let target = options.macs.target(&source).unwrap_or(&source).to_owned();
@@ -63,6 +64,7 @@ impl Cards {
             known: sources.map(pair).collect(),
             sole: names.len() <= 1 && machine.nics.len() <= 1,
             level: options.network,
+            driver: card.driver(),
         }
     }
 
@@ -117,6 +119,29 @@ impl Cards {
         }
         changed.then_some(out)
     }
+
+    /// Whether a driver, or a pattern like `vmxnet*`, is one of a card that the guest does not get.
+    pub(super) fn is_old_driver(&self, name: &str) -> bool {
+        match name.strip_suffix('*').filter(|start| !start.is_empty()) {
+            Some(start) => DRIVERS.iter().any(|old| old.starts_with(start)) && !self.driver.starts_with(start),
+            None => DRIVERS.contains(&name) && name != self.driver,
+        }
+    }
+
+    /// A list of drivers with the old ones replaced by the new one, named once; `None` when there are none.
+    pub(super) fn new_drivers(&self, words: &[&str]) -> Option<Vec<String>> {
+        if !words.iter().any(|word| self.is_old_driver(word)) {
+            return None;
+        }
+        let mut out: Vec<String> = Vec::new();
+        for word in words {
+            let new = if self.is_old_driver(word) { self.driver } else { word };
+            if !out.iter().any(|known| known == new) {
+                out.push(new.to_owned());
+            }
+        }
+        Some(out)
+    }
 }
 
 /// Characters of an address.
@@ -141,30 +166,6 @@ fn is_part(c: char) -> bool {
 fn in_the_writing_of(word: &str, target: &str) -> String {
     let target = if word.contains('-') { target.replace(':', "-") } else { target.to_owned() };
     if word.chars().any(|c| c.is_ascii_uppercase()) { target.to_ascii_uppercase() } else { target }
-}
-
-/// Whether a driver, or a pattern like `vmxnet*`, is one of a card that the guest does not get.
-pub(super) fn is_old_driver(name: &str) -> bool {
-    match name.strip_suffix('*').filter(|start| !start.is_empty()) {
-        Some(start) => OLD_DRIVERS.iter().any(|old| old.starts_with(start)) && !DRIVER.starts_with(start),
-        None => OLD_DRIVERS.contains(&name),
-    }
-}
-
-/// A list of drivers with the old ones replaced by the new one, named once; `None` when there are none. Each word is handed
-/// with what stands before and behind it (quotes, say) as it is.
-pub(super) fn new_drivers(words: &[&str]) -> Option<Vec<String>> {
-    if !words.iter().any(|word| is_old_driver(word)) {
-        return None;
-    }
-    let mut out: Vec<String> = Vec::new();
-    for word in words {
-        let new = if is_old_driver(word) { DRIVER } else { word };
-        if !out.iter().any(|known| known == new) {
-            out.push(new.to_owned());
-        }
-    }
-    Some(out)
 }
 
 /// The cards of a machine that nobody describes: those that the user names, else those that the guest's configuration ties to
@@ -195,7 +196,7 @@ mod tests {
 
     fn cards(known: &[(&str, &str)]) -> Cards {
         let known = known.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
-        Cards { known, sole: false, level: NetworkLevel::Moderate }
+        Cards { known, sole: false, level: NetworkLevel::Moderate, driver: Card::Virtio.driver() }
     }
 
     #[test]
@@ -230,9 +231,20 @@ mod tests {
 
     #[test]
     fn drivers_are_named_once() {
-        assert_eq!(new_drivers(&["vmxnet3", "e1000", "ixgbe"]).unwrap(), ["virtio_net", "ixgbe"]);
-        assert_eq!(new_drivers(&["ixgbe", "virtio_net"]), None);
-        assert_eq!(new_drivers(&["vmx*", "e1000*"]).unwrap(), ["virtio_net"]);
-        assert_eq!(new_drivers(&["v*", "*", "!vmxnet3", "vmxnet?"]), None);
+        let virtio = cards(&[]);
+        assert_eq!(virtio.new_drivers(&["vmxnet3", "e1000", "ixgbe"]).unwrap(), ["virtio_net", "ixgbe"]);
+        assert_eq!(virtio.new_drivers(&["ixgbe", "virtio_net"]), None);
+        assert_eq!(virtio.new_drivers(&["vmx*", "e1000*"]).unwrap(), ["virtio_net"]);
+        assert_eq!(virtio.new_drivers(&["v*", "*", "!vmxnet3", "vmxnet?"]), None);
+    }
+
+    #[test]
+    fn a_driver_is_old_when_it_is_not_that_of_the_card_that_the_guest_gets() {
+        let old = Cards { driver: Card::E1000.driver(), ..cards(&[]) };
+        assert_eq!(old.new_drivers(&["vmxnet3", "e1000", "virtio_net", "ixgbe"]).unwrap(), ["e1000", "ixgbe"]);
+        assert_eq!(old.new_drivers(&["e1000"]), None);
+        assert_eq!(old.new_drivers(&["e1000*"]), None);
+        assert_eq!(old.new_drivers(&["e1000e"]).unwrap(), ["e1000"]);
+        assert_eq!(old.new_drivers(&["virtio*", "8139*"]).unwrap(), ["e1000"]);
     }
 }

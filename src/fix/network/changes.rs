@@ -1,17 +1,21 @@
 //! What happens to one file of the network's configuration, for people.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
-use super::cards::DRIVER;
-
 /// What is done to a file, and what is left in it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Changes {
+    /// The driver of the cards that the guest gets.
+    driver: &'static str,
     done: Vec<String>,
     /// What is left, and why.
     pub(super) left: Vec<(String, String)>,
 }
 
 impl Changes {
+    pub(super) fn new(driver: &'static str) -> Self {
+        Self { driver, done: Vec::new(), left: Vec::new() }
+    }
+
     fn did(&mut self, what: String) {
         if !self.done.contains(&what) {
             self.done.push(what);
@@ -23,7 +27,7 @@ impl Changes {
     }
 
     pub(super) fn driver(&mut self) {
-        self.did(format!("match the driver {DRIVER}"));
+        self.did(format!("match the driver {}", self.driver));
     }
 
     pub(super) fn dropped(&mut self, mac: &str) {

@@ -1,7 +1,7 @@
 //! What systemd-networkd and NetworkManager match cards by: addresses, drivers, places on a bus.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
-use super::cards::{Cards, DRIVER, new_drivers};
+use super::cards::Cards;
 use super::changes::Changes;
 use crate::fix::text::edit_lines;
 use crate::inspect::network::{Ini, mac_address};
@@ -35,7 +35,7 @@ pub(super) fn networkd(content: &[u8], cards: &Cards, changes: &mut Changes) -> 
             }
             if cards.sole && !has("Driver") {
                 changes.dropped(&macs.join(" "));
-                return Verdict::Other("Driver", DRIVER.to_owned());
+                return Verdict::Other("Driver", cards.driver.to_owned());
             }
             changes.leave(format!("it still matches {value}"), "without that it would match every card");
             Verdict::Keep
@@ -96,7 +96,7 @@ pub(super) fn settings(content: &[u8], cards: &Cards, changes: &mut Changes) -> 
         let text = if let Verdict::Value(text) = &followed { text.as_str() } else { value };
         let words: Vec<&str> = text.split(';').collect();
         let names: Vec<&str> = words.iter().filter_map(|word| word.trim().strip_prefix("driver:")).collect();
-        if new_drivers(&names).is_none() {
+        if cards.new_drivers(&names).is_none() {
             return followed;
         }
         if !cards.edits() {
@@ -106,8 +106,8 @@ pub(super) fn settings(content: &[u8], cards: &Cards, changes: &mut Changes) -> 
         changes.driver();
         let mut out: Vec<String> = Vec::new();
         for word in words {
-            let old = word.trim().strip_prefix("driver:").and_then(|name| new_drivers(&[name]));
-            let new = old.map_or_else(|| word.to_owned(), |_| format!("driver:{DRIVER}"));
+            let old = word.trim().strip_prefix("driver:").and_then(|name| cards.new_drivers(&[name]));
+            let new = old.map_or_else(|| word.to_owned(), |_| format!("driver:{}", cards.driver));
             if new.is_empty() || !out.contains(&new) {
                 out.push(new);
             }
@@ -129,7 +129,7 @@ fn address(cards: &Cards, changes: &mut Changes, value: &str) -> Verdict {
 fn driver(cards: &Cards, changes: &mut Changes, value: &str, separator: &str) -> Verdict {
     let blank = |c: char| c == ' ' || c == '\t' || separator.contains(c);
     let words: Vec<&str> = value.split(blank).filter(|word| !word.is_empty()).collect();
-    let Some(new) = new_drivers(&words) else { return Verdict::Keep };
+    let Some(new) = cards.new_drivers(&words) else { return Verdict::Keep };
     if !cards.edits() {
         changes.conservative(value);
         return Verdict::Keep;
@@ -154,7 +154,7 @@ fn place(cards: &Cards, changes: &mut Changes, value: &str, is_pci: bool, matche
     }
     if cards.sole {
         changes.place(value.trim_end_matches(';'));
-        return Verdict::Other("Driver", DRIVER.to_owned());
+        return Verdict::Other("Driver", cards.driver.to_owned());
     }
     changes.leave(
         format!("it still matches {value}"),

@@ -1,7 +1,7 @@
 //! Line-oriented files: ifcfg, udev's rules, modprobe's aliases, iftab, wicked's XML.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
-use super::cards::{Cards, DRIVER, is_old_driver};
+use super::cards::Cards;
 use super::changes::Changes;
 use crate::fix::text::edit_lines;
 use crate::inspect::network::mac_address;
@@ -82,7 +82,7 @@ fn rule(line: &str, is_part: bool, cards: &Cards, changes: &mut Changes) -> Opti
         let is_driver = matches!(key, "DRIVER" | "DRIVERS" | "ENV{ID_NET_DRIVER}");
         let is_place = matches!(key, "KERNELS" | "ID") && is_pci_address(value)
             || key == "ENV{ID_PATH}" && super::ini::is_bus_path(value);
-        if !(is_driver && is_old_driver(value) || is_place) {
+        if !(is_driver && cards.is_old_driver(value) || is_place) {
             continue;
         }
         let old = format!("{key}{operator}\"{value}\"");
@@ -90,10 +90,10 @@ fn rule(line: &str, is_part: bool, cards: &Cards, changes: &mut Changes) -> Opti
             changes.conservative(&old);
         } else if is_driver {
             changes.driver();
-            new = new.replacen(&old, &format!("{key}{operator}\"{DRIVER}\""), 1);
+            new = new.replacen(&old, &format!("{key}{operator}\"{}\"", cards.driver), 1);
         } else if cards.sole && !line.contains("ATTRS{") {
             changes.place(value);
-            new = new.replacen(&old, &format!("DRIVERS==\"{DRIVER}\""), 1);
+            new = new.replacen(&old, &format!("DRIVERS==\"{}\"", cards.driver), 1);
         } else {
             changes
                 .leave(format!("a rule still matches {value}"), "it is not known which card of the machine was there");
@@ -131,28 +131,29 @@ fn pairs(line: &str) -> impl Iterator<Item = (&str, &str, &str)> {
 
 /// modprobe's configuration (modprobe.d(5)): aliases of cards, and what keeps the new driver from being loaded.
 pub(super) fn modprobe(content: &[u8], cards: &Cards, changes: &mut Changes) -> Vec<u8> {
+    let new = cards.driver;
     edit_lines(content, |_, line| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        let is_new = |name: &str| name.replace('-', "_") == DRIVER;
+        let is_new = |name: &str| name.replace('-', "_") == new;
         match words.as_slice() {
-            ["alias", name, driver] if is_old_driver(driver) && is_card(name) => {
+            ["alias", name, driver] if cards.is_old_driver(driver) && is_card(name) => {
                 if !cards.edits() {
                     changes.conservative(line.trim());
                     return None;
                 }
-                changes.other(&format!("load {DRIVER} for {name}"));
+                changes.other(&format!("load {new} for {name}"));
                 let at = line.rfind(driver)?;
-                Some(format!("{}{DRIVER}{}", line.get(..at)?, line.get(at.checked_add(driver.len())?..)?))
+                Some(format!("{}{new}{}", line.get(..at)?, line.get(at.checked_add(driver.len())?..)?))
             }
             ["blacklist", name]
             | ["install", name, "/bin/true" | "/bin/false" | "/usr/bin/true" | "/usr/bin/false"]
                 if is_new(name) =>
             {
                 if !cards.edits() {
-                    changes.leave(format!("{DRIVER} is not loaded"), "--network-fixes conservative only adds files");
+                    changes.leave(format!("{new} is not loaded"), "--network-fixes conservative only adds files");
                     return None;
                 }
-                changes.other(&format!("let {DRIVER} be loaded"));
+                changes.other(&format!("let {new} be loaded"));
                 Some(format!("#{line}"))
             }
             _ => None,

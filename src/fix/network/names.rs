@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::cards::{Cards, DRIVER, Fate};
+use super::cards::{Cards, Fate};
 use crate::error::Result;
 use crate::fix::draft::Draft;
 use crate::inspect::NicConfig;
@@ -46,10 +46,10 @@ pub(super) fn plan(draft: &mut Draft<'_>, cards: &Cards) -> Result<()> {
                 "the guest has several cards, and it is not known which of them this is; --mac tells their addresses",
             ),
             Some(matched) if has_links => {
-                let content = format!("[Match]\n{}\n\n[Link]\nName={name}\n", matched.link());
+                let content = format!("[Match]\n{}\n\n[Link]\nName={name}\n", matched.link(cards.driver));
                 draft.create("network", &file, &content, &format!("keep the name {name}"), WHY)?;
             }
-            Some(matched) => rules.push(((*name).to_owned(), matched.rule(name), source)),
+            Some(matched) => rules.push(((*name).to_owned(), matched.rule(name, cards.driver), source)),
         }
     }
     add_rules(draft, &rules)
@@ -63,19 +63,19 @@ enum Matched {
 
 impl Matched {
     /// The lines of `[Match]`.
-    fn link(&self) -> String {
+    fn link(&self, driver: &str) -> String {
         match self {
-            Self::Driver => format!("Driver={DRIVER}"),
-            Self::Address(mac) => format!("MACAddress={mac}\nDriver={DRIVER}"),
+            Self::Driver => format!("Driver={driver}"),
+            Self::Address(mac) => format!("MACAddress={mac}\nDriver={driver}"),
         }
     }
 
-    fn rule(&self, name: &str) -> String {
+    fn rule(&self, name: &str, driver: &str) -> String {
         let by_address = match self {
             Self::Driver => String::new(),
             Self::Address(mac) => format!("ATTR{{address}}==\"{mac}\", "),
         };
-        format!("SUBSYSTEM==\"net\", ACTION==\"add\", DRIVERS==\"{DRIVER}\", {by_address}NAME=\"{name}\"\n")
+        format!("SUBSYSTEM==\"net\", ACTION==\"add\", DRIVERS==\"{driver}\", {by_address}NAME=\"{name}\"\n")
     }
 }
 

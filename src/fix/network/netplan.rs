@@ -6,14 +6,14 @@
 
 use serde_json::Value;
 
-use super::cards::{Cards, DRIVER, is_old_driver, new_drivers};
+use super::cards::Cards;
 use super::changes::Changes;
 use crate::fix::text::edit_lines;
 use crate::inspect::network::mac_address;
 
 pub(super) fn edit(content: &[u8], cards: &Cards, changes: &mut Changes) -> Vec<u8> {
     let Some(before) = parse(content) else { return content.to_vec() };
-    let (mut wanted, mut meant) = (before.clone(), Changes::default());
+    let (mut wanted, mut meant) = (before.clone(), Changes::new(cards.driver));
     mean(&mut wanted, cards, &mut meant);
     changes.left.append(&mut meant.left);
     if wanted == before {
@@ -51,7 +51,7 @@ fn mean(value: &mut Value, cards: &Cards, changes: &mut Changes) {
                 if cards.sole && !matched.contains_key("driver") {
                     changes.dropped(&mac);
                     matched.remove("macaddress");
-                    matched.insert("driver".to_owned(), Value::String(DRIVER.to_owned()));
+                    matched.insert("driver".to_owned(), Value::String(cards.driver.to_owned()));
                 } else {
                     changes.leave(format!("it still matches {mac}"), "without that it would match every card");
                 }
@@ -65,15 +65,15 @@ fn driver(value: Option<&mut Value>, cards: &Cards, changes: &mut Changes) {
     let (Some(value), edits) = (value, cards.edits()) else { return };
     let mut found = false;
     match value {
-        Value::String(name) if is_old_driver(name) => {
+        Value::String(name) if cards.is_old_driver(name) => {
             found = true;
             if edits {
-                DRIVER.clone_into(name);
+                cards.driver.clone_into(name);
             }
         }
         Value::Array(list) => {
             let words: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
-            if let Some(new) = new_drivers(&words).filter(|_| words.len() == list.len()) {
+            if let Some(new) = cards.new_drivers(&words).filter(|_| words.len() == list.len()) {
                 found = true;
                 if edits {
                     *list = new.into_iter().map(Value::String).collect();
@@ -119,12 +119,12 @@ fn rewrite(content: &[u8], cards: &Cards) -> Vec<u8> {
             seen = false;
         } else if listed && body.starts_with('-') {
             let name = body.trim_start_matches('-').trim().trim_matches(['"', '\'']);
-            let is_old = cards.edits() && is_old_driver(name);
+            let is_old = cards.edits() && cards.is_old_driver(name);
             if is_old && seen {
                 return Some(format!("#{line}"));
             }
             seen |= is_old;
-            return is_old.then(|| line.replacen(name, DRIVER, 1));
+            return is_old.then(|| line.replacen(name, cards.driver, 1));
         } else {
             listed = false;
         }
@@ -136,7 +136,7 @@ fn rewrite(content: &[u8], cards: &Cards) -> Vec<u8> {
 fn within(line: &str, cards: &Cards) -> String {
     let mut line = cards.follow(line).unwrap_or_else(|| line.to_owned());
     if let Some((before, after)) = line.split_once("driver:").filter(|_| cards.edits()) {
-        line = format!("{before}driver:{}", drivers(after));
+        line = format!("{before}driver:{}", drivers(after, cards));
     }
     let ends = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | ':'));
     let gone = line.split(ends).find(|word| mac_address(word).is_some_and(|mac| cards.drops(&mac))).map(str::to_owned);
@@ -144,7 +144,7 @@ fn within(line: &str, cards: &Cards) -> String {
         (Some(mac), Some((before, after))) if cards.sole => {
             let quoted = [format!("\"{mac}\""), format!("'{mac}'"), mac];
             let written = quoted.iter().find(|text| after.contains(text.as_str()));
-            let after = written.map_or_else(|| after.to_owned(), |text| after.replacen(text.as_str(), DRIVER, 1));
+            let after = written.map_or_else(|| after.to_owned(), |text| after.replacen(text.as_str(), cards.driver, 1));
             format!("{before}driver:{after}")
         }
         _ => line,
@@ -152,21 +152,21 @@ fn within(line: &str, cards: &Cards) -> String {
 }
 
 /// What stands behind `driver:`: a name, or a list in brackets, in which the new one stands once.
-fn drivers(text: &str) -> String {
+fn drivers(text: &str, cards: &Cards) -> String {
     let name = |item: &str| item.trim().trim_matches(['"', '\'']).to_owned();
     let list = text.split_once('[').filter(|(blank, _)| blank.trim().is_empty());
     let Some((items, rest)) = list.and_then(|(_, rest)| rest.split_once(']')) else {
         let ends = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '*'));
-        let old = text.split(ends).find(|word| is_old_driver(word)).map(str::to_owned);
-        return old.map_or_else(|| text.to_owned(), |old| text.replacen(&old, DRIVER, 1));
+        let old = text.split(ends).find(|word| cards.is_old_driver(word)).map(str::to_owned);
+        return old.map_or_else(|| text.to_owned(), |old| text.replacen(&old, cards.driver, 1));
     };
-    if !items.split(',').any(|item| is_old_driver(&name(item))) {
+    if !items.split(',').any(|item| cards.is_old_driver(&name(item))) {
         return text.to_owned();
     }
     let mut out: Vec<&str> = Vec::new();
     for item in items.split(',').map(str::trim) {
-        let is_new = is_old_driver(&name(item)) || name(item) == DRIVER;
-        let item = if is_new { DRIVER } else { item };
+        let is_new = cards.is_old_driver(&name(item)) || name(item) == cards.driver;
+        let item = if is_new { cards.driver } else { item };
         if !out.contains(&item) {
             out.push(item);
         }

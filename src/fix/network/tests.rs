@@ -253,6 +253,73 @@ fn rules_of_an_old_udev_follow_their_cards() {
     );
 }
 
+/// Files that make the guest's kernel one that knows these modules, and finds its disks by drivers that are built in.
+fn kernel_with(modules: &'static str, builtin: &'static str) -> [(&'static str, &'static str); 3] {
+    [
+        ("/boot/vmlinuz-2.6.18", ""),
+        ("/lib/modules/2.6.18/modules.dep", modules),
+        ("/lib/modules/2.6.18/modules.builtin", builtin),
+    ]
+}
+
+const SATA: &str = "kernel/ahci.ko\nkernel/sd_mod.ko\n";
+
+/// Every stack at once, in a guest whose kernel has no driver for virtio's card: all follow the card that it gets.
+#[test]
+fn every_stack_is_given_the_driver_of_the_card_that_the_machine_gets() {
+    let stacks = [
+        LINKS,
+        ("/etc/systemd/network/10-lan.network", "[Match]\nDriver=vmxnet3 virtio_net e1000 ixgbe\n"),
+        ("/etc/systemd/network/05-lan.link", "[Match]\nPath=pci-0000:0b:00.0\n[Link]\nName=lan0\n"),
+        ("/etc/NetworkManager/system-connections/b", "[connection]\ntype=ethernet\n[match]\ndriver=vmxnet3;\n"),
+        ("/etc/NetworkManager/system-connections/c", "[connection]\ntype=ethernet\n[match]\npath=pci-0000:0b:00.0;\n"),
+        ("/etc/NetworkManager/conf.d/a.conf", "[keyfile]\nunmanaged-devices=driver:vmxnet3;driver:pcnet32\n"),
+        (
+            "/etc/netplan/a.yaml",
+            "network:\n  ethernets:\n    lan:\n      match:\n        driver: vmxnet3\n    two: {match: {driver: [vmxnet3, e1000e]}}\n    \
+             three:\n      match:\n        macaddress: '00:50:56:ff:ff:ff'\n",
+        ),
+        (
+            "/etc/udev/rules.d/70-net.rules",
+            "SUBSYSTEM==\"net\", KERNELS==\"0000:0b:00.0\", DRIVERS==\"vmxnet3\", NAME=\"lan0\"\n",
+        ),
+        (
+            "/etc/modprobe.conf",
+            "alias eth0 vmxnet3\nblacklist e1000e\nblacklist 8139cp\nblacklist e1000\nblacklist virtio_net\n",
+        ),
+        ("/etc/network/interfaces", "iface ens192 inet dhcp\n"),
+    ];
+    let edits = |driver: &str, dep: &'static str, builtin: &'static str| {
+        let files: Vec<_> = stacks.into_iter().chain(kernel_with(dep, builtin)).collect();
+        let shown = shown(&machine(&files, &[OLD]), &options(NetworkLevel::Aggressive, &[]));
+        shown.lines().filter(|line| line.starts_with('+')).collect::<Vec<_>>().join("\n").replace(driver, "CARD")
+    };
+    let expected = "+[Match]
++Driver=CARD
++
++[Link]
++Name=ens192
++Driver=CARD
++Driver=CARD ixgbe
++driver=CARD;
++driver=CARD;
++unmanaged-devices=driver:CARD
++        driver: CARD
++    two: {match: {driver: [CARD]}}
++        driver: CARD
++SUBSYSTEM==\"net\", DRIVERS==\"CARD\", DRIVERS==\"CARD\", NAME=\"lan0\"
++alias eth0 CARD
++#blacklist CARD";
+    let all = "kernel/e1000e.ko:\nkernel/e1000.ko:\nkernel/8139cp.ko:\nkernel/vmxnet3.ko:\n";
+    assert_eq!(edits("e1000e", all, SATA), expected);
+    assert_eq!(edits("8139cp", "kernel/8139cp.ko:\n", SATA), expected);
+    assert_eq!(edits("virtio_net", "kernel/virtio_net.ko:\nkernel/e1000.ko:\n", SATA), expected);
+    // The chipset that has IDE has no PCI Express, and so no e1000e.
+    assert_eq!(edits("e1000", all, "kernel/ata_piix.ko\nkernel/sd_mod.ko\n"), expected);
+    // Of a kernel without any card's driver nothing is known that would be better than virtio's.
+    assert_eq!(edits("virtio_net", "kernel/loop.ko:\n", SATA), expected);
+}
+
 #[test]
 fn a_udev_without_link_files_gets_a_rule() {
     let files = [("/etc/network/interfaces", "auto ens32\niface ens32 inet static\n address 10.0.0.5/24\n")];
