@@ -317,9 +317,14 @@ pub fn escape_whole(text: &str) -> String {
     out
 }
 
-/// Bidirectional overrides, isolates, zero-width characters and line separators.
+/// Whether a character reorders text or hides it: bidirectional marks, overrides and isolates, zero-width and annotation
+/// characters, soft hyphens, tags, and line separators.
 pub(crate) fn is_hidden(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    matches!(
+        c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 /// [`escape`] for bytes that should have been text.

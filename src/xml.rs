@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::error::is_hidden;
+
 /// A document in the making.
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
@@ -83,13 +85,17 @@ fn escape(out: &mut String, text: &str) {
             '\'' => out.push_str("&apos;"),
             '"' => out.push_str("&quot;"),
             // A parser turns these into spaces, or two of them into one, unless they are references.
-            '\t' | '\n' | '\r' | '\u{85}' | '\u{2028}' => {
-                let _ = write!(out, "&#{};", u32::from(c));
-            }
+            '\t' | '\n' | '\r' => reference(out, c),
+            // So are, for the sake of a terminal, those that XML may hold and that steer it or hide text.
+            c if is_allowed(c) && (c.is_control() || is_hidden(c)) => reference(out, c),
             c if is_allowed(c) => out.push(c),
             _ => out.push('\u{fffd}'),
         }
     }
+}
+
+fn reference(out: &mut String, c: char) {
+    let _ = write!(out, "&#{};", u32::from(c));
 }
 
 #[cfg(test)]
@@ -109,11 +115,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn everything_reads_back(text in "\\PC*|(?s:.{0,40})") {
+        fn everything_reads_back(text in "\\PC*|(?s:.{0,40})|[\u{80}-\u{9f}\u{200b}-\u{202e}\u{e0001}a]*") {
             let mut xml = Writer::default();
             xml.open("a", &[("b", text.as_str())]);
             xml.text("c", &[], &text);
             let xml = xml.finish();
+            prop_assert!(!xml.chars().any(|c| c != '\n' && (c.is_control() || is_hidden(c))));
             let document = roxmltree::Document::parse(&xml).unwrap();
             let expected: String = text.chars().map(|c| if is_allowed(c) { c } else { '\u{fffd}' }).collect();
             prop_assert_eq!(document.root_element().attribute("b").unwrap(), expected.as_str());

@@ -24,6 +24,7 @@ mod cli;
 mod convert;
 mod deflate;
 mod docs;
+mod escapes;
 mod exfat;
 mod ext;
 mod facts;

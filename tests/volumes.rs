@@ -254,6 +254,18 @@ fn a_root_on_lvm_in_luks_on_raid_is_found_with_its_key() {
     drop(seen);
     let without = Run::new(["plan"]).arg(&sources[0]).arg(&sources[1]).fails_with(4);
     drop(without.code("guest.none").stderr_contains("--key 00000000-0000-4000-8000-000000000099:file:PATH"));
+    // One disk of a mirror has all of it; the journal's volume is its own.
+    for also in [&sources[1..], &[]] {
+        let guest = |command: &str| {
+            let run = Run::new(["guest", command, "--key", &key, "--format", "raw"]).arg(&sources[0]);
+            also.iter().fold(run, |run, disk| run.arg("--also").arg(disk))
+        };
+        let expected = &sums("stacked")["bin/sh"].1;
+        assert!(guest("sha256").arg("/bin/sh").success().stdout.starts_with(expected.as_str()));
+        let mounted = guest("df").success().stdout;
+        assert!(mounted.contains("/var/log") && mounted.contains("/boot"), "{mounted}");
+        guest("ls").args(["--volume", "vg-guest/var-log", "/journal"]).success();
+    }
     let listed = Run::new(["serve", "--stdio", "--dry-run", "--json", "--key", &key])
         .arg(&sources[0])
         .arg(&sources[1])

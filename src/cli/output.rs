@@ -1,11 +1,12 @@
 //! Where results go: text or one JSON object on standard output, errors and notes on standard error.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 
 use serde_json::Value;
 
 use super::args::{Choice, Global};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_hidden};
 
 /// How a command shows what it found.
 #[derive(Clone, Copy, Debug)]
@@ -37,12 +38,17 @@ impl Output {
 
     /// Prints the result: `value` as JSON, or `text`.
     pub(super) fn result(self, value: &Value, text: &str) -> Result<()> {
-        if self.json { self.line(&value.to_string()) } else { self.text(text) }
+        if self.json { self.json(value) } else { self.text(text) }
+    }
+
+    /// Prints `value` as JSON.
+    pub(super) fn json(self, value: &Value) -> Result<()> {
+        self.line(&encode(value))
     }
 
     /// Prints text, unless quiet or JSON.
     pub(super) fn text(self, text: &str) -> Result<()> {
-        if self.quiet || self.json { Ok(()) } else { self.line(text.trim_end_matches('\n')) }
+        if self.quiet || self.json { Ok(()) } else { self.line(&harmless(text.trim_end_matches('\n'), self.color)) }
     }
 
     /// Prints one line on standard output in any case, unless that is taken.
@@ -55,9 +61,9 @@ impl Output {
         writeln!(out, "{line}").and_then(|()| out.flush()).map_err(|e| Error::write("writing to standard output", e))
     }
 
-    /// Passes on what another process of this program said of errors.
+    /// Tells of errors, or passes on what another process of this program said of them.
     pub(super) fn errors(self, text: &str) {
-        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        let _ = std::io::stderr().lock().write_all(harmless(text, false).as_bytes());
     }
 
     /// `text` in bold, when colours are on.
@@ -85,7 +91,7 @@ impl Output {
     /// Prints an error with its causes, hint and code; with `--json`, as an object on standard output.
     pub(super) fn error(self, error: &Error) {
         if self.json {
-            let _ = self.line(&error.to_json().to_string());
+            let _ = self.json(&error.to_json());
         }
         let mut err = std::io::stderr().lock();
         let _ = writeln!(err, "hyper2kvm: {error}");
@@ -101,9 +107,85 @@ impl Output {
     }
 }
 
+/// The colours of this program, and the end of them.
+const PAINT: [&str; 4] = ["\u{1b}[1m", "\u{1b}[32m", "\u{1b}[33m", "\u{1b}[0m"];
+
+/// Text as a terminal may have it. Whoever writes a guest's text escapes it; this is the last door, for what was forgotten: only line
+/// ends, tabs and, where `painted`, this program's own colours go through as they are.
+pub(super) fn harmless(text: &str, painted: bool) -> Cow<'_, str> {
+    let is_harmless = |c: char| matches!(c, '\n' | '\t') || !(c.is_control() || is_hidden(c));
+    if text.chars().all(is_harmless) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let paint = PAINT.iter().find(|code| painted && rest.starts_with(**code));
+        let length = match paint {
+            Some(code) => {
+                out.push_str(code);
+                code.len()
+            }
+            None if is_harmless(c) => {
+                out.push(c);
+                c.len_utf8()
+            }
+            None => {
+                out.extend(c.escape_unicode());
+                c.len_utf8()
+            }
+        };
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    Cow::Owned(out)
+}
+
+/// JSON on one line, in which what could disturb a terminal or mislead its user is written as an escape.
+pub(super) fn encode(value: &Value) -> String {
+    let text = value.to_string();
+    let is_plain = |c: char| !(c.is_control() || is_hidden(c));
+    if text.chars().all(is_plain) {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Such a character is inside a string: all others of JSON are plain.
+        match is_plain(c) {
+            true => out.push(c),
+            false => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}"))),
+        }
+    }
+    out
+}
+
 /// Rows of two columns, the first padded.
 #[must_use]
 pub(super) fn table(rows: &[(String, String)]) -> String {
     let width = rows.iter().map(|(key, _)| key.chars().count()).max().unwrap_or(0);
     rows.iter().map(|(key, value)| format!("{key:width$}  {value}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn only_our_own_colours_pass_and_only_where_there_are_some() {
+        let text = "\u{1b}[1mbold\u{1b}[0m\ta\n\u{1b}[2J\u{9b}31m\u{202e}\u{7f}";
+        let rest = "\ta\n\\u{1b}[2J\\u{9b}31m\\u{202e}\\u{7f}";
+        assert_eq!(harmless(text, true), format!("\u{1b}[1mbold\u{1b}[0m{rest}"));
+        assert_eq!(harmless(text, false), format!("\\u{{1b}}[1mbold\\u{{1b}}[0m{rest}"));
+    }
+
+    proptest! {
+        #[test]
+        fn json_is_what_it_was_and_plain(text in "\\PC*|(?s:.{0,40})|[\u{7f}-\u{ad}\u{200b}-\u{202e}\u{e0001}]*") {
+            let value = Value::from(vec![text.as_str()]);
+            let line = encode(&value);
+            prop_assert!(!line.chars().any(|c| c.is_control() || is_hidden(c)));
+            prop_assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), value);
+        }
+    }
 }

@@ -11,7 +11,7 @@ use super::guest::Guest;
 use super::migrate::{Machine, Planned};
 use crate::chain::{Image, OpenOptions, Opened, OpenedDisk};
 use crate::disk::{Checked, Disk, DiskMut, ReadOnly, Slice, readable};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, escape};
 use crate::fix::{self, Plan};
 use crate::format::Bitmap;
 use crate::fs::Timestamp;
@@ -182,7 +182,7 @@ impl Devices {
             Some(Volume { name: layer.name, path, view })
         };
         let volumes = layers.into_iter().filter_map(volume).collect();
-        notes.iter().for_each(|note| tracing::warn!("{note}"));
+        notes.iter().for_each(|note| tracing::warn!("{}", escape(note)));
         Ok(Self { disks, volumes, notes, sources, plan })
     }
 

@@ -120,3 +120,39 @@ fn a_root_that_spreads_over_disks_is_found_on_all_of_them() {
     let ran = Run::new(["inspect", "--json", vmx.to_str().unwrap()]).success();
     assert!(ran.stdout.contains("spread") && ran.stdout.contains("\"/home\""), "{}", ran.stdout);
 }
+
+#[test]
+fn a_machine_of_bare_disks_is_looked_into() {
+    let uuid = "01234567-89ab-cdef-0123-456789abcdef";
+    let image = Image::make(2, 256, &["-m", "raid1", "-d", "raid0", "-U", uuid]);
+    image.mounted("rw", |top| {
+        create(top, "@");
+        create(top, "@home");
+        system(&top.join("@"), "subvol=@");
+        let fstab = top.join("@/etc/fstab");
+        fs::write(&fstab, fs::read_to_string(&fstab).unwrap().replace("UUID=U", &format!("UUID={uuid}"))).unwrap();
+        fs::write(top.join("@/etc/hostname"), "spread\n").unwrap();
+        // Longer than a stripe, so that each disk has a part of it.
+        fs::write(top.join("@home/long"), "0123456789abcdef".repeat(20_000)).unwrap();
+    });
+    let [first, second] = image.devices.as_slice() else { panic!("two devices") };
+    let guest = |command: &str| Run::new(["guest", command]).arg(first);
+    let whole = |command: &str| guest(command).arg("--also").arg(second);
+    assert_eq!(whole("cat").arg("/etc/hostname").success().stdout, "spread\n");
+    assert_eq!(whole("cat").arg("/home/long").success().stdout.len(), 320_000);
+    assert!(whole("ls").success().stdout.lines().any(|line| line == "home"));
+    assert_eq!(whole("df").arg("--json").success().json()["file_systems"][0]["mounted_on"][0], "/");
+    // As everywhere, disks count through all the sources.
+    whole("ls").args(["--disk", "2", "--disk", "1", "/etc"]).success();
+    // Names are on both disks, long contents are not.
+    whole("ls").args(["--exclude-disk", "2", "/etc"]).success();
+    whole("cat").args(["--exclude-disk", "2", "/home/long"]).fails_with(4);
+    guest("cat").arg("/home/long").fails_with(4);
+
+    let later = image.copy();
+    later.mounted("rw", |top| fs::write(top.join("@/etc/hostname"), "changed\n").unwrap());
+    let [first, second] = later.devices.as_slice() else { panic!("two devices") };
+    let diff = || whole("diff").arg(first).arg("--other-also").arg(second);
+    assert_eq!(diff().arg("/etc").ran().exits_with(6).stdout, "* /etc/hostname  (size)\n");
+    assert_eq!(diff().arg("/home").success().stdout, "");
+}

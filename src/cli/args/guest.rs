@@ -25,6 +25,7 @@ Examples:
   hyper2kvm guest find guest.ova /boot --name 'vmlinuz*'
   hyper2kvm guest tar guest.ova /home | zstd > home.tar.zst
   hyper2kvm guest diff before.ova after.qcow2 /etc
+  hyper2kvm guest ls system.vmdk --also data.vmdk /srv    a machine of two disks
   hyper2kvm guest hive windows.vmdk SOFTWARE 'Microsoft\\Windows NT\\CurrentVersion'
   hyper2kvm guest log guest.vmdk -b -p warning
   hyper2kvm guest ls --part 2 disk.raw /               one file system by itself";
@@ -66,7 +67,7 @@ pub struct InsideArgs {
     /// An image, OVA or OVF; `SRC#2` names its second disk.
     pub src: String,
 
-    /// One more disk of the same machine, in order; repeatable.
+    /// One more disk of the same machine, as plan and mount take them one after another; in order, repeatable.
     #[arg(long, value_name = "SRC")]
     pub also: Vec<String>,
 
@@ -283,14 +284,18 @@ pub struct TarArgs {
 
 /// `diff` options.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Exit code 0 says that nothing differs, 6 that something does.")]
+#[command(after_help = DIFF_EXAMPLES)]
 pub struct DiffArgs {
     /// The first guest.
     #[command(flatten)]
     pub inside: InsideArgs,
 
-    /// The second guest, of one image, OVA or OVF.
+    /// The second guest: an image, OVA or OVF.
     pub other: String,
+
+    /// One more disk of the second guest, in order; repeatable.
+    #[arg(long, value_name = "SRC")]
+    pub other_also: Vec<String>,
 
     /// A path in both guests.
     #[arg(default_value = "/")]
@@ -303,6 +308,21 @@ pub struct DiffArgs {
     /// Tell files apart by their times too.
     #[arg(long)]
     pub times: bool,
+}
+
+const DIFF_EXAMPLES: &str = "\
+--disk, --exclude-disk, --part and --volume are about both guests. Exit code 0 says that nothing differs, 6 that something does.
+
+Examples:
+  hyper2kvm guest diff before.ova after.qcow2 /etc
+  hyper2kvm guest diff a1.vmdk --also a2.vmdk b1.qcow2 --other-also b2.qcow2    two machines of two disks";
+
+impl DiffArgs {
+    /// The second guest, looked at as the first one is.
+    #[must_use]
+    pub fn other(&self) -> InsideArgs {
+        InsideArgs { src: self.other.clone(), also: self.other_also.clone(), ..self.inside.clone() }
+    }
 }
 
 /// `log` options, those of `journalctl`.

@@ -43,7 +43,12 @@ pub(super) fn text(devices: &Devices, context: &Context) -> String {
         }
     }
     for volume in &devices.volumes {
-        text.push_str(&format!("{}: {}, {}\n", volume.name, volume.path, Size(volume.view.disk.len())));
+        text.push_str(&format!(
+            "{}: {}, {}\n",
+            escape(&volume.name),
+            escape(&volume.path),
+            Size(volume.view.disk.len())
+        ));
     }
     devices.notes.iter().for_each(|note| text.push_str(&format!("note: {}\n", escape(note))));
     text

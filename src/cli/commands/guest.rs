@@ -1,14 +1,15 @@
 //! `guest`: the files inside, by the guest's own paths.
 
 use std::borrow::Cow;
-use std::io::{BufWriter, StdoutLock, Write};
+use std::io::{BufWriter, IsTerminal, StdoutLock, Write};
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
 use super::{Context, device};
 use crate::cli::args::guest::{GuestCommand, GuestFilesArgs, InsideArgs};
-use crate::error::{Error, Kind, Result, escape_bytes};
+use crate::cli::output::harmless;
+use crate::error::{Error, Kind, Result, escape_whole};
 use crate::fs::Tree;
 use crate::fs::tree::Found;
 use crate::pipeline::guest::Guest;
@@ -113,8 +114,17 @@ impl Lines {
         Self(BufWriter::with_capacity(64 << 10, std::io::stdout().lock()))
     }
 
+    /// A line, or several, for people.
     fn line(&mut self, line: &str) -> Result<()> {
-        writeln!(self.0, "{line}").map_err(failed)
+        writeln!(self.0, "{}", harmless(line, false)).map_err(failed)
+    }
+
+    /// What is for programs: as it is, but for people's eyes where a terminal shows it.
+    fn data(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        match std::io::stdout().is_terminal() {
+            true => self.0.write_all(harmless(&text(bytes), false).as_bytes()),
+            false => self.0.write_all(bytes),
+        }
     }
 
     fn finish(mut self) -> Result<()> {
@@ -136,9 +146,9 @@ fn failed(error: std::io::Error) -> Error {
     Error::write("writing to standard output", error)
 }
 
-/// A guest's path as people may see it.
+/// A guest's path as people may see it, whole however long it is.
 fn shown(path: &[u8]) -> String {
-    escape_bytes(path)
+    escape_whole(&text(path))
 }
 
 /// A guest's name as JSON has it, which escapes by itself.
@@ -151,7 +161,7 @@ fn finish_json(mut value: Value, problems: Problems, context: &Context) -> Resul
     if let Value::Object(fields) = &mut value {
         fields.insert("problems".to_owned(), problems.json());
     }
-    context.output.line(&value.to_string())?;
+    context.output.json(&value)?;
     // The object says what is missing; the exit code too.
     problems.finish()
 }

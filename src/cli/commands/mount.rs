@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Context, device};
 use crate::cli::args::MountArgs;
 use crate::cli::signals;
-use crate::error::{Error, Result, escape_bytes};
+use crate::error::{Error, Result, escape};
 use crate::pipeline::device::{Device, Devices, View, Volume};
 use crate::pipeline::export::{DiskFile, TextFile, data_bytes};
 use crate::pipeline::migrate::Machine;
@@ -40,7 +40,7 @@ fn guest(args: &MountArgs, context: &Context) -> Result<()> {
     let spill = args.device.spill_dir.clone().unwrap_or_else(device::spill_dir);
     let guest = machine.look(&context.session, Some(&spill))?;
     let tree = guest.files(args.part, args.volume.as_deref())?;
-    let points: Vec<_> = tree.mounts().map(|(at, fs)| (escape_bytes(at), fs.facts().kind)).collect();
+    let points: Vec<_> = tree.mounts().map(|(at, fs)| (String::from_utf8_lossy(at), fs.facts().kind)).collect();
     let place = args.dir.display().to_string();
     let file_systems: Vec<Value> = points.iter().map(|(at, kind)| json!({ "mount_point": at, "type": kind })).collect();
     let json = json!({ "sources": args.device.guest.src, "mounted": place, "file_systems": file_systems });
@@ -51,7 +51,7 @@ fn guest(args: &MountArgs, context: &Context) -> Result<()> {
     }
     let mut text = String::new();
     for (at, kind) in &points {
-        text.push_str(&format!("mounted {place}{} ({kind})\n", at.trim_end_matches('/')));
+        text.push_str(&format!("mounted {place}{} ({kind})\n", escape(at.trim_end_matches('/'))));
     }
     text.push_str(&format!("unmount with: fusermount3 -u {place}"));
     serve(GuestView::new(tree)?, args, false, context, || context.output.result(&json, &text))
@@ -154,7 +154,7 @@ fn announce(dir: &Path, devices: &Devices, info: &Value, context: &Context) -> R
     }
     let mut text = device::plan_text(devices, context);
     for (name, _) in named(devices) {
-        text.push_str(&format!("mounted {place}/{name}\n"));
+        text.push_str(&format!("mounted {place}/{}\n", escape(&name)));
     }
     text.push_str(&format!("unmount with: fusermount3 -u {place}"));
     context.output.result(&json, &text)

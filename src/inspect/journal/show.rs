@@ -198,7 +198,7 @@ impl Style {
         let shown = |name: &str| value(name).filter(|text| self.all || is_name(text));
         if let Some(host) = shown("_HOSTNAME").filter(|_| !self.no_hostname) {
             out.push(b' ');
-            out.extend_from_slice(human(host).as_bytes());
+            out.extend_from_slice(word(host).as_bytes());
         }
         out.push(b' ');
         // journalctl does not indent by the word that stands for a missing name.
@@ -206,7 +206,7 @@ impl Style {
         let uncounted = if who.is_none() { UNKNOWN.len().saturating_add(1) } else { 0 };
         out.extend_from_slice(who.as_deref().unwrap_or(UNKNOWN).as_bytes());
         if let Some(pid) = shown("_PID").or_else(|| shown("SYSLOG_PID")) {
-            out.extend_from_slice(format!("[{}]", human(pid)).as_bytes());
+            out.extend_from_slice(format!("[{}]", word(pid)).as_bytes());
         }
         out.extend_from_slice(b": ");
         let indent = out.len().saturating_sub(start).saturating_sub(uncounted);
@@ -221,17 +221,14 @@ impl Style {
     /// Who logged it, if that is known.
     fn who<'f>(&self, shown: &dyn Fn(&str) -> Option<&'f [u8]>) -> Option<String> {
         if self.format == Format::WithUnit {
-            let units: Vec<String> = [shown("_SYSTEMD_UNIT"), shown("_SYSTEMD_USER_UNIT")]
-                .into_iter()
-                .flatten()
-                .map(|unit| human(unit).into_owned())
-                .collect();
+            let units: Vec<String> =
+                [shown("_SYSTEMD_UNIT"), shown("_SYSTEMD_USER_UNIT")].into_iter().flatten().map(word).collect();
             if !units.is_empty() {
                 return Some(units.join("/"));
             }
         }
         let name = shown("SYSLOG_IDENTIFIER").or_else(|| shown("_COMM"));
-        name.map(|name| human(name).into_owned())
+        name.map(word)
     }
 
     fn stamp<'f>(&self, value: &dyn Fn(&str) -> Option<&'f [u8]>, entry: &Entry) -> String {
@@ -332,6 +329,11 @@ fn human(bytes: &[u8]) -> Cow<'_, str> {
         if harmless(c) { out.push(c) } else { out.extend(c.escape_unicode()) }
     }
     Cow::Owned(out)
+}
+
+/// The same for what stands before a message, where a line end would make two lines of one.
+fn word(bytes: &[u8]) -> String {
+    human(bytes).replace('\n', "\\n")
 }
 
 /// Appends lines, the second and all that follow with `indent` spaces before them.

@@ -50,7 +50,10 @@ impl Guest {
         let list: Vec<String> = self.machine.volumes.iter().map(told).collect();
         Error::new(Kind::NotFound, code, what).hint(match list.is_empty() {
             true => "the disk has no partitions and no file system that is known".to_owned(),
-            false => format!("name one with --part or --volume: {}", list.join(", ")),
+            false => format!(
+                "name one with --part or --volume: {}; further disks of the machine are given with --also SRC",
+                list.join(", ")
+            ),
         })
     }
 }

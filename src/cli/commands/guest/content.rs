@@ -13,7 +13,7 @@ use crate::browse::{self, Step, walk};
 use crate::cli::args::guest::{CatArgs, CpArgs, ManyArgs, TarArgs};
 use crate::cli::commands::Context;
 use crate::cli::size::Size;
-use crate::error::{Error, Kind, Result, escape_bytes};
+use crate::error::{Error, Kind, Result, escape, escape_bytes};
 use crate::fs::FileKind;
 use crate::fs::tree::Found;
 use crate::pipeline::files::{Staged, must_not_exist};
@@ -36,7 +36,7 @@ pub(super) fn cp(args: &CpArgs, context: &Context) -> Result<()> {
     let top = inside.find(&args.path)?;
     let to = if args.to.is_dir() { args.to.join(name(&top)?) } else { args.to.clone() };
     if context.global.dry_run {
-        let text = format!("would copy {} to {}", shown(&top.path), to.display());
+        let text = format!("would copy {} to {}", shown(&top.path), escape(&to.display().to_string()));
         return context.output.result(&json!({ "dry_run": true, "to": to.display().to_string() }), &text);
     }
     let mut problems = Problems::default();

@@ -6,14 +6,13 @@ use serde_json::{Value, json};
 
 use super::{Inside, Lines, shown};
 use crate::browse::compare::{Change, Difference, Options, Side, compare};
-use crate::cli::args::guest::{DiffArgs, InsideArgs};
+use crate::cli::args::guest::DiffArgs;
 use crate::cli::commands::Context;
 use crate::error::{Kind, Result};
 
 pub(super) fn run(args: &DiffArgs, context: &Context) -> Result<ExitCode> {
     let was = Inside::open(&args.inside, context)?;
-    let other = InsideArgs { src: args.other.clone(), also: Vec::new(), ..args.inside.clone() };
-    let is = Inside::open(&other, context)?;
+    let is = Inside::open(&args.other(), context)?;
     let tops = (was.find(&args.path)?, is.find(&args.path)?);
     let options = Options { content: !args.no_content, times: args.times };
     let (mut lines, mut json, mut count) = (Lines::new(), Vec::new(), 0_u64);
@@ -27,7 +26,7 @@ pub(super) fn run(args: &DiffArgs, context: &Context) -> Result<ExitCode> {
         lines.line(&line_of(&difference))
     })?;
     if context.output.is_json() {
-        context.output.line(&json!({ "differences": json }).to_string())?;
+        context.output.json(&json!({ "differences": json }))?;
     } else {
         lines.finish()?;
     }

@@ -1,5 +1,7 @@
 //! `guest hive`: the registry of a Windows.
 
+use std::io::Write;
+
 use jiff::Timestamp as Instant;
 use serde_json::{Value as Json, json};
 
@@ -19,16 +21,29 @@ pub(super) fn run(args: &HiveArgs, context: &Context) -> Result<()> {
     let hive = open_hive(&tree, &path)?.ok_or_else(|| super::absent(&path))?;
     let key = find(&hive, args.path.as_deref().unwrap_or_default())?;
     if args.export {
-        let mut lines = Lines::new();
+        let mut lines = Export(Lines::new());
         let prefix = prefix(wanted, args.path.as_deref().unwrap_or_default());
         export(&hive, key, &prefix, &mut lines)?;
-        return lines.finish();
+        return lines.0.finish();
     }
     if let Some(name) = &args.value {
         let value = key.value(name)?.ok_or_else(|| absent(name))?;
         return context.output.result(&value_json(&value)?, &plain(&value.data()?));
     }
     show(&path, args.path.as_deref().unwrap_or_default(), &hive, &key, context)
+}
+
+/// The text of a .reg file, which comes in whole lines.
+struct Export(Lines);
+
+impl Write for Export {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        self.0.data(buf).map(|()| buf.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// The hives of the guest's Windows: name, tree, path.
@@ -119,7 +134,7 @@ fn show(file: &str, path: &str, hive: &Hive, key: &Key<'_>, context: &Context) -
             "subkeys": subkeys,
             "values": values,
         });
-        return context.output.line(&value.to_string());
+        return context.output.json(&value);
     }
     let mut text = vec![("file".to_owned(), format!("{} ({state})", escape(file)))];
     text.push(("key".to_owned(), escape(if path.is_empty() { key.name() } else { path })));

@@ -1,6 +1,5 @@
 //! `guest log`: the journal as `journalctl` shows it, or the syslog files of a guest that keeps none.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use globset::GlobBuilder;
@@ -150,7 +149,7 @@ fn boot_name(text: &str) -> Result<BootName> {
 
 pub(super) fn tell(notes: &[String], context: &Context) {
     for note in notes {
-        context.output.errors(&format!("hyper2kvm: {note}\n"));
+        context.output.errors(&format!("hyper2kvm: {}\n", escape(note)));
     }
 }
 
@@ -159,10 +158,10 @@ fn verify(journal: &Journal<'_>, context: &Context) -> Result<ExitCode> {
     let mut text = String::new();
     for verdict in &verdicts {
         match &verdict.fault {
-            None => text.push_str(&format!("PASS: {}\n", verdict.path)),
+            None => text.push_str(&format!("PASS: {}\n", escape(&verdict.path))),
             Some(fault) => {
                 let unclean = if verdict.unclean { ", which was not closed" } else { "" };
-                text.push_str(&format!("FAIL: {}{unclean}: {fault}\n", verdict.path));
+                text.push_str(&format!("FAIL: {}{unclean}: {}\n", escape(&verdict.path), escape(&fault.to_string())));
             }
         }
     }
@@ -202,7 +201,7 @@ fn disk_usage(journal: &Journal<'_>, context: &Context) -> Result<()> {
 fn list(key: &str, items: &[Vec<u8>], context: &Context) -> Result<()> {
     if context.output.is_json() {
         let items: Vec<_> = items.iter().map(|item| super::text(item)).collect();
-        return context.output.line(&json!({ key: items }).to_string());
+        return context.output.json(&json!({ key: items }));
     }
     let mut out = Lines::new();
     for item in items {
@@ -235,7 +234,7 @@ fn entries(args: &LogArgs, wanted: &Wanted, journal: &Journal<'_>, context: &Con
             context.output.errors(&format!("hyper2kvm: {error}\n"));
             continue;
         }
-        out.write_all(&bytes).map_err(failed)?;
+        out.data(&bytes).map_err(failed)?;
         shown = true;
     }
     if for_people && !shown {

@@ -34,7 +34,7 @@ impl<'a> Row<'a> {
     fn new(inside: &'a Inside, index: usize, volume: &'a Volume) -> Option<Self> {
         let fs = volume.fs.as_ref()?;
         let mounts = inside.guest.system().map(|system| system.root.mounts.as_slice()).unwrap_or_default();
-        let mounted = mounts.iter().filter(|mount| mount.volume == index).map(|mount| shown(mount.at.as_bytes()));
+        let mounted = mounts.iter().filter(|mount| mount.volume == index).map(|mount| mount.at.clone());
         let (name, mounted) = (inside.guest.machine.name_of(volume), mounted.collect());
         let free = fs.free().inspect_err(|error| tracing::warn!(volume = shown(name.as_bytes()), %error, "free space"));
         Some(Self { name, facts: fs.facts(), free: free.ok(), mounted })
@@ -70,7 +70,7 @@ impl<'a> Row<'a> {
             size(Some(self.facts.size)),
             size(self.used()),
             size(self.free),
-            self.mounted.join(", ")
+            shown(self.mounted.join(", ").as_bytes())
         )
     }
 }

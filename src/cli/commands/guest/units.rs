@@ -8,7 +8,7 @@ use serde_json::json;
 use super::Inside;
 use crate::cli::args::guest::UnitsArgs;
 use crate::cli::commands::Context;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, escape};
 use crate::inspect::systemd::{Preset, Scope, Unit, Units};
 
 mod clock;
@@ -51,7 +51,7 @@ fn list(args: &UnitsArgs, patterns: &Patterns, context: &Context) -> Result<()> 
     });
     if context.output.is_json() {
         let json = json!({ "default_target": default_target, "units": units, "notes": notes });
-        return context.output.line(&json.to_string());
+        return context.output.json(&json);
     }
     super::log::tell(&notes, context);
     context.output.text(&table(&units))
@@ -91,17 +91,18 @@ impl Patterns {
 }
 
 fn table(units: &[Unit]) -> String {
-    let name = units.iter().map(|unit| unit.name.len()).max().unwrap_or(0).max(9);
+    let names: Vec<String> = units.iter().map(|unit| escape(&unit.name)).collect();
+    let name = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(9);
     let state = units.iter().map(|unit| unit.state.name().len()).max().unwrap_or(0).max(5);
     let mut text = format!("{:name$} {:state$} PRESET\n", "UNIT FILE", "STATE");
-    for unit in units {
+    for (unit, shown) in units.iter().zip(&names) {
         let preset = match unit.preset {
             Some(Preset::Enabled) => "enabled",
             Some(Preset::Disabled) => "disabled",
             Some(Preset::Ignored) => "ignored",
             None => "-",
         };
-        text.push_str(&format!("{:name$} {:state$} {preset}\n", unit.name, unit.state.name()));
+        text.push_str(&format!("{:name$} {:state$} {preset}\n", shown, unit.state.name()));
     }
     text.push_str(&format!("\n{} unit files listed.\n", units.len()));
     text

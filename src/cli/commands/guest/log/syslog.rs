@@ -10,6 +10,7 @@ use super::{Wanted, tell, usage};
 use crate::cli::args::guest::{LogArgs, LogFormat};
 use crate::cli::commands::Context;
 use crate::cli::commands::guest::{Inside, Lines, text};
+use crate::cli::output::encode;
 use crate::error::{Error, Kind, Result, escape_whole};
 use crate::inspect::syslog::{Line, Syslog};
 use crate::inspect::systemd::zones::Zones;
@@ -115,14 +116,13 @@ impl Format {
             Self::Whole => escape_whole(&text(line.text)),
             Self::Message => escape_whole(&text(line.message)),
             // The names that these have in the journal.
-            Self::Json => json!({
+            Self::Json => encode(&json!({
                 "__REALTIME_TIMESTAMP": line.time.map(|time| time.to_string()),
                 "_HOSTNAME": line.host,
                 "SYSLOG_IDENTIFIER": line.identifier,
                 "SYSLOG_PID": line.pid.map(|pid| pid.to_string()),
                 "MESSAGE": text(line.message),
-            })
-            .to_string(),
+            })),
         }
     }
 }

@@ -57,7 +57,7 @@ pub(super) fn cat(args: &UnitsArgs, patterns: &Patterns, context: &Context) -> R
         json.push(json!({ "name": unit.name, "aliases": unit.aliases, "masked": unit.is_masked, "files": files }));
     }
     if context.output.is_json() {
-        return context.output.line(&json!({ "units": json, "notes": graph.notes }).to_string());
+        return context.output.json(&json!({ "units": json, "notes": graph.notes }));
     }
     let mut out = Lines::new();
     out.line(&texts.join("\n\n"))?;
