@@ -93,7 +93,7 @@ fn inline(root: &Path) {
     // An inline file that was made longer.
     let file = dir.join("longer");
     fs::write(&file, "short").unwrap();
-    rustix::fs::sync();
+    rustix::fs::syncfs(File::open(root).unwrap()).unwrap();
     File::options().write(true).open(&file).unwrap().set_len(10_000).unwrap();
     tools::ok("ln", ["--symbolic".as_ref(), "x".repeat(3900).as_ref(), dir.join("long-link").as_os_str()]);
 }

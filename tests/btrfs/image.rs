@@ -1,6 +1,8 @@
 //! Images that mkfs.btrfs makes, on one device or several, and the kernel fills.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,6 +10,7 @@ use hyper2kvm::disk::Disk;
 use hyper2kvm::fs::btrfs::Btrfs;
 
 use crate::file_disk::FileDisk;
+use crate::support::mount::unmount_copies;
 use crate::support::tools;
 
 /// Files with a btrfs file system on them, in memory where possible: the kernel syncs a lot.
@@ -21,7 +24,7 @@ impl Image {
     pub(crate) fn make(devices: usize, mib: u64, options: &[&str]) -> Self {
         let image = Self::empty(devices);
         for device in &image.devices {
-            std::fs::File::create(device).unwrap().set_len(mib << 20).unwrap();
+            File::create(device).unwrap().set_len(mib << 20).unwrap();
         }
         let options = ["-q", "-f", "-L", "a label"].iter().chain(options).map(OsString::from);
         tools::ok("mkfs.btrfs", options.chain(image.devices.iter().map(OsString::from)));
@@ -65,6 +68,7 @@ impl Image {
         let guard = Unmount(&point);
         let value = work(&point);
         drop(guard);
+        loops.iter().for_each(Loop::wait_until_unused);
         value
     }
 
@@ -94,6 +98,18 @@ impl Loop {
         let name = tools::ok("losetup", ["--find".as_ref(), "--show".as_ref(), file.as_os_str()]);
         Self(name.trim().to_owned())
     }
+
+    /// Waits until no mount namespace that ends just now has the file system.
+    fn wait_until_unused(&self) {
+        for _ in 0..1200 {
+            match File::options().read(true).custom_flags(rustix::fs::OFlags::EXCL.bits().cast_signed()).open(&self.0) {
+                Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {}
+                opened => return drop(opened.unwrap()),
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("{} is still mounted", self.0);
+    }
 }
 
 impl Drop for Loop {
@@ -111,7 +127,7 @@ impl Drop for Unmount<'_> {
     fn drop(&mut self) {
         for _ in 0..200 {
             if tools::output("umount", [self.0]).status.success() {
-                return;
+                return unmount_copies(self.0);
             }
             std::thread::sleep(std::time::Duration::from_millis(50));
         }

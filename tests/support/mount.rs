@@ -73,6 +73,7 @@ impl Mounted {
     /// Unmounts it, so that everything is on the disk.
     pub(crate) fn close(self) {
         tools::ok("umount", [&self.point]);
+        unmount_copies(&self.point);
         std::mem::forget(self);
     }
 }
@@ -80,5 +81,19 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         tools::output("umount", ["--lazy".as_ref(), self.point.as_os_str()]);
+    }
+}
+
+/// Unmounts what was unmounted here in other mount namespaces too. A program beside the tests that makes itself one, as those that
+/// build guests do, gets a copy of all that is mounted then, and the kernel goes on writing while there is one.
+pub(crate) fn unmount_copies(point: &Path) {
+    let point = point.to_str().expect("a plain path");
+    let processes = std::fs::read_dir("/proc").expect("/proc").filter_map(Result::ok).map(|entry| entry.path());
+    for process in processes.filter(|path| path.join("ns/mnt").is_symlink()) {
+        // A process may be gone, and its namespace with it.
+        let mounts = std::fs::read_to_string(process.join("mounts")).unwrap_or_default();
+        if mounts.lines().any(|line| line.split(' ').nth(1) == Some(point)) {
+            tools::output("nsenter", [&format!("--mount={}/ns/mnt", process.display()), "umount", point]);
+        }
     }
 }
