@@ -177,11 +177,13 @@ enum Outcome {
 
 impl Outcome {
     fn find(console: &str) -> Option<Self> {
-        const DEATHS: [&str; 7] = [
+        const DEATHS: [&str; 8] = [
             "Gave up waiting for root",
             "Kernel panic",
             "You are in emergency mode",
             "Entering emergency mode",
+            // dracut without systemd.
+            "Could not boot.",
             "No bootable device",
             "Shell> ",
             // Newer images wait for a disk without end.
