@@ -198,10 +198,15 @@ impl Outcome {
     }
 }
 
+/// A value may itself have brackets, as that of a btrfs root.
 fn parse_mark(line: &str) -> BTreeMap<String, String> {
-    let pairs = line.split("] ").filter_map(|pair| pair.split_once("=["));
-    let key = |text: &str| text.rsplit(' ').next().unwrap_or_default().to_owned();
-    pairs.map(|(name, value)| (key(name), value.trim_end().trim_end_matches(']').to_owned())).collect()
+    let parts: Vec<&str> = line.split("=[").collect();
+    let pair = |pair: &[&str]| {
+        let name = pair[0].rsplit(' ').next().unwrap_or_default();
+        let (value, _) = pair[1].rsplit_once(']').unwrap_or((pair[1], ""));
+        (name.to_owned(), value.to_owned())
+    };
+    parts.windows(2).map(pair).collect()
 }
 
 impl Boot {
