@@ -116,5 +116,133 @@ fn random_changes_leave_what_the_kernel_and_xfs_repair_like() {
     });
 }
 
+/// Version 4, which this kernel does not mount any more: changes to a file system that was empty.
+#[test]
+fn random_changes_to_version_4_leave_what_xfs_repair_likes() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
+    let (first, count) = (number("XFS_FIRST_SEED").unwrap_or(1), number("XFS_SEQUENCES").unwrap_or(2));
+    for options in VERSION_4 {
+        for seed in first..first + count {
+            eprintln!("{options:?} seed {seed}");
+            let image = Image::make(64, options);
+            let mut random = Random::new(seed);
+            let driver = Xfs::open_mut(FileDisk::open(&image.path)).unwrap();
+            let mut model = Model::new(&driver);
+            for _ in 0..random.below(150) + 5 {
+                model.step(&mut random, KINDS);
+            }
+            driver.writer().unwrap().sync().unwrap();
+            let again = Xfs::open(FileDisk::open(&image.path)).unwrap();
+            tree::assert_same(&tree::of_driver(&again), &model.tree);
+            image.assert_clean();
+        }
+    }
+}
+
+/// Old and young file systems of version 4.
+const VERSION_4: [&[&str]; 4] = [
+    &["-m", "crc=0", "-l", "size=8m"],
+    &["-m", "crc=0", "-b", "size=512", "-i", "size=256", "-n", "size=4096,ftype=0", "-l", "size=4m,version=1"],
+    &["-m", "crc=0", "-i", "size=512", "-n", "version=ci", "-l", "size=4m,lazy-count=0", "-d", "agcount=1"],
+    &["-m", "crc=0", "-b", "size=1024", "-n", "size=8192", "-i", "size=256,projid32bit=0", "-l", "size=4m"],
+];
+
+/// What the driver fills to the last block, it can still change, and the kernel goes on with it.
+#[test]
+fn a_full_file_system_stays_sound() {
+    for options in FULL {
+        let image = Image::make(64, options);
+        let mut random = Random::new(7);
+        let driver = Xfs::open_mut(FileDisk::open(&image.path)).unwrap();
+        let mut files = Vec::new();
+        for round in 0..3 {
+            let mut refused = 0;
+            while refused < 25 {
+                let number = format!("{round}-{}", files.len() + refused);
+                let most = if refused == 0 { 900_000 } else { 40_000 };
+                let content = noise(files.len() as u64, usize::try_from(random.below(most)).unwrap());
+                let attributes = hyper2kvm::fs::Attributes { mode: 0o644, ..Default::default() };
+                let writer = driver.writer().unwrap();
+                let before = writer.available().unwrap();
+                let done = writer.create(driver.root(), number.as_bytes(), &attributes, &content);
+                match done {
+                    Ok(inode) => files.push((number, inode, content)),
+                    Err(error) => {
+                        assert_eq!(error.code(), "xfs.space", "{error}");
+                        assert_eq!(writer.available().unwrap(), before);
+                        refused += 1;
+                    }
+                }
+            }
+            assert!(driver.writer().unwrap().available().unwrap() < 1 << 20);
+            for index in (0..files.len()).rev().filter(|_| random.below(3) != 0).collect::<Vec<_>>() {
+                match random.below(3) {
+                    0 => {
+                        let (_, inode, content) = &mut files[index];
+                        if driver.writer().unwrap().append(*inode, b"a little more").is_ok() {
+                            content.extend(b"a little more");
+                        }
+                    }
+                    _ if round < 2 => {
+                        let (name, ..) = files.swap_remove(index);
+                        driver.writer().unwrap().remove(driver.root(), name.as_bytes()).unwrap();
+                    }
+                    _ => {}
+                }
+            }
+        }
+        driver.writer().unwrap().sync().unwrap();
+        drop(driver);
+        image.assert_clean();
+        image.mounted("rw", |root| {
+            assert_eq!(fs::read_dir(root).unwrap().count(), files.len());
+            for (index, (name, _, content)) in files.iter().enumerate() {
+                assert!(fs::read(root.join(name)).unwrap() == *content, "{name}");
+                if index % 2 == 0 {
+                    fs::remove_file(root.join(name)).unwrap();
+                }
+            }
+            directory(root, "more", 300);
+        });
+        image.assert_clean();
+    }
+}
+
+/// Small file systems with all trees, and with small blocks and few groups.
+const FULL: [&[&str]; 2] =
+    [&["-m", "rmapbt=1", "-l", "size=14m"], &["-b", "size=1024", "-l", "size=14m", "-d", "agcount=3"]];
+
+/// A directory whose list of free space takes three blocks, of which the kernel cuts the first short and frees the second.
+#[test]
+fn lists_of_free_space_with_gaps_are_read_as_they_are() {
+    const EACH: usize = 15;
+    const LIST: usize = 2016;
+    let image = Image::make(320, &["-b", "size=4096"]);
+    let name = |index: usize| format!("{index:0244}");
+    let gone = LIST * EACH - 500..2 * LIST * EACH + 500;
+    let last = 2 * LIST * EACH + 1000;
+    image.mounted("rw", |root| {
+        fs::write(root.join("file"), "linked").unwrap();
+        fs::create_dir(root.join("dir")).unwrap();
+        (0..last).for_each(|index| fs::hard_link(root.join("file"), root.join("dir").join(name(index))).unwrap());
+        gone.clone().for_each(|index| fs::remove_file(root.join("dir").join(name(index))).unwrap());
+    });
+    let driver = Xfs::open_mut(FileDisk::open(&image.path)).unwrap();
+    let (writer, dir) = (driver.writer().unwrap(), driver.lookup(driver.root(), b"dir").unwrap().unwrap());
+    let attributes = hyper2kvm::fs::Attributes { mode: 0o644, ..Default::default() };
+    (0..40).for_each(|index| {
+        writer.create(dir, format!("{index:0200}").as_bytes(), &attributes, b"new").unwrap();
+        writer.remove(dir, name(last - 1 - index).as_bytes()).unwrap();
+    });
+    drop(driver);
+    image.assert_clean();
+    image.mounted("rw", |root| {
+        let left = gone.start + last - gone.end;
+        assert_eq!(fs::read_dir(root.join("dir")).unwrap().count(), left);
+        gone.clone().take(200).for_each(|index| fs::write(root.join("dir").join(name(index)), "again").unwrap());
+    });
+    image.assert_clean();
+}
+
 /// Kinds of changes that there are.
 const KINDS: u64 = 16;

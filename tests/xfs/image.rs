@@ -14,12 +14,12 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// Makes a sparse file system of `mib` MiB.
+    /// Makes a sparse file system of `mib` MiB, smaller than mkfs likes to make them if need be.
     pub(crate) fn make(mib: u64, options: &[&str]) -> Self {
         let image = Self::empty();
         std::fs::File::create(&image.path).unwrap().set_len(mib << 20).unwrap();
-        let always = ["-q", "-f", "-L", "a label"];
-        tools::ok("mkfs.xfs", always.iter().chain(options).map(Path::new).chain([image.path.as_path()]));
+        let always = ["TEST_DIR=1", "TEST_DEV=1", "QA_CHECK_FS=1", "mkfs.xfs", "-q", "-f", "-L", "a label"];
+        tools::ok("env", always.iter().chain(options).map(Path::new).chain([image.path.as_path()]));
         image
     }
 
@@ -50,7 +50,7 @@ impl Image {
     pub(crate) fn mounted<T>(&self, options: &str, work: impl FnOnce(&Path) -> T) -> T {
         let options = format!("loop,nouuid,{options}");
         tools::ok("mount", ["-t", "xfs", "-o", &options].map(Path::new).into_iter().chain([&*self.path, &*self.point]));
-        let guard = Unmount(&self.point);
+        let guard = Unmount { point: &self.point, image: &self.path };
         let value = work(&self.point);
         drop(guard);
         value
@@ -82,24 +82,39 @@ impl Image {
 
     /// Nothing is wrong with it, and its log is clean.
     pub(crate) fn assert_clean(&self) {
-        let output = tools::output("xfs_repair", ["-n".as_ref(), "-f".as_ref(), self.path.as_path()]);
+        let output = tools::output(
+            "xfs_repair",
+            ["-n", "-f", "-o", "force_geometry"].map(Path::new).into_iter().chain([self.path.as_path()]),
+        );
         let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success() && !text.contains("ALERT"), "{text}");
     }
 }
 
-struct Unmount<'a>(&'a Path);
+struct Unmount<'a> {
+    point: &'a Path,
+    image: &'a Path,
+}
 
 impl Drop for Unmount<'_> {
-    /// A `sync` elsewhere keeps a file system busy for a moment.
+    /// A `sync` elsewhere keeps a file system busy for a moment: before it is unmounted, and after that, when it is gone from
+    /// its place and not yet from its device.
     fn drop(&mut self) {
-        for _ in 0..200 {
-            if tools::output("umount", [self.0]).status.success() {
+        let moment = || std::thread::sleep(std::time::Duration::from_millis(50));
+        for _ in 0..600 {
+            if tools::output("umount", [self.point]).status.success() {
+                break;
+            }
+            moment();
+        }
+        for _ in 0..600 {
+            let devices = tools::output("losetup", ["--associated".as_ref(), self.image.as_os_str()]);
+            if devices.status.success() && devices.stdout.is_empty() {
                 return;
             }
-            std::thread::sleep(std::time::Duration::from_millis(50));
+            moment();
         }
-        tools::output("umount", ["--lazy".as_ref(), self.0.as_os_str()]);
-        assert!(std::thread::panicking(), "{} cannot be unmounted", self.0.display());
+        tools::output("umount", ["--lazy".as_ref(), self.point.as_os_str()]);
+        assert!(std::thread::panicking(), "{} cannot be unmounted", self.point.display());
     }
 }

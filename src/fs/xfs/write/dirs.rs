@@ -21,6 +21,13 @@ pub(super) struct Dir {
     pub(super) size: u64,
 }
 
+impl Dir {
+    /// Whether there is anything at block `logical`.
+    pub(super) fn has_block(&self, logical: u64) -> bool {
+        self.map.extents.iter().any(|extent| extent.clip(logical, logical.saturating_add(1)).is_some())
+    }
+}
+
 /// The kind of file as directories have it.
 pub(super) fn ftype_of(kind: FileKind) -> u8 {
     match kind {
@@ -227,8 +234,11 @@ impl Writer<'_> {
         let (number, mut bytes) = match index.bests.iter().position(has_room) {
             Some(number) => (number, self.dir_block(dir, long(number).wrapping_shl(self.sb.dirblklog))?),
             None => {
-                let hole = index.bests.iter().position(|best| *best == NO_BLOCK);
-                (hole.unwrap_or(index.bests.len()), shape.empty()?)
+                let hole = index.bests.iter().position(|best| *best == NO_BLOCK).unwrap_or(index.bests.len());
+                if dir.has_block(long(hole).wrapping_shl(self.sb.dirblklog)) {
+                    return Err(corrupt(format!("directory {} has a block that its index does not know", dir.number)));
+                }
+                (hole, shape.empty()?)
             }
         };
         let end = long(number).saturating_add(1).saturating_mul(long(shape.len));

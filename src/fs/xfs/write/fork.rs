@@ -15,6 +15,9 @@ use crate::limits;
 pub(super) const MAX_EXTENT: u64 = (1 << 21) - 1;
 /// Bytes of the smallest root of a tree of extents, in eights.
 const SMALLEST_ROOT: usize = 24;
+/// Bytes that the kernel leaves each fork at least where there are two: roots of three and of two rows.
+const LEAST_DATA: usize = 52;
+const LEAST_ATTR: usize = 36;
 const KEY: usize = 8;
 
 /// The blocks of a fork.
@@ -192,12 +195,12 @@ impl Writer<'_> {
         }
         let fits = |data: usize, attr: usize, offset: usize| {
             let here = offset.saturating_mul(8);
-            offset > 0 && data <= here && here.saturating_add(attr) <= room && offset < room / 8
+            data <= here && here.saturating_add(attr.max(LEAST_ATTR)) <= room && offset < room / 8
         };
         if matches!(data, Body::Device(_)) {
             return fits(data_wanted, attr.least(), 1).then_some(1);
         }
-        let before = |attr: usize| room.saturating_sub(attr) / 8;
+        let before = |attr: usize| room.saturating_sub(attr.max(LEAST_ATTR)) / 8;
         let present = node.fork_offset();
         let usual = if node.raw.len() == 256 { room.saturating_sub(36) / 8 } else { 24 };
         // Without attr2, it stays where it is.
@@ -209,7 +212,7 @@ impl Writer<'_> {
             (data.least(), attr.least()),
         ] {
             for offset in [present, usual, before(attr)] {
-                if fits(data, attr, offset) && (self.sb.features.has_attr2() || offset == fixed) {
+                if fits(data.max(LEAST_DATA), attr, offset) && (self.sb.features.has_attr2() || offset == fixed) {
                     return u8::try_from(offset).ok();
                 }
             }

@@ -142,21 +142,31 @@ impl Writer<'_> {
         if self.sb.has_crc() { 64 } else { 16 }
     }
 
+    /// The longest free space of each directory block. The kernel leaves out what is behind the last block in use of a part,
+    /// and parts without any.
     fn free_index(&self, dir: &Dir) -> Result<Vec<u16>> {
-        let count_at = if self.sb.has_crc() { 52 } else { 8 };
-        let magic = if self.sb.has_crc() { FREE_V5 } else { FREE_V4 };
-        let blocks = dir.size.wrapping_shr(self.sb.blocklog).wrapping_shr(self.sb.dirblklog);
-        let mut bests = Vec::new();
+        let wrong = || damaged_dir(dir, "the list of its free space contradicts itself");
+        let (magic, first_at) = if self.sb.has_crc() { (FREE_V5, 48_usize) } else { (FREE_V4, 4) };
+        let all = size(dir.size.wrapping_shr(self.sb.blocklog).wrapping_shr(self.sb.dirblklog));
+        if crate::disk::bytes::long(all) > limits::MAX_XFS_DIR / 512 {
+            return Err(wrong());
+        }
+        let each = self.sb.dir_block_len().saturating_sub(self.free_header()) / 2;
+        let mut bests = vec![NO_BLOCK; all];
         let mut at = FREE_OFFSET.wrapping_shr(self.sb.blocklog);
-        while crate::disk::bytes::long(bests.len()) < blocks {
-            let bytes = self.dir_block(dir, at)?;
-            let area = bytes.get(self.free_header()..).unwrap_or_default();
-            let count = size(u64::from(be32(&bytes, count_at)));
-            if be32(&bytes, 0) != magic || count == 0 || count > area.len() / 2 {
-                return Err(damaged_dir(dir, "the list of its free space contradicts itself"));
-            }
-            bests.extend(halves(area.get(..count.saturating_mul(2)).unwrap_or_default()));
+        for (index, part) in bests.chunks_mut(each.max(1)).enumerate() {
+            let place = at;
             at = at.saturating_add(self.dir_blocks());
+            if !dir.has_block(place) {
+                continue;
+            }
+            let bytes = self.dir_block(dir, place)?;
+            let area = bytes.get(self.free_header()..).unwrap_or_default();
+            let (first, count) = (be32(&bytes, first_at), size(u64::from(be32(&bytes, first_at.saturating_add(4)))));
+            let right = be32(&bytes, 0) == magic && size(u64::from(first)) == index.saturating_mul(each);
+            let known = area.get(..count.saturating_mul(2)).filter(|_| right && count <= each).ok_or_else(wrong)?;
+            // What is behind the directory's end says that there is nothing.
+            part.iter_mut().zip(halves(known)).for_each(|(best, known)| *best = known);
         }
         Ok(bests)
     }

@@ -103,7 +103,11 @@ impl Tree {
 
     pub(super) fn least_key(self, record: &[u8]) -> Vec<u8> {
         match self {
-            Self::Rmap => [array::<4>(record, 0).as_slice(), &array::<16>(record, 8)].concat(),
+            // Whether an extent is unwritten does not sort it.
+            Self::Rmap => {
+                let offset = be64(record, 16) & !UNWRITTEN;
+                [array::<4>(record, 0).as_slice(), &array::<8>(record, 8), &offset.to_be_bytes()].concat()
+            }
             _ => record.get(..self.least()).unwrap_or_default().to_vec(),
         }
     }
@@ -115,7 +119,7 @@ impl Tree {
         let (owner, offset) = (be64(record, 8), be64(record, 16));
         put_be32(&mut key, 0, be32(record, 0).saturating_add(rest));
         if !super::reverse::is_without_offset(owner, offset) {
-            put(&mut key, 12, &offset.saturating_add(u64::from(rest)).to_be_bytes());
+            put(&mut key, 12, &(offset & !UNWRITTEN).saturating_add(u64::from(rest)).to_be_bytes());
         }
         key
     }
