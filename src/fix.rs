@@ -4,6 +4,8 @@
 //! idempotent: planning on a fixed guest gives no action. What is deliberately not done is listed as well, with the reason.
 
 mod bootloader;
+mod clock;
+mod console;
 mod crypttab;
 mod diff;
 mod draft;
@@ -19,6 +21,8 @@ mod options;
 mod patch;
 mod persist;
 mod raid;
+mod runlevel;
+mod selinux;
 mod spec;
 mod text;
 mod tools;
@@ -35,7 +39,7 @@ pub use hardware::{Bus, Card, Hardware};
 pub use patch::Piece;
 pub use undo::Undo;
 
-pub use inject::{CloudInit, Injection, NewFile, NewUser, PasswordHash, Script, Services, key_lines};
+pub use inject::{CloudInit, GuestAgent, Injection, NewFile, NewUser, PasswordHash, Script, Services, key_lines};
 pub use network::of_guest as cards_of_guest;
 pub use options::{MacMap, NetworkLevel, Options};
 
@@ -55,7 +59,8 @@ pub struct Plan {
 pub struct Action {
     /// The canonical path in the guest.
     pub path: String,
-    /// The fix that it belongs to: `inject` for what was asked for, `fstab`, `crypttab`, `raid`, `lvm`, `bootloader`, `initramfs`, `network`, `tools`.
+    /// The fix that it belongs to: `inject` for what was asked for, `fstab`, `crypttab`, `raid`, `lvm`, `bootloader`, `initramfs`, `network`,
+    /// `tools`, `console`, `selinux`.
     pub fix: &'static str,
     /// What is done.
     pub what: String,
@@ -294,8 +299,12 @@ pub fn plan_with(facts: &Linux, machine: &Machine, root: &Root, options: &Option
     persist::plan(&mut draft, outcome.lacked)?;
     network::plan(&mut draft, outcome.hardware.nic())?;
     tools::plan(&mut draft)?;
+    console::plan(&mut draft)?;
+    clock::plan(&mut draft);
+    let local_clock = clock::is_local(&mut draft)?;
     inject::plan(&mut draft)?;
-    Ok(Plan { hardware: outcome.hardware, ..draft.finish() })
+    draft.relabel_where_unsure()?;
+    Ok(Plan { hardware: Hardware { local_clock, ..outcome.hardware }, ..draft.finish() })
 }
 
 /// Applies a plan to the tree that it was made for, and leaves the file systems clean. Changed and new files get `now` as

@@ -1,12 +1,14 @@
 //! A plan in the making: reads see what is planned already, and every path gets one action.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
+use super::selinux::{self, Contexts, Label};
 use super::{Action, Change, Left, Options, Plan, Removed, diff};
 use crate::error::{Kind, Result};
 use crate::fs::tree::{Found, split_name};
 use crate::fs::{Attributes, FileKind, Stat, Tree};
-use crate::inspect::{Linux, Machine, Root};
+use crate::inspect::{Linux, Machine, Root, SelinuxMode};
 use crate::limits;
 
 /// Bytes that each file system keeps free of fixes, so that the guest can still start.
@@ -48,11 +50,25 @@ pub(super) struct Draft<'a> {
     options: &'a Options,
     plan: Plan,
     taken: BTreeMap<Vec<u8>, u64>,
+    /// Labels of SELinux, read when they are first asked for.
+    policy: Option<Policy>,
+    /// Whether a file gets a label that may not be the policy's.
+    unsure: bool,
+}
+
+/// What is known of the labels that the guest's SELinux policy gives.
+enum Policy {
+    /// The guest has none, or it is switched off.
+    None,
+    /// They are there, and not in text.
+    Unread,
+    Text(Rc<Contexts>),
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(facts: &'a Linux, machine: &'a Machine, root: &'a Root, options: &'a Options) -> Self {
-        Self { facts, machine, root, options, plan: Plan::default(), taken: BTreeMap::new() }
+        let (plan, taken) = (Plan::default(), BTreeMap::new());
+        Self { facts, machine, root, options, plan, taken, policy: None, unsure: false }
     }
 
     pub(super) fn facts(&self) -> &'a Linux {
@@ -88,6 +104,11 @@ impl<'a> Draft<'a> {
         if !self.plan.left.contains(&left) {
             self.plan.left.push(left);
         }
+    }
+
+    /// Takes it that what is left since `before` of it was does not keep the guest from booting.
+    pub(super) fn not_vital_since(&mut self, before: usize) {
+        self.plan.left.iter_mut().skip(before).for_each(|left| left.stops_boot = false);
     }
 
     /// Notes something that is left and does not keep the guest from booting.
@@ -154,7 +175,7 @@ impl<'a> Draft<'a> {
         if self.is_taken(path)? {
             return Ok(());
         }
-        let attributes = self.attributes(fix, path, 0o644, why)?;
+        let attributes = self.attributes(fix, path, FileKind::Regular, 0o644, why)?;
         let content = content.as_bytes().to_vec();
         let diff = diff::unified(&[], &content);
         self.act(fix, path, what, why, Change::Create { diff, attributes, content }, Vital::No).map(drop)
@@ -166,7 +187,7 @@ impl<'a> Draft<'a> {
             return Ok(());
         }
         let Some(content) = self.tree().read(from, limits::MAX_EFI_COPY)? else { return Ok(()) };
-        let attributes = self.attributes(fix, path, 0o755, why)?;
+        let attributes = self.attributes(fix, path, FileKind::Regular, 0o755, why)?;
         let diff = format!("a copy of {from}, {} bytes\n", content.len());
         let change = Change::Create { diff, attributes, content };
         self.act(fix, path, what, why, change, Vital::Yes).map(drop)
@@ -198,7 +219,7 @@ impl<'a> Draft<'a> {
         } else if self.tree().find_link(path)?.is_some() {
             self.leave(path, what, "a link that leads nowhere is there");
         } else {
-            let attributes = self.new_attributes(fix, path, put, why)?;
+            let attributes = self.new_attributes(fix, path, FileKind::Regular, put, why)?;
             let diff = private_diff(put, &[], &content);
             self.act(fix, path, what, why, Change::Create { diff, attributes, content }, Vital::No)?;
         }
@@ -210,7 +231,7 @@ impl<'a> Draft<'a> {
         if self.is_taken(path)? {
             return Ok(());
         }
-        let attributes = self.new_attributes(fix, path, put, why)?;
+        let attributes = self.new_attributes(fix, path, FileKind::Directory, put, why)?;
         self.act(fix, path, what, why, Change::CreateDir { attributes }, Vital::No).map(drop)
     }
 
@@ -227,8 +248,15 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn new_attributes(&mut self, fix: &'static str, path: &str, put: &Put, why: &str) -> Result<Attributes> {
-        let mut attributes = self.attributes(fix, path, put.mode, why)?;
+    fn new_attributes(
+        &mut self,
+        fix: &'static str,
+        path: &str,
+        kind: FileKind,
+        put: &Put,
+        why: &str,
+    ) -> Result<Attributes> {
+        let mut attributes = self.attributes(fix, path, kind, put.mode, why)?;
         (attributes.uid, attributes.gid) = (put.uid, put.gid);
         for (name, value) in &mut attributes.xattrs {
             // user:role:TYPE:level
@@ -246,12 +274,11 @@ impl<'a> Draft<'a> {
         if self.is_taken(path)? {
             return Ok(());
         }
-        let attributes = self.attributes(fix, path, 0o777, why)?;
+        let attributes = self.attributes(fix, path, FileKind::Symlink, 0o777, why)?;
         self.act(fix, path, what, why, Change::Link { target: target.to_owned(), attributes }, Vital::No).map(drop)
     }
 
     /// Plans the removal of a file, a link, or a directory of which nothing is left. What could not be made again is left.
-    #[allow(dead_code, reason = "the fixes that remove come next")]
     pub(super) fn remove(&mut self, fix: &'static str, path: &str, what: &str, why: &str) -> Result<()> {
         let Some((path, found)) = self.named(path)? else { return Ok(()) };
         let was = match found.stat.kind {
@@ -278,7 +305,6 @@ impl<'a> Draft<'a> {
     }
 
     /// Plans another name in the same directory or file system. Nothing happens when the new one exists.
-    #[allow(dead_code, reason = "the fixes that rename come next")]
     pub(super) fn rename(&mut self, fix: &'static str, path: &str, to: &str, what: &str, why: &str) -> Result<()> {
         let Some((path, _)) = self.named(path)? else { return Ok(()) };
         if self.is_taken(to)? {
@@ -288,7 +314,6 @@ impl<'a> Draft<'a> {
     }
 
     /// Plans an extended attribute, or its removal without a `value`. Nothing happens when it is so already.
-    #[allow(dead_code, reason = "the fixes that label come next")]
     pub(super) fn xattr(
         &mut self,
         fix: &'static str,
@@ -297,17 +322,20 @@ impl<'a> Draft<'a> {
         value: Option<&[u8]>,
         (what, why): (&str, &str),
     ) -> Result<()> {
-        let Some((path, _)) = self.named(path)? else { return Ok(()) };
+        let Some(path) = self.tree().find_link(path)?.and_then(|found| found.text().map(str::to_owned)) else {
+            return Ok(());
+        };
         let before = self.tree().xattrs(&path)?.into_iter().find(|(known, _)| known == name.as_bytes());
         let (before, value) = (before.map(|(_, value)| value), value.map(<[u8]>::to_vec));
-        if before == value {
+        // A change of what is in a file, or who may read it, goes together with one of its attributes.
+        let stays = |action: &Action| matches!(action.change, Change::Edit { .. } | Change::Mode { .. });
+        if before == value || self.plan.actions.iter().any(|action| action.path == path && !stays(action)) {
             return Ok(());
         }
         self.act(fix, &path, what, why, Change::Xattr { name: name.to_owned(), before, value }, Vital::No).map(drop)
     }
 
     /// Plans permission bits. Nothing happens when the file has them.
-    #[allow(dead_code, reason = "the fixes that switch programs off come next")]
     pub(super) fn mode(&mut self, fix: &'static str, path: &str, mode: u32, what: &str, why: &str) -> Result<()> {
         let Some((path, found)) = self.named(path)? else { return Ok(()) };
         let before = found.stat.mode;
@@ -409,18 +437,110 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// What a new file gets. It takes the label of its directory, as a new file in a running guest would.
-    fn attributes(&mut self, fix: &'static str, path: &str, mode: u32, why: &str) -> Result<Attributes> {
-        let Some((dir, _)) = path.rsplit_once('/').filter(|(dir, _)| !dir.is_empty()) else {
-            return Ok(Attributes { mode, ..Attributes::default() });
-        };
+    /// What a new file gets. Where the guest's files have labels of SELinux, it gets the one that the policy gives it, or that of
+    /// its directory, as a new file in a running guest would.
+    fn attributes(
+        &mut self,
+        fix: &'static str,
+        path: &str,
+        kind: FileKind,
+        mode: u32,
+        why: &str,
+    ) -> Result<Attributes> {
+        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let dir = if dir.is_empty() { "/" } else { dir };
         if !self.is_taken(dir)? {
-            let attributes = self.attributes(fix, dir, 0o755, why)?;
+            let attributes = self.attributes(fix, dir, FileKind::Directory, 0o755, why)?;
             self.act(fix, dir, "create the directory", why, Change::CreateDir { attributes }, Vital::No)?;
         }
-        let xattrs = self.tree().xattrs(self.existing(dir)?).unwrap_or_default();
-        let label = xattrs.into_iter().filter(|(name, _)| name == b"security.selinux").collect();
-        Ok(Attributes { mode, xattrs: label, ..Attributes::default() })
+        let above = self.tree().xattrs(self.existing(dir)?).unwrap_or_default();
+        let Some(above) = above.into_iter().find(|(name, _)| name == selinux::XATTR.as_bytes()) else {
+            return Ok(Attributes { mode, ..Attributes::default() });
+        };
+        let found = self.tree().find(dir)?;
+        let dir = found.as_ref().and_then(|found| found.text()).unwrap_or(dir);
+        let canonical = format!("{}/{name}", dir.trim_end_matches('/'));
+        let label = self.policys_label(&canonical, kind)?.unwrap_or(above.1);
+        Ok(Attributes { mode, xattrs: vec![(above.0, label)], ..Attributes::default() })
+    }
+
+    /// The label that the policy gives to a file, as it is stored; `None` where it gives none, or where that is not known.
+    fn policys_label(&mut self, canonical: &str, kind: FileKind) -> Result<Option<Vec<u8>>> {
+        let policy = match self.policy.take() {
+            Some(policy) => policy,
+            None => self.read_policy()?,
+        };
+        let label = match &policy {
+            Policy::None => None,
+            Policy::Unread => Some(Label::Unknown),
+            Policy::Text(contexts) => Some(contexts.label(canonical, kind)),
+        };
+        let label = match label {
+            Some(Label::Context(context)) => Some([context.as_bytes(), b"\0"].concat()),
+            Some(Label::Unknown) => {
+                self.unsure = true;
+                None
+            }
+            Some(Label::Inherited) | None => None,
+        };
+        self.policy = Some(policy);
+        Ok(label)
+    }
+
+    fn read_policy(&mut self) -> Result<Policy> {
+        let selinux = self.facts.security.selinux.as_ref();
+        let Some(selinux) = selinux.filter(|selinux| selinux.mode != SelinuxMode::Disabled) else {
+            return Ok(Policy::None);
+        };
+        let policy = selinux.policy.as_deref().unwrap_or("targeted");
+        if policy.contains('/') || policy.starts_with('.') {
+            return Ok(Policy::None);
+        }
+        let path = format!("/etc/selinux/{policy}/contexts/files/file_contexts");
+        if !self.tree().is_file(&path)? {
+            let is_compiled = self.tree().is_file(format!("{path}.bin"))?;
+            return Ok(if is_compiled { Policy::Unread } else { Policy::None });
+        }
+        let mut contexts = Vec::new();
+        for end in ["", ".homedirs", ".local"] {
+            let file = format!("{path}{end}");
+            match self.text(&file)? {
+                Some(text) => contexts.push(text),
+                None if self.tree().is_file(&file)? => return Ok(Policy::Unread),
+                None => {}
+            }
+        }
+        let (own, packaged) = (self.text(&format!("{path}.subs"))?, self.text(&format!("{path}.subs_dist"))?);
+        let substitutes = [own.unwrap_or_default(), packaged.unwrap_or_default()];
+        Ok(Policy::Text(Rc::new(Contexts::parse(&contexts, substitutes.each_ref().map(String::as_str)))))
+    }
+
+    fn text(&mut self, path: &str) -> Result<Option<String>> {
+        Ok(self.read(path)?.map(|(_, text)| String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// Plans the policy's label for a file or directory that has one of another type.
+    pub(super) fn relabel(&mut self, fix: &'static str, path: &str, why: &str) -> Result<()> {
+        let Some(found) = self.tree().find(path)? else { return Ok(()) };
+        let Some(canonical) = found.text() else { return Ok(()) };
+        let known = self.tree().xattrs(canonical)?.into_iter().find(|(name, _)| name == selinux::XATTR.as_bytes());
+        let Some((_, label)) = known else { return Ok(()) };
+        let Some(wanted) = self.policys_label(canonical, found.stat.kind)? else { return Ok(()) };
+        let kind_of = |label: &[u8]| label.split(|byte| *byte == b':').nth(2).map(<[u8]>::to_vec);
+        if kind_of(&label) == kind_of(&wanted) {
+            return Ok(());
+        }
+        let what = "give it the label that the policy says";
+        self.xattr(fix, canonical, selinux::XATTR, Some(&wanted), (what, why))
+    }
+
+    /// Lets the guest label all files anew where new ones may have a wrong label.
+    pub(super) fn relabel_where_unsure(&mut self) -> Result<()> {
+        if !self.unsure {
+            return Ok(());
+        }
+        let why = "files were made, and which labels the guest's SELinux policy gives them cannot be read";
+        self.create("selinux", "/.autorelabel", "", "label all files anew at the next boot", why)
     }
 
     /// The nearest path upward that exists.

@@ -17,6 +17,8 @@ pub struct Hardware {
     pub nics: Vec<Card>,
     /// The kernel.
     pub kernel: Option<String>,
+    /// Whether the guest takes the hardware clock for local time, not UTC.
+    pub local_clock: bool,
 }
 
 /// What a disk is attached to.
@@ -116,7 +118,7 @@ impl Hardware {
             let is_old = buses == [Bus::Ide];
             nics.extend(Card::ALL.into_iter().filter(|card| has(card.driver()) && !(is_old && *card == Card::E1000e)));
         }
-        Ok(Self { disk_buses: buses, nics, kernel: Some(kernel.image.clone()) })
+        Ok(Self { disk_buses: buses, nics, kernel: Some(kernel.image.clone()), local_clock: false })
     }
 
     /// The bus to use where `wanted` is asked for: that, if the kernel finds its root there or nothing is known.

@@ -13,6 +13,7 @@ mod settings;
 mod unified;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::Read;
 
 use super::draft::{Draft, Vital};
@@ -20,6 +21,7 @@ use super::hardware::{Bus, Hardware};
 use super::names::Names;
 use super::{Change, Left};
 use crate::error::{Error, Kind, Result, escape};
+use crate::fs::FileKind;
 use crate::fs::tree::FileReader;
 use crate::initramfs::Held;
 use crate::initramfs::image::{self, Image};
@@ -70,6 +72,13 @@ pub(super) fn plan(draft: &mut Draft<'_>) -> Result<Outcome> {
             lacked |= served.lacked;
             buses = buses.or(served.buses);
         }
+        for path in of_kdump(draft, kernel)? {
+            let Entry::Vacant(place) = seen.entry(path) else { continue };
+            let before = draft.left_so_far().len();
+            let served = plan_image(draft, kernel, place.key())?;
+            draft.not_vital_since(before);
+            place.insert(served);
+        }
         let is_first = started.as_ref().is_none_or(|(known, _)| kernel.default && !known.default);
         if let Some(buses) = buses.filter(|_| is_first) {
             started = Some((kernel, buses));
@@ -80,6 +89,23 @@ pub(super) fn plan(draft: &mut Draft<'_>) -> Result<Outcome> {
         None => Hardware::default(),
     };
     Ok(Outcome { lacked, hardware })
+}
+
+/// Images from which kdump starts a kernel after a crash, to write down what was in memory.
+fn of_kdump(draft: &Draft<'_>, kernel: &Kernel) -> Result<Vec<String>> {
+    let Some(release) = &kernel.release else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for path in [
+        format!("/boot/initramfs-{release}kdump.img"),
+        format!("/boot/initrd-{release}kdump.img"),
+        format!("/boot/initrd-{release}-kdump"),
+        format!("/var/lib/kdump/initrd.img-{release}"),
+        format!("/var/lib/kdump/initramfs-{release}kdump.img"),
+    ] {
+        let image = draft.tree().find(&path)?.filter(|found| found.stat.kind == FileKind::Regular);
+        found.extend(image.and_then(|found| found.text().map(str::to_owned)));
+    }
+    Ok(found)
 }
 
 /// A kernel without an initramfs must have everything built in.
@@ -226,6 +252,11 @@ fn examine<'a>(draft: &Draft<'a>, kernel: &Kernel, size: u64, file: impl Read) -
     if examined.image.is_early() {
         return Ok(examined);
     }
+    if examined.image.nodes().any(|(name, _)| SQUASHED.contains(&name)) {
+        examined.problem =
+            Some("its files lie in a squashfs inside of it, which covers what would be added".to_owned());
+        return Ok(examined);
+    }
     let drivers = drivers(draft, kernel, &mut examined)?;
     let added = drivers.as_ref().map(Drivers::closure).unwrap_or_default();
     if !added.is_empty() || !examined.settings.is_empty() {
@@ -308,6 +339,9 @@ fn drivers(draft: &Draft<'_>, kernel: &Kernel, examined: &mut Examined<'_>) -> R
     let Some(guest_dir) = guest_dir else { return Ok(None) };
     Ok(Some(Drivers { held, guest, guest_dir, builtin, missing }))
 }
+
+/// Where dracut's module `squash` puts most files, as it does for kdump.
+const SQUASHED: &[&[u8]] = &[b"squash-root.img", b"squashfs-root.img", b"squash/root.img"];
 
 /// What virtio-blk needs.
 const TRANSPORT: &[&str] = &["virtio_pci", "virtio_blk"];

@@ -4,6 +4,7 @@
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
 mod accounts;
+mod agent;
 mod cloud;
 mod config;
 mod files;
@@ -14,7 +15,7 @@ mod services;
 use super::draft::Draft;
 use crate::error::{Error, Kind, Result};
 
-pub use config::{CloudInit, Injection, NewFile, NewUser, PasswordHash, Script, Services, key_lines};
+pub use config::{CloudInit, GuestAgent, Injection, NewFile, NewUser, PasswordHash, Script, Services, key_lines};
 
 /// The name of these changes in a plan.
 const FIX: &str = "inject";
@@ -30,7 +31,9 @@ pub(super) fn plan(draft: &mut Draft<'_>) -> Result<()> {
     }
     accounts::plan(draft, &wanted.users)?;
     wanted.files.iter().try_for_each(|file| files::plan(draft, file))?;
-    first_boot::plan(draft, &wanted.first_boot)?;
+    let agent = wanted.guest_agent.as_ref().map(|wanted| agent::plan(draft, wanted)).transpose()?.flatten();
+    let scripts: Vec<&Script> = wanted.first_boot.iter().chain(&agent).collect();
+    first_boot::plan(draft, &scripts)?;
     services::plan(draft, &wanted.services)?;
     if let Some(cloud) = &wanted.cloud_init {
         cloud::plan(draft, cloud)?;

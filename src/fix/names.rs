@@ -1,6 +1,7 @@
 //! Names of devices in files and on command lines: those that another bus changes become names that stay.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
+use super::console;
 use super::draft::Draft;
 use super::spec::{is_unstable, volume};
 use super::text::edit_options;
@@ -58,10 +59,11 @@ impl<'a> Names<'a> {
             let line = edited.as_deref().unwrap_or(line);
             edit_options(line, &[key], |value| self.value(key, value, has_initrd)).or(edited)
         });
-        LISTS.iter().fold(plain, |edited, key| {
+        let listed = LISTS.iter().fold(plain, |edited, key| {
             let line = edited.as_deref().unwrap_or(line);
             edit_options(line, &[key], |value| self.list(value)).or(edited)
-        })
+        });
+        edit_options(listed.as_deref().unwrap_or(line), &["console"], console::option).or(listed)
     }
 
     /// The same for a line whose first word is `KEY=KEY=VALUE`.

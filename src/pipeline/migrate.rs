@@ -303,7 +303,7 @@ fn domain(request: &Request, planned: &Planned, names: &Names, session: &Session
         hypervisor: libvirt::Hypervisor::default(),
         chipset: if is_old { libvirt::Chipset::Pc } else { libvirt::Chipset::Q35 },
         firmware: if uefi { libvirt::Firmware::Uefi { secure_boot } } else { libvirt::Firmware::Bios },
-        clock: libvirt::Clock::default(),
+        clock: if planned.plan.hardware.local_clock { libvirt::Clock::LocalTime } else { libvirt::Clock::Utc },
         video: libvirt::Video::default(),
         os: None,
         disks: names.disks.iter().zip(1..).map(disk).collect(),

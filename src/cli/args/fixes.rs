@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use crate::error::{Error, Kind};
-use crate::fix::{CloudInit, Injection, MacMap, NetworkLevel, NewUser, Options, PasswordHash, Script, key_lines};
+use crate::fix::{
+    CloudInit, GuestAgent, Injection, MacMap, NetworkLevel, NewUser, Options, PasswordHash, Script, key_lines,
+};
 use crate::limits;
 
 /// What is wanted of the fixes.
@@ -45,6 +47,11 @@ pub struct FixArgs {
     /// Give the guest's cloud-init this user-data, as a seed of NoCloud.
     #[arg(long, value_name = "FILE")]
     pub cloud_init: Option<PathBuf>,
+
+    /// Install the QEMU guest agent at the guest's first boot: from the guest's own repositories, or this package of its kind
+    /// (.deb, .rpm, .apk, .pkg.tar.zst).
+    #[arg(long, value_name = "install|PACKAGE")]
+    pub guest_agent: Option<String>,
 }
 
 /// A file of the user's, and whose it is in the guest.
@@ -154,6 +161,9 @@ impl FixArgs {
         for path in &self.first_boot {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             injection.first_boot.push(Script { name, content: read(path)? });
+        }
+        if let Some(agent) = &self.guest_agent {
+            injection.guest_agent = Some(GuestAgent::parse(agent, &mut |path| read(Path::new(path)))?);
         }
         if let Some(path) = &self.cloud_init {
             let user_data = read(path)?;

@@ -259,6 +259,11 @@ fn keys(draft: &mut Draft<'_>, user: &NewUser, account: &Account) -> Result<()> 
     let what = format!("let {} of {} in", if user.ssh_keys.len() == 1 { "a key" } else { "keys" }, user.name);
     let put = |mode| Put { mode, uid: account.uid, gid: account.gid, is_private: false, selinux: Some("ssh_home_t") };
     draft.put_dir(FIX, &dir, &put(0o700), &what, WHY)?;
+    // sshd looks at no keys that others than their owner could have put there.
+    let open = draft.tree().find(&dir)?.filter(|found| found.stat.mode & 0o022 != 0);
+    if let Some(path) = open.as_ref().and_then(|found| found.text()) {
+        draft.mode(FIX, path, 0o700, "let nobody else put keys there", "sshd refuses such a directory")?;
+    }
     let old = draft.read(&path)?.map(|(_, text)| text).unwrap_or_default();
     let known = String::from_utf8_lossy(&old).into_owned();
     let mut missing: Vec<&str> = Vec::new();
@@ -268,5 +273,8 @@ fn keys(draft: &mut Draft<'_>, user: &NewUser, account: &Account) -> Result<()> 
         }
     }
     let content = crate::fix::text::add_lines(&old, missing);
-    draft.put(FIX, &path, &put(0o600), content, &what, WHY)
+    draft.put(FIX, &path, &put(0o600), content, &what, WHY)?;
+    let why = "sshd may read no keys with another";
+    draft.relabel(FIX, &dir, why)?;
+    draft.relabel(FIX, &path, why)
 }

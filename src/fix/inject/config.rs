@@ -23,6 +23,36 @@ pub struct Injection {
     pub services: Services,
     /// cloud-init.
     pub cloud_init: Option<CloudInit>,
+    /// The QEMU guest agent, where the guest has none.
+    pub guest_agent: Option<GuestAgent>,
+}
+
+/// Where the guest agent comes from. The first boot installs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GuestAgent {
+    /// The guest's own repositories.
+    Install,
+    /// A package of the guest's kind.
+    Package {
+        /// Its file name.
+        name: String,
+        /// Its content.
+        content: Vec<u8>,
+    },
+}
+
+impl GuestAgent {
+    /// `install`, or the path of a package, which `read` gives.
+    ///
+    /// # Errors
+    /// What `read` gives.
+    pub fn parse(text: &str, read: &mut ReadFile<'_>) -> Result<Self> {
+        if text == "install" {
+            return Ok(Self::Install);
+        }
+        let name = text.rsplit('/').next().unwrap_or_default().to_owned();
+        Ok(Self::Package { name, content: read(text)? })
+    }
 }
 
 /// A user.
@@ -106,6 +136,8 @@ pub struct Script {
 pub struct Services {
     /// Started at boot.
     pub enable: Vec<String>,
+    /// Not started at boot, unless something else asks for them.
+    pub disable: Vec<String>,
     /// Never started, by whatever asks for them.
     pub mask: Vec<String>,
 }
@@ -155,7 +187,11 @@ impl Injection {
             self.first_boot.push(Script { name, content });
         }
         self.services.enable.extend(config.services.enable);
+        self.services.disable.extend(config.services.disable);
         self.services.mask.extend(config.services.mask);
+        if let Some(agent) = config.guest_agent {
+            self.guest_agent = Some(GuestAgent::parse(&agent, read)?);
+        }
         if let Some(cloud) = config.cloud_init {
             self.cloud_init = Some(cloud.resolve(read)?);
         }
@@ -173,6 +209,7 @@ struct Config {
     first_boot: Vec<ScriptConfig>,
     services: Services,
     cloud_init: Option<CloudConfig>,
+    guest_agent: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -78,7 +78,7 @@ case \"$1\" in
 esac
 ";
 
-pub(super) fn plan(draft: &mut Draft<'_>, scripts: &[Script]) -> Result<()> {
+pub(super) fn plan(draft: &mut Draft<'_>, scripts: &[&Script]) -> Result<()> {
     if scripts.is_empty() {
         return Ok(());
     }

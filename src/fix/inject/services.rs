@@ -1,9 +1,11 @@
-//! Services: enabled and masked by links, as `systemctl enable` and `mask` make them; by links of run levels elsewhere.
+//! Services: enabled, disabled and masked by links, as systemctl does it; by links of run levels elsewhere.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
 use super::{FIX, Services, WHY, absent, bad_value};
 use crate::error::{Error, Result};
 use crate::fix::draft::Draft;
+use crate::fix::runlevel;
+use crate::fs::FileKind;
 use crate::inspect::Init;
 use crate::inspect::network::Ini;
 use crate::limits;
@@ -18,13 +20,17 @@ const MAX_ALSO: usize = 32;
 
 pub(super) fn plan(draft: &mut Draft<'_>, services: &Services) -> Result<()> {
     let is_systemd = matches!(draft.facts().init, Init::Systemd(_));
-    for name in services.enable.iter().chain(&services.mask) {
+    for name in services.enable.iter().chain(&services.disable).chain(&services.mask) {
         let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte));
         if name.is_empty() || !is_name || name.starts_with(['.', '-']) || name.len() > 255 {
             return Err(bad_value("name of a service", name));
         }
     }
+    if let Some(name) = services.enable.iter().find(|name| services.disable.contains(name)) {
+        return Err(bad_value("service that is either enabled or disabled", name));
+    }
     if !is_systemd {
+        services.disable.iter().try_for_each(|name| off(draft, name))?;
         if let Some(name) = services.mask.first() {
             return Err(absent("only systemd masks services", name));
         }
@@ -42,7 +48,67 @@ pub(super) fn plan(draft: &mut Draft<'_>, services: &Services) -> Result<()> {
             seen.push(unit);
         }
     }
+    services.disable.iter().try_for_each(|name| disable(draft, name))?;
     services.mask.iter().try_for_each(|name| mask(draft, &full_name(name)))
+}
+
+/// Without systemd, or with a script that systemd makes a unit of.
+fn off(draft: &mut Draft<'_>, name: &str) -> Result<()> {
+    let script = format!("/etc/init.d/{name}");
+    if !draft.has_file(&script)? {
+        return Err(absent("the guest has no such script", &script));
+    }
+    runlevel::off(draft, FIX, name, WHY).map(drop)
+}
+
+/// Removes the links that start a unit at boot, and its aliases.
+fn disable(draft: &mut Draft<'_>, name: &str) -> Result<()> {
+    let unit = full_name(name);
+    let template = unit.split_once('@').and_then(|(name, rest)| Some(format!("{name}@.{}", rest.rsplit_once('.')?.1)));
+    let mut is_there = false;
+    for dir in UNIT_DIRS {
+        for file in [Some(&unit), template.as_ref()].into_iter().flatten() {
+            is_there |= draft.tree().find_link(format!("{dir}/{file}"))?.is_some();
+        }
+    }
+    if !is_there {
+        return off(draft, name);
+    }
+    for dir in UNIT_DIRS.iter().skip(1) {
+        if let Some(link) = wanting(draft, dir, &unit)?.first() {
+            return Err(Error::unsupported(
+                "inject.impossible",
+                "a service that its package starts cannot be disabled",
+            )
+            .at(link)
+            .found(unit)
+            .hint("mask it"));
+        }
+    }
+    let mut links = wanting(draft, UNITS, &unit)?;
+    for entry in draft.tree().list(UNITS)?.iter().filter(|entry| entry.kind == FileKind::Symlink) {
+        let Some(alias) = entry.text() else { continue };
+        let path = format!("{UNITS}/{alias}");
+        let target = draft.tree().read_link(&path)?.unwrap_or_default();
+        if target.rsplit(|byte| *byte == b'/').next() == Some(unit.as_bytes()) {
+            links.push(path);
+        }
+    }
+    links.iter().try_for_each(|link| draft.remove(FIX, link, &format!("disable {unit}"), WHY))
+}
+
+/// The links below `dir` by which others want a unit.
+fn wanting(draft: &Draft<'_>, dir: &str, unit: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in draft.tree().list(dir)? {
+        let is_one = |name: &&str| [".wants", ".requires", ".upholds"].iter().any(|end| name.ends_with(end));
+        let Some(name) = entry.text().filter(is_one) else { continue };
+        let link = format!("{dir}/{name}/{unit}");
+        if draft.tree().find_link(&link)?.is_some() {
+            found.push(link);
+        }
+    }
+    Ok(found)
 }
 
 /// A service's unit where only its name was given.

@@ -35,7 +35,10 @@ fn guest(files: &[&[(&str, &str)]]) -> Machine {
         ("/etc/hosts", "127.0.0.1 localhost\n127.0.1.1\tbefore.lan before # own\n10.0.0.1 before\n"),
     ];
     for (path, text) in base.iter().chain(files.iter().copied().flatten()) {
-        fs.add_file(path, text).unwrap();
+        match path.split_once("->") {
+            Some((link, target)) => fs.add_link(link, target).map(drop).unwrap(),
+            None => fs.add_file(path, text).map(drop).unwrap(),
+        }
     }
     let private = Attributes { mode: 0o640, ..Attributes::default() };
     fs.add_file_with("/etc/shadow", &private, "root:*:19000:0:99999:7:::\nold:$6$a$OLDSECRET:19000:0:99999:7:::\n")
@@ -61,6 +64,7 @@ fn asked(config: &str) -> Result<Injection> {
         "password" => Ok(b"secret\n".to_vec()),
         "key.pub" => Ok(format!("# mine\n{KEY}\n").into_bytes()),
         "dir/setup.sh" => Ok(b"#!/bin/sh\ntrue\n".to_vec()),
+        "dir/agent_1.2-3+b1_amd64.deb" => Ok(b"!<arch>\ndebian-binary".to_vec()),
         "user-data" => Ok(b"#cloud-config\n{}\n".to_vec()),
         other => Err(Error::new(Kind::NotFound, "inject.config", "no such file").found(other)),
     })?;
@@ -208,6 +212,111 @@ fn services_are_enabled_and_masked_by_the_links_that_systemctl_makes() {
 }
 
 #[test]
+fn services_are_disabled_by_removing_the_links_that_start_them() {
+    let links = [
+        ("/etc/systemd/system/multi-user.target.wants/ssh.service->/usr/lib/systemd/system/ssh.service", ""),
+        ("/etc/systemd/system/sshd.service->/usr/lib/systemd/system/ssh.service", ""),
+        ("/etc/systemd/system/x.target.requires/app@one.service->/usr/lib/systemd/system/app@.service", ""),
+        ("/usr/lib/systemd/system/sockets.target.wants/ssh.socket->../ssh.socket", ""),
+        ("/etc/init.d/old", "#!/bin/sh\n"),
+        ("/etc/rc3.d/S07old->../init.d/old", ""),
+        ("/etc/rc0.d/K07old->../init.d/old", ""),
+    ];
+    let machine = guest(&[SYSTEMD, &links]);
+    let (_, root) = done(&machine, "services: {disable: [ssh, 'app@one', old]}");
+    for (path, is_there) in [
+        ("/etc/systemd/system/multi-user.target.wants/ssh.service", false),
+        ("/etc/systemd/system/sshd.service", false),
+        ("/etc/systemd/system/x.target.requires/app@one.service", false),
+        ("/etc/rc3.d/S07old", false),
+        ("/etc/rc3.d/K93old", true),
+        ("/usr/lib/systemd/system/ssh.service", true),
+    ] {
+        assert_eq!(root.tree.find_link(path).unwrap().is_some(), is_there, "{path}");
+    }
+    for (config, says) in [
+        ("services: {disable: [ssh.socket]}", "ssh.socket"),
+        ("services: {disable: [nothing]}", "nothing"),
+        ("services: {disable: [ssh], enable: [ssh]}", "ssh"),
+    ] {
+        assert!(planned(&machine, config).unwrap_err().to_string().contains(says), "{config}");
+    }
+    let openrc = [
+        ("/sbin/openrc", ""),
+        ("/etc/init.d/sshd", "#!/sbin/openrc-run\n"),
+        ("/etc/runlevels/default/sshd->/etc/init.d/sshd", ""),
+    ];
+    let (_, root) = done(&guest(&[&openrc]), "services: {disable: [sshd]}");
+    assert!(root.tree.find_link("/etc/runlevels/default/sshd").unwrap().is_none());
+}
+
+#[test]
+fn the_guest_agent_is_installed_at_the_first_boot_where_there_is_none() {
+    const SCRIPT: &str = "/usr/local/lib/hyper2kvm/first-boot/scripts/001-guest-agent";
+    let (_, root) = done(&guest(&[SYSTEMD]), "guest_agent: install");
+    let script = text(&root, SCRIPT);
+    assert!(script.starts_with("#!/bin/sh\n") && script.contains("apt-get -q -y install \"$name\"\n"), "{script}");
+    let dpkg = [("/usr/bin/dpkg", "")];
+    let (_, root) = done(&guest(&[SYSTEMD, &dpkg]), "guest_agent: dir/agent_1.2-3+b1_amd64.deb");
+    let script = text(&root, SCRIPT);
+    let package = "/usr/local/lib/hyper2kvm/packages/agent_1.2-3+b1_amd64.deb";
+    assert!(script.contains(&format!("dpkg -i {package}\n")), "{script}");
+    assert_eq!(text(&root, package), "!<arch>\ndebian-binary");
+    let has = [("/usr/sbin/qemu-ga", "")];
+    assert!(planned(&guest(&[SYSTEMD, &has]), "guest_agent: install").unwrap().0.is_empty());
+    let error = planned(&guest(&[SYSTEMD]), "guest_agent: dir/agent_1.2-3+b1_amd64.deb").unwrap_err();
+    assert_eq!(error.code(), "inject.absent");
+    for bad in ["hash", "dir/setup.sh"] {
+        let error = planned(&guest(&[SYSTEMD]), &format!("guest_agent: {bad}")).unwrap_err();
+        assert_eq!(error.code(), "inject.value", "{bad}");
+    }
+}
+
+#[test]
+fn labels_are_those_of_the_guests_policy() {
+    const POLICY: &str = "/etc/selinux/targeted/contexts/files/file_contexts";
+    let contexts = "/home(/.*)? system_u:object_r:home_root_t:s0\n/home/[^/]+ -d u:object_r:user_home_dir_t:s0\n\
+        /home/[^/]+/.+ u:object_r:user_home_t:s0\n/home/[^/]+/\\.ssh(/.*)? u:object_r:ssh_home_t:s0\n";
+    let config = ("/etc/selinux/config", "SELINUX=enforcing\nSELINUXTYPE=targeted\n");
+    let wanted = "files: [{path: /home/eve/.x/y, content: z}]\nusers: [{name: old, ssh_keys: ['ssh-rsa AAAAB n']}]\n";
+    let label = |root: &Root, path: &str| {
+        let label = root.tree.xattrs(path).unwrap().into_iter().find(|(name, _)| name == b"security.selinux");
+        label.map(|(_, label)| String::from_utf8(label).unwrap())
+    };
+    let mark = |machine: &Machine| {
+        let root = find_roots(machine).unwrap().remove(0);
+        for path in ["/home/old/.ssh", "/home/old/.ssh/authorized_keys"] {
+            root.tree.set_xattr(path, b"security.selinux", b"u:object_r:default_t:s0\0").unwrap();
+        }
+        root.tree.set_owner("/home/old/.ssh", 0o777, 1000, 1000).unwrap();
+    };
+    let machine = guest(&[SYSTEMD, &[config, (POLICY, contexts)]]);
+    mark(&machine);
+    let (plan, root) = done(&machine, wanted);
+    assert_eq!(label(&root, "/home/eve").unwrap(), "u:object_r:user_home_dir_t:s0\0");
+    assert_eq!(label(&root, "/home/eve/.x").unwrap(), "u:object_r:user_home_t:s0\0");
+    assert_eq!(label(&root, "/home/eve/.x/y").unwrap(), "u:object_r:user_home_t:s0\0");
+    assert_eq!(label(&root, "/home/old/.ssh").unwrap(), "u:object_r:ssh_home_t:s0\0");
+    assert_eq!(label(&root, "/home/old/.ssh/authorized_keys").unwrap(), "u:object_r:ssh_home_t:s0\0");
+    assert_eq!(owner(&root, "/home/old/.ssh").0, 0o700);
+    assert!(!plan.paths().contains(&"/.autorelabel"));
+    // Without its text, or where that is not understood, the guest labels its files itself.
+    for files in [
+        vec![config, ("/etc/selinux/targeted/contexts/files/file_contexts.bin", "")],
+        vec![config, (POLICY, "/home/(?!x).* u:object_r:x_t:s0\n")],
+    ] {
+        let machine = guest(&[SYSTEMD, &files]);
+        let (plan, root) = done(&machine, wanted);
+        assert_eq!(label(&root, "/home/eve/.x/y").unwrap(), "system_u:object_r:home_root_t:s0\0");
+        assert_eq!(plan.actions.iter().filter(|action| action.fix == "selinux").count(), 1);
+        assert!(root.tree.is_file("/.autorelabel").unwrap());
+    }
+    let off = ("/etc/selinux/config", "SELINUX=disabled\n");
+    let (plan, _) = done(&guest(&[SYSTEMD, &[off, (POLICY, contexts)]]), wanted);
+    assert!(!plan.paths().contains(&"/.autorelabel"));
+}
+
+#[test]
 fn cloud_init_gets_a_seed_or_is_switched_off() {
     let cloud = [("/etc/cloud/cloud.cfg", "{}\n")];
     let (_, root) = done(&guest(&[SYSTEMD, &cloud]), "cloud_init: {user_data: user-data}");
@@ -248,7 +357,7 @@ fn what_cannot_be_followed_is_an_error_that_says_where() {
         ("services: {enable: [nothing]}", "inject.absent", "nothing"),
         ("services: {enable: [static]}", "inject.absent", "static"),
         ("services: {enable: ['../x']}", "inject.value", "../x"),
-        ("services: {disable: [ssh]}", "inject.config", "disable"),
+        ("services: {stop: [ssh]}", "inject.config", "stop"),
         ("cloud_init: {user_data: user-data}", "inject.absent", "cloud.cfg"),
         ("cloud_init: {}", "inject.config", "disable: true"),
         ("[", "inject.config", "line"),
