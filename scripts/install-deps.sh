@@ -9,7 +9,7 @@ build=(ca-certificates g++ gcc libc6-dev make pkg-config)
 guest=(debian-archive-keyring e2fsprogs fdisk mmdebstrap mount util-linux zstd)
 # What the tests compare with, and the machine they boot.
 oracles=(
-    acl attr btrfs-progs bzip2 cpio db-util dnf dosfstools exfat-fuse exfatprogs fio fuse3 genisoimage grub-common gzip ifupdown kmod libarchive-tools libhivex-bin
+    acl attr btrfs-progs bzip2 chntpw cpio db-util dnf dosfstools exfat-fuse exfatprogs fio fuse3 genisoimage grub-common gzip ifupdown kmod libarchive-tools libhivex-bin
     libnbd-bin libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu libwin-hivex-perl libxml2-utils mtools nbdkit netplan.io ntfs-3g openssl p7zip-full
     pacman-package-manager parted psmisc python3 python3-libnbd python3-libvhdi python3-libvmdk python3-jsonschema python3-pycdlib rpm selinux-utils squashfs-tools
     strace sudo systemd systemd-journal-remote tar udftools xfsprogs xorriso xz-utils

@@ -45,7 +45,7 @@ pub use roots::{Mount, Root, find_roots};
 pub use security::{Encrypted, SecureBoot, Security, Selinux, SelinuxMode};
 pub use swap::{Swap, SwapKind};
 pub use tools::{Init, Tool};
-pub use windows::{Windows, find_windows};
+pub use windows::{Windows, WindowsDeep, find_windows};
 
 /// What is known about one installed system.
 #[derive(Clone, Debug, Serialize)]
@@ -56,6 +56,17 @@ pub enum Facts {
     Linux(Box<Linux>),
     /// A Windows with a registry.
     Windows(Box<Windows>),
+}
+
+/// What is known of one installed system beyond its facts.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(untagged)]
+pub enum Deeper {
+    /// Of a Linux.
+    Linux(Box<Deep>),
+    /// Of a Windows.
+    Windows(Box<WindowsDeep>),
 }
 
 impl Facts {

@@ -296,6 +296,23 @@ fn hive(keys: &[(&str, Texts<'_>)]) -> Vec<u8> {
     HiveBuilder::from_tree(root).expect("a hive").to_bytes().expect("a hive")
 }
 
+/// A `SAM` with one user.
+fn sam() -> Vec<u8> {
+    let mut root = KeyTreeNode::new("ROOT");
+    let key = root.get_or_create_path("SAM\\Domains\\Account\\Users\\000003E9");
+    let name: Vec<u8> = format!("u{EVIL}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let mut texts = vec![0; 204];
+    // Name, name for people and comment are the same bytes.
+    for place in [12, 24, 36] {
+        texts[place + 4..place + 8].copy_from_slice(&u32::try_from(name.len()).expect("a length").to_le_bytes());
+    }
+    texts.extend(name);
+    for (name, data) in [("F", vec![0; 80]), ("V", texts)] {
+        key.values.push(KeyTreeValue { name: name.to_owned(), data_type: DataType::from(3), data });
+    }
+    HiveBuilder::from_tree(root).expect("a hive").to_bytes().expect("a hive")
+}
+
 fn windows(lab: &Lab) -> PathBuf {
     let (image, point) = (lab.path("windows.raw"), lab.folder("mounted"));
     fs::File::create(&image).and_then(|file| file.set_len(24 << 20)).expect("an image");
@@ -323,7 +340,7 @@ fn windows(lab: &Lab) -> PathBuf {
     let version = "Microsoft\\Windows NT\\CurrentVersion";
     let software = hive(&[
         (version, &[("ProductName", "Windows 10 @"), ("CurrentVersion", "6.3"), ("RegisteredOwner", "o@")]),
-        (&format!("{version}\\ProfileList\\S-1-5-21-1"), &[("ProfileImagePath", "C:\\Users\\@")]),
+        (&format!("{version}\\ProfileList\\S-1-5-21-1"), &[("ProfileImagePath", "C:\\Users\\u")]),
         (&format!("{version}\\Schedule\\TaskCache\\Tree\\t@"), &[("Id", "{0}")]),
         (&format!("{version}\\Schedule\\TaskCache\\Tasks\\{{0}}"), &[("Path", "\\t@"), ("Author", "@")]),
         (
@@ -331,9 +348,16 @@ fn windows(lab: &Lab) -> PathBuf {
             &[("DisplayName", "Sophos Endpoint @"), ("Publisher", "@")],
         ),
         ("Microsoft\\Windows\\CurrentVersion\\Group Policy\\History\\{0}\\0", &[("DisplayName", "p@")]),
+        (
+            "Microsoft\\Windows\\CurrentVersion\\Component Based Servicing\\Packages\\Package_for_KB1~@~~~@",
+            &[("CurrentState", "dword:112"), ("InstallClient", "@")],
+        ),
         ("@\\key", &[("@", "@")]),
     ]);
-    for (name, bytes) in [("SYSTEM", system), ("SOFTWARE", software)] {
+    let user = hive(&[("Software\\Microsoft\\Windows\\CurrentVersion\\Uninstall\\@", &[("DisplayName", "hers @")])]);
+    fs::create_dir_all(point.join("Users/u")).expect("a folder");
+    fs::write(point.join("Users/u/NTUSER.DAT"), user).expect("writing");
+    for (name, bytes) in [("SYSTEM", system), ("SOFTWARE", software), ("SAM", sam())] {
         fs::write(config.join(name), bytes).expect("writing");
     }
     tools::ok("umount", [&point]);
@@ -346,7 +370,10 @@ fn nor_does_the_text_of_a_windows() {
     let image = windows(&lab);
     let told = harmless(Run::new(["inspect"]).arg(&image)).exits_with(0).stdout;
     assert!(told.contains("Windows 10 \\u{1b}[31m") && told.contains("W\\u{1b}[31m"), "{told}");
-    harmless(Run::new(["inspect", "--deep"]).arg(&image)).exits_with(0);
+    let deep = harmless(Run::new(["inspect", "--deep"]).arg(&image)).exits_with(0).stdout;
+    for expected in [" (1001)", " \\t\\u{1b}[31m", "KB1", "Users\\u: hers \\u{1b}"] {
+        assert!(deep.contains(expected), "{expected} in {deep}");
+    }
     harmless(Run::new(["inspect", "--deep", "--json"]).arg(&image)).exits_with(0).json();
     let xml = harmless(Run::new(["inspect", "--xml"]).arg(&image)).exits_with(0).stdout;
     roxmltree::Document::parse(&xml).expect("XML");

@@ -91,6 +91,45 @@ fn values_are_those_of_hivex() {
     assert_eq!(told.trim_end(), "größer 🚀");
 }
 
+/// A hive of keys at any depth with values of any kind and size, the same for the same seed.
+fn generated(seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = |most: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % most
+    };
+    let mut root = KeyTreeNode::new("ROOT");
+    for value in 0..80 {
+        let path: Vec<String> = (0..1 + next(6)).map(|_| format!("k{}", next(4))).collect();
+        let (kind, size) = (u32::try_from(next(12)).unwrap(), [0, 1, 2, 4, 5, 8, 300, 4096, 16_344][next(9) as usize]);
+        // A number has four bytes, and in an export its own form.
+        let size = if kind == 4 { 4 } else { size };
+        let data = (0..size).map(|_| u8::try_from(next(256)).unwrap()).collect();
+        let value = KeyTreeValue { name: format!("v{value}"), data_type: DataType::from(kind), data };
+        root.get_or_create_path(&path.join("\\")).values.push(value);
+    }
+    HiveBuilder::from_tree(root).unwrap().to_bytes().unwrap()
+}
+
+#[test]
+fn values_of_generated_hives_are_those_of_hivex() {
+    let lab = Lab::new();
+    for seed in 0..25 {
+        let (bytes, path) = (generated(seed), lab.path("hive"));
+        std::fs::write(&path, &bytes).unwrap();
+        let (ours, theirs) = (ours(&bytes), theirs(&path));
+        assert_eq!(ours.len(), 80, "{seed}");
+        assert!(ours == theirs, "{seed}: {:?}", ours.iter().find(|(key, value)| theirs.get(*key) != Some(value)));
+        // Numbers one by one.
+        for (key, (_, data)) in ours.iter().filter(|(_, (kind, _))| *kind == 4).take(3) {
+            let (key, name) = key.split_once('\t').unwrap();
+            let told = tools::ok("hivexget", [path.as_os_str(), key.as_ref(), name.as_ref()]);
+            let number = u32::from_le_bytes(data.as_slice().try_into().unwrap());
+            assert_eq!(told.trim_end().parse::<i64>().unwrap() as u32, number, "{seed}: {key}");
+        }
+    }
+}
+
 #[test]
 fn an_export_comes_back_as_it_was() {
     let lab = Lab::new();
@@ -151,4 +190,110 @@ fn a_windows_is_found_and_its_registry_shown() {
     assert!(exported.contains("[HKEY_LOCAL_MACHINE\\SYSTEM\\Select]\n\"Current\"=dword:00000001\n"), "{exported}");
     hive(&["SYSTEM", "None"]).fails_with(4);
     hive(&["SAM"]).fails_with(4);
+}
+
+/// A `SAM` with users: number, flags, name, name for people, and whether they are administrators.
+fn sam(users: &[(u32, u32, &str, &str, bool)]) -> Vec<u8> {
+    let mut root = KeyTreeNode::new("ROOT");
+    let mut add = |path: &str, name: &str, kind: u32, data: Vec<u8>| {
+        let value = KeyTreeValue { name: name.to_owned(), data_type: DataType::from(kind), data };
+        root.get_or_create_path(&format!("SAM\\Domains\\{path}")).values.push(value);
+    };
+    let sid = |rid: Option<u32>| -> Vec<u8> {
+        let parts: Vec<u32> = [21, 1, 2, 3].into_iter().chain(rid).collect();
+        let head = [1, u8::try_from(parts.len()).unwrap(), 0, 0, 0, 0, 0, 5];
+        head.into_iter().chain(parts.iter().flat_map(|part| part.to_le_bytes())).collect()
+    };
+    let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    // The identifier comes last, and its length is told without its first four bytes.
+    let mut account = vec![0; 0x40];
+    account[0x3c] = 20;
+    add("Account", "V", 3, [account, sid(None)].concat());
+    // Where the place and the length of each piece are noted, then the pieces, which begin at even places.
+    let packed = |base: usize, pieces: &[(usize, Vec<u8>)]| {
+        let mut data = vec![0; base];
+        for (place, piece) in pieces {
+            let (at, length) = (u32::try_from(data.len() - base).unwrap(), u32::try_from(piece.len()).unwrap());
+            data[*place..place + 4].copy_from_slice(&at.to_le_bytes());
+            data[place + 4..place + 8].copy_from_slice(&length.to_le_bytes());
+            data.extend(piece);
+            data.resize(data.len().next_multiple_of(4), 0);
+        }
+        data
+    };
+    for (rid, flags, name, full, administrator) in users {
+        let mut fixed = vec![0; 80];
+        fixed[48..52].copy_from_slice(&rid.to_le_bytes());
+        fixed[56..60].copy_from_slice(&flags.to_le_bytes());
+        add(&format!("Account\\Users\\{rid:08X}"), "F", 3, fixed);
+        let pieces = [(12, utf16(name)), (24, utf16(full)), (0x9c, vec![0; 4]), (0xa8, vec![0; 4])];
+        add(&format!("Account\\Users\\{rid:08X}"), "V", 3, packed(0xcc, &pieces));
+        add(&format!("Account\\Users\\Names\\{name}"), "", *rid, Vec::new());
+        // What a user is a member of is kept at the user too; the type of the value is how many groups that are.
+        let groups: Vec<u32> = if *administrator { vec![0x220, 0x221] } else { vec![0x221] };
+        let count = u32::try_from(groups.len()).unwrap();
+        let groups = groups.iter().flat_map(|group| group.to_le_bytes()).collect();
+        add(&format!("Builtin\\Aliases\\Members\\S-1-5-21-1-2-3\\{rid:08X}"), "", count, groups);
+    }
+    for (rid, name, only) in [(0x220_u32, "Administrators", true), (0x221, "Users", false)] {
+        let members: Vec<u32> = users.iter().filter(|user| user.4 || !only).map(|user| user.0).collect();
+        let all = members.iter().flat_map(|member| sid(Some(*member))).collect();
+        let mut data = packed(52, &[(16, utf16(name)), (28, Vec::new()), (40, all)]);
+        data[..4].copy_from_slice(&rid.to_le_bytes());
+        data[48..52].copy_from_slice(&u32::try_from(members.len()).unwrap().to_le_bytes());
+        add(&format!("Builtin\\Aliases\\{rid:08X}"), "C", 3, data);
+    }
+    HiveBuilder::from_tree(root).unwrap().to_bytes().unwrap()
+}
+
+/// Users, administrators and who may not log in, beside chntpw.
+#[test]
+fn users_of_a_windows_are_those_of_chntpw() {
+    let lab = Lab::new();
+    let users = [
+        (500, 0x211, "Administrator", "", true),
+        (501, 0x215, "Guest", "", false),
+        (1001, 0x210, "alice", "Alice A.", true),
+        (1002, 0x410, "bob", "", false),
+        (1003, 0x014, "carol", "Carol", false),
+    ];
+    let (image, point) = (lab.path("windows.raw"), lab.folder("mounted"));
+    std::fs::File::create(&image).unwrap().set_len(24 << 20).unwrap();
+    tools::ok("mkntfs", ["-q", "-F", "-f"].map(Path::new).into_iter().chain([image.as_path()]));
+    tools::ok("ntfs-3g", [&image, &point]);
+    let config = point.join("Windows/System32/config");
+    std::fs::create_dir_all(&config).unwrap();
+    let empty = HiveBuilder::from_tree(KeyTreeNode::new("ROOT")).unwrap().to_bytes().unwrap();
+    for (name, bytes) in [("SYSTEM", &empty), ("SOFTWARE", &empty), ("SAM", &sam(&users))] {
+        std::fs::write(config.join(name), bytes).unwrap();
+    }
+    let listed = tools::output("chntpw", ["-l".as_ref(), config.join("SAM").as_os_str()]);
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    tools::ok("umount", [&point]);
+    let theirs: BTreeMap<u32, (String, bool, bool)> = listed
+        .lines()
+        .filter_map(|line| {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            let rid = u32::from_str_radix(cells.get(1)?, 16).ok()?;
+            Some((rid, (cells[2].to_owned(), cells[3] == "ADMIN", cells[4] == "dis/lock")))
+        })
+        .collect();
+    assert_eq!(theirs.len(), users.len(), "{listed}");
+    let facts = Run::new(["inspect", "--deep", "--json"]).arg(&image).success().json();
+    let deep = &facts["guest"]["deep"];
+    assert_eq!(deep["machine_sid"], "S-1-5-21-1-2-3");
+    let ours: BTreeMap<u32, (String, bool, bool)> = deep["users"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|user| {
+            let is = |name: &str| user[name].as_bool().unwrap();
+            let rid = user["rid"].as_u64().unwrap() as u32;
+            let name = user["name"].as_str().unwrap().to_owned();
+            (rid, (name, is("administrator"), is("disabled")))
+        })
+        .collect();
+    assert_eq!(ours, theirs, "{listed}");
+    let told = Run::new(["inspect", "--deep"]).arg(&image).success().stdout;
+    assert!(told.contains("alice (1001): administrator\n") && told.contains("Guest (501): disabled\n"), "{told}");
 }

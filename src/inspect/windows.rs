@@ -12,7 +12,9 @@ use crate::fs::Tree;
 use crate::hive::{Hive, Key};
 use crate::limits;
 
+mod accounts;
 mod bcd;
+mod deep;
 mod drives;
 mod find;
 mod firewall;
@@ -22,8 +24,12 @@ mod power;
 mod services;
 mod software;
 mod system;
+mod tasks;
+mod updates;
 
+pub use accounts::{Account, Group};
 pub use bcd::{Bcd, Loader};
+pub use deep::{UserApplications, WindowsDeep, deep};
 pub use drives::{Drive, DriveTarget};
 pub use find::{WindowsRoot, find_windows};
 pub use firewall::{Firewall, Profile, Rule};
@@ -32,6 +38,8 @@ pub use network::Adapter;
 pub use power::{Hibernation, Power};
 pub use services::{Service, ServiceKind, Start};
 pub use software::{Application, Product};
+pub use tasks::Task;
+pub use updates::Hotfix;
 
 /// Everything that is known about one installed Windows.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -57,6 +65,8 @@ pub struct Windows {
     pub firmware: Option<&'static str>,
     /// Whether Secure Boot was on when it was started last, where it says.
     pub secure_boot: Option<bool>,
+    /// The version of the TPM that it has seen, `1.2` or `2.0`, if any.
+    pub tpm: Option<&'static str>,
     /// The hives that were read, and whether they were complete.
     pub hives: Vec<HiveFile>,
     /// Drive letters and what they stand for.
@@ -157,6 +167,16 @@ fn text(key: &Key<'_>, name: &str) -> Result<Option<String>> {
 
 fn bounded(text: String) -> String {
     if text.len() <= LONGEST { text } else { text.chars().take(LONGEST).collect() }
+}
+
+/// Seconds since the epoch of a FILETIME; `None` for those that say never.
+fn filetime(time: u64) -> Option<i64> {
+    const SECOND: u64 = 10_000_000;
+    /// Seconds from 1601 to 1970.
+    const EPOCH: i64 = 11_644_473_600;
+    let is_never = time == 0 || time >= i64::MAX.unsigned_abs();
+    let seconds = i64::try_from(time.checked_div(SECOND)?).ok()?;
+    (!is_never).then(|| seconds.saturating_sub(EPOCH))
 }
 
 /// The first of a list that may be too long.

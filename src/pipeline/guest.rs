@@ -10,7 +10,7 @@ use crate::container::ovf::{self, Ovf};
 use crate::disk::{Checked, Disk, DiskMut};
 use crate::error::{Error, Result};
 use crate::fs::{self, Filesystem, Tree};
-use crate::inspect::{self, Deep, Facts, Linux, Machine, MachineDisk, MachineNic, Root, Volume};
+use crate::inspect::{self, Deeper, Facts, Linux, Machine, MachineDisk, MachineNic, Root, Volume};
 use crate::limits;
 use crate::overlay::Overlay;
 use crate::session::Session;
@@ -45,7 +45,7 @@ pub struct System {
     /// The facts.
     pub facts: Facts,
     /// Those that [`Guest::look_deeper`] added.
-    pub deep: Option<Box<Deep>>,
+    pub deep: Option<Deeper>,
 }
 
 impl Guest {
@@ -201,11 +201,13 @@ impl Guest {
         }
     }
 
-    /// Reads the facts that take more reading, of every system that has some.
+    /// Reads the facts that take more reading, of every system.
     pub fn look_deeper(&mut self) -> Result<()> {
         for system in &mut self.systems {
-            let Some(facts) = system.facts.linux() else { continue };
-            system.deep = Some(Box::new(inspect::deep(&system.root.tree, facts)?));
+            system.deep = Some(match &system.facts {
+                Facts::Linux(facts) => Deeper::Linux(Box::new(inspect::deep(&system.root.tree, facts)?)),
+                Facts::Windows(facts) => Deeper::Windows(Box::new(inspect::windows::deep(&system.root, facts)?)),
+            });
         }
         Ok(())
     }

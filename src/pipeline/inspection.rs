@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::guest::{Guest, System};
 use super::migrate::Machine;
 use crate::container::ovf::Firmware;
-use crate::inspect::{self, Deep, Facts, Mount};
+use crate::inspect::{self, Deeper, Facts, Mount};
 use crate::volume::{Partition, Table};
 
 /// What `inspect` found.
@@ -82,7 +82,7 @@ pub struct SystemFacts<'a> {
     /// What is known about it.
     pub facts: &'a Facts,
     /// Those that [`Guest::look_deeper`] added.
-    pub deep: Option<&'a Deep>,
+    pub deep: Option<&'a Deeper>,
 }
 
 impl<'a> Inspection<'a> {
@@ -118,7 +118,7 @@ impl<'a> SystemFacts<'a> {
             root_volume: system.root.volume,
             mounts: &system.root.mounts,
             facts: &system.facts,
-            deep: system.deep.as_deref(),
+            deep: system.deep.as_ref(),
         }
     }
 }

@@ -147,7 +147,7 @@ impl Product {
     }
 }
 
-fn applications(hive: &Hive, path: &str, is_wow64: bool) -> Result<Vec<Application>> {
+pub(super) fn applications(hive: &Hive, path: &str, is_wow64: bool) -> Result<Vec<Application>> {
     let mut applications = Vec::new();
     let Some(key) = hive.key(path)? else { return Ok(applications) };
     for key in key.subkeys()?.take(limits::MAX_WINDOWS_ITEMS) {

@@ -20,6 +20,7 @@ pub(super) fn read(reader: &mut Reader<'_>, hive: &Hive, machine: &Machine, fact
     (facts.hostname, facts.domain) = names;
     (facts.time_zone, facts.universal_clock) = reader.part("the time zone", time_zone(&set))?;
     (facts.firmware, facts.secure_boot) = reader.part("the firmware", firmware(&set))?;
+    facts.tpm = reader.part("the TPM", tpm(&set))?;
     facts.adapters = reader.part("the network adapters", network::read(&set))?;
     facts.services = reader.part("the services", services::read(&set))?;
     facts.firewall = reader.part("the firewall", firewall::read(&set))?;
@@ -84,6 +85,16 @@ fn firmware(set: &Key<'_>) -> Result<(Option<&'static str>, Option<bool>)> {
         _ => None,
     };
     Ok((name, secure))
+}
+
+/// By the devices of the firmware that it has a driver for: those keep their keys.
+fn tpm(set: &Key<'_>) -> Result<Option<&'static str>> {
+    for (device, version) in [("MSFT0101", "2.0"), ("PNP0C31", "1.2")] {
+        if below(set, &format!("Enum\\ACPI\\{device}"))?.is_some() {
+            return Ok(Some(version));
+        }
+    }
+    Ok(None)
 }
 
 fn environment(set: &Key<'_>) -> Result<Vec<(String, String)>> {

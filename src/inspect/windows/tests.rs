@@ -13,6 +13,8 @@ use crate::hive::testing::{Builder, new_log, soil, utf16};
 use crate::inspect::network::Method;
 use crate::inspect::{MachineDisk, Volume};
 
+mod deep;
+
 const ADAPTER: &str = "{aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee}";
 const CLASS: &str = "{4D36E972-E325-11CE-BFC1-08002BE10318}";
 const LOADER: &str = "{11111111-2222-3333-4444-555555555555}";

@@ -4,7 +4,7 @@ use super::{deep, linux, windows};
 use crate::cli::output::{Output, table};
 use crate::cli::size::Size;
 use crate::error::escape;
-use crate::inspect::{Facts, Mount};
+use crate::inspect::{Deeper, Facts, Mount};
 use crate::pipeline::guest::{Guest, System};
 
 /// Keys and values of a table, in order.
@@ -29,7 +29,10 @@ pub(super) fn of(guest: &Guest, firmware: &str, output: Output) -> String {
         text.push_str(&output.bold("guest\n"));
         text.push_str(&system_rows(guest, system, firmware));
         if let Some(facts) = &system.deep {
-            text.push_str(&deep::text(facts, output));
+            text.push_str(&match facts {
+                Deeper::Linux(facts) => deep::text(facts, output),
+                Deeper::Windows(facts) => windows::deep(facts, output),
+            });
         }
     }
     if guest.systems.is_empty() {
