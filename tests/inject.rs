@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Lab, Mounted, Run, Variant, only, tools};
+use crate::support::{Lab, Mounted, Run, Tree, Variant, only, tools};
 
 const HASH: &str = "$6$saltsalt$NeverShownAnywhereNeverShownAnywhere/";
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ eve@host";
@@ -41,6 +41,18 @@ fn what_is_asked_for_is_in_the_guest() {
     }
     let domain = fs::read_to_string(only(&out, "xml")).expect("the domain");
     assert!(domain.contains("00:50:56:0a:0b:0c"), "{domain}");
+
+    // All of it can be undone.
+    let (back, raw) = (lab.path("back"), lab.path("back.raw"));
+    Run::new(["revert".as_ref(), only(&out, "json").as_os_str(), "-o".as_ref(), back.as_os_str()]).success();
+    tools::to_raw("qcow2", &only(&back, "qcow2"), &raw);
+    tools::assert_clean_ext4(&raw, crate::support::PARTITION);
+    let trees = [(Variant::Plain.raw(), "before"), (raw, "after")].map(|(disk, name)| {
+        let mounted = Mounted::read_only(&disk, &lab, name);
+        Tree::read(mounted.path())
+    });
+    let changes = trees[0].changes(&trees[1]);
+    assert!(trees[0].len() > 5000 && changes.is_empty(), "{changes:?}");
 
     let raw = lab.path("result.raw");
     tools::to_raw("qcow2", &only(&out, "qcow2"), &raw);

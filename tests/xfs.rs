@@ -20,6 +20,7 @@ const SHAPES: &[(&str, &[&str])] = &[
     ("v5-inode-2k", &["-i", "size=2048"]),
     ("v5-plain", &["-m", "crc=1,finobt=0,rmapbt=0,reflink=0,bigtime=0,inobtcount=0", "-i", "sparse=0"]),
     ("v5-all", &["-m", "rmapbt=1", "-i", "nrext64=1"]),
+    // Blocks larger than a page need Linux 6.12.
     ("v5-16k", &["-b", "size=16384"]),
     ("v5-64k", &["-b", "size=65536", "-m", "rmapbt=1", "-i", "size=2048", "-l", "size=64m"]),
     ("v5-many-groups", &["-b", "size=1024", "-m", "rmapbt=1", "-d", "agcount=20", "-l", "size=8m"]),

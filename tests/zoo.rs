@@ -10,6 +10,7 @@ use roxmltree::{Document, Node};
 use crate::support::{Lab, Mounted, Run, Tree, Variant, tools};
 
 mod boots;
+mod undone;
 
 /// A test of this name on each of these guests.
 macro_rules! on_each {

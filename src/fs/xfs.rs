@@ -178,8 +178,8 @@ impl Recovered {
     /// for the kernel to do.
     fn put_in_place(&mut self, disk: &Arc<dyn Disk>, target: &dyn DiskMut) -> Result<bool> {
         let mut has_leftovers = View { store: &self.store, sb: &self.sb }.has_leftovers()?;
-        if has_leftovers && self.replay.has_no_intents() {
-            has_leftovers = !self.tidied_up()?;
+        if has_leftovers || !self.replay.has_no_intents() {
+            has_leftovers &= !self.tidied_up()?;
         }
         let counts = self.sb.features.has_lazy_count().then_some(self.counts);
         let sector = self.sb.settled(counts, self.replay.lost_quotas() || self.tidied);
@@ -195,11 +195,22 @@ impl Recovered {
         Ok(!has_leftovers && self.replay.has_no_intents())
     }
 
-    /// Ends what a crash left for later. Nothing is done, and the kernel has to do it, where that is not possible.
+    /// Finishes what was begun when the machine stopped, and ends what a crash left for later. Nothing is done, and the kernel
+    /// has to do it, where that is not possible.
     fn tidied_up(&mut self) -> Result<bool> {
         let before = (self.store.saved(), self.sb.clone());
-        match Writer::new(&mut self.store, &mut self.sb).tidy_up() {
+        let intents = match self.replay.to_finish() {
+            Ok(Some(intents)) => intents,
+            Ok(None) => return Ok(false),
+            Err(error) => {
+                tracing::debug!(%error, "what was begun is left to the kernel");
+                return Ok(false);
+            }
+        };
+        let mut writer = Writer::new(&mut self.store, &mut self.sb);
+        match writer.finish_intents(&intents).and_then(|()| writer.tidy_up()) {
             Ok(()) => {
+                self.replay.forget_intents();
                 self.counts = View { store: &self.store, sb: &self.sb }.counts()?;
                 self.tidied = true;
                 Ok(true)

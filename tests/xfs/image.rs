@@ -98,7 +98,7 @@ struct Unmount<'a> {
 
 impl Drop for Unmount<'_> {
     /// A `sync` elsewhere keeps a file system busy for a moment: before it is unmounted, and after that, when it is gone from
-    /// its place and not yet from its device.
+    /// its place and not yet from its device. So does whatever took a copy of all mounts with it.
     fn drop(&mut self) {
         let moment = || std::thread::sleep(std::time::Duration::from_millis(50));
         for _ in 0..600 {
@@ -107,7 +107,7 @@ impl Drop for Unmount<'_> {
             }
             moment();
         }
-        for _ in 0..600 {
+        for _ in 0..6000 {
             let devices = tools::output("losetup", ["--associated".as_ref(), self.image.as_os_str()]);
             if devices.status.success() && devices.stdout.is_empty() {
                 return;

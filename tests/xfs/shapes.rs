@@ -66,12 +66,14 @@ fn assert_discarded(image: &Image, ranges: &[Range<u64>]) {
     }
 }
 
-/// What `xfs_db` lists as free, in blocks, less what each of the four groups keeps for its trees.
+/// What `xfs_db` lists as free, in blocks, less what each group keeps for its trees.
 fn by_xfs_db(image: &Image) -> u64 {
     let number = |line: &str| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap();
     let text = image.edit(&["freesp -s"]);
     let total = number(text.lines().find(|line| line.starts_with("total free blocks")).unwrap());
-    let kept: Vec<String> = (0..4).flat_map(|group| [format!("agf {group}"), "print flcount".to_owned()]).collect();
+    let groups = number(image.edit(&["sb 0", "print agcount"]).trim_end());
+    let kept: Vec<String> =
+        (0..groups).flat_map(|group| [format!("agf {group}"), "print flcount".to_owned()]).collect();
     let kept = image.edit(&kept.iter().map(String::as_str).collect::<Vec<_>>());
     total - kept.lines().map(number).sum::<u64>()
 }

@@ -7,6 +7,7 @@
 )]
 
 mod bounds;
+mod damage;
 mod edits;
 mod hostile;
 mod replay;

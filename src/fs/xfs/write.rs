@@ -23,6 +23,7 @@ mod fork;
 mod free_list;
 mod index;
 mod inodes;
+mod intents;
 mod leftovers;
 mod links;
 mod page;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::item::{self, Buffer, Created, InodeItem, Place};
 use super::transaction::{Item, Transaction};
-use super::{damaged, inode, too_much};
+use super::{Intent, damaged, inode, intent, too_much};
 use crate::disk::bytes::{array, be32, be64, long, put, put_be32, put_be64, size};
 use crate::error::{Error, Result};
 use crate::fs::xfs::store::{BASIC, Store};
@@ -56,6 +56,17 @@ impl Replay {
     /// Whether everything that was begun was finished.
     pub(in crate::fs::xfs) fn has_no_intents(&self) -> bool {
         self.intents.is_empty()
+    }
+
+    /// The same, as what is to be done; none if only the kernel can do it.
+    pub(in crate::fs::xfs) fn to_finish(&self) -> Result<Option<Vec<Intent>>> {
+        let all: Option<Vec<Vec<Intent>>> = self.intents().map(intent::parse).collect::<Result<_>>()?;
+        Ok(all.map(|all| all.concat()))
+    }
+
+    /// Notes that everything that was begun was finished.
+    pub(in crate::fs::xfs) fn forget_intents(&mut self) {
+        self.intents.clear();
     }
 
     /// Whether quotas have to be counted anew.

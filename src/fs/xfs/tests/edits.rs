@@ -244,3 +244,30 @@ fn damaged_trees_are_refused() {
         assert!(error.is_some() || at == 48, "{sector} {at} {value}");
     }
 }
+
+/// Kernels before 4.5 have a place less in the ring of free blocks of version 5, and refuse one that reaches the last place.
+#[test]
+fn rings_of_older_kernels_are_read_and_left_as_all_kernels_read_them() {
+    for (places, first) in [(118, 116), (119, 117), (119, 115), (118, 0)] {
+        let mut image = summed();
+        let (agf, agfl) = (512, 3 * 512);
+        let [old_first, count] = [40, 48].map(|at| be32(&image, agf + at) as usize);
+        let blocks: Vec<u32> = (0..count).map(|i| be32(&image, agfl + 36 + (old_first + i) % 119 * 4)).collect();
+        put(&mut image, agfl + 36, &[0xff; 119 * 4]);
+        for (index, block) in blocks.iter().enumerate() {
+            put_be32(&mut image, agfl + 36 + (first + index) % places * 4, *block);
+        }
+        put_be32(&mut image, agf + 40, first as u32);
+        put_be32(&mut image, agf + 44, ((first + count - 1) % places) as u32);
+        block::seal(&mut image[agf..agf + 512], 216);
+        block::seal(&mut image[agfl..agfl + 512], 32);
+        let after = changed(&image, |fs| {
+            for index in 0..200 {
+                let name = format!("new-{index}");
+                fs.writer().unwrap().create(fs.root(), name.as_bytes(), &attributes(), &[7; 1500]).unwrap();
+            }
+        });
+        let [new_first, last, count] = [40, 44, 48].map(|at| be32(&after, agf + at));
+        assert!(new_first == 0 && last + 1 == count && last < 117, "{new_first} {last} {count}");
+    }
+}

@@ -40,32 +40,58 @@ impl Writer<'_> {
 
     /// Takes the first block of the list.
     pub(super) fn take_from_list(&mut self, agno: u32) -> Result<u32> {
-        let (len, start) = self.ring();
-        let (first, count) = (self.field(agno, Header::Agf, FIRST)?, self.field(agno, Header::Agf, COUNT)?);
-        if count == 0 || count > len || first >= len {
+        let mut list = self.list(agno)?;
+        if list.is_empty() {
             return Err(super::full(format!("allocation group {agno} has no block left for its trees")));
         }
-        let list = self.header(agno, Header::Agfl)?;
-        let agbno = be32(&list, slot(start, first));
+        let agbno = list.remove(0);
         if agbno == 0 || agbno >= self.sb.ag_len(agno) {
             return Err(damaged(agno, "its list of free blocks is impossible"));
         }
-        self.set_field(agno, Header::Agf, FIRST, next(first, len))?;
-        self.count(agno, Header::Agf, COUNT, -1)?;
+        self.put_list(agno, &list)?;
         self.sb.count_free(-1);
         Ok(agbno)
     }
 
     /// Puts a block at the end of the list.
     pub(super) fn give_to_list(&mut self, agno: u32, agbno: u32) -> Result<()> {
+        let mut list = self.list(agno)?;
+        list.push(agbno);
+        self.put_list(agno, &list)?;
+        self.sb.count_free(1);
+        Ok(())
+    }
+
+    /// The blocks of the list. Some kernels before 4.5 take the ring of version 5 for one place shorter than it is.
+    fn list(&self, agno: u32) -> Result<Vec<u32>> {
         let (len, start) = self.ring();
-        let (last, count) = (self.field(agno, Header::Agf, LAST)?, self.field(agno, Header::Agf, COUNT)?);
-        if count >= len || last >= len {
+        let [first, last, count] = [FIRST, LAST, COUNT].map(|at| self.field(agno, Header::Agf, at));
+        let (first, last, count) = (first?, last?, count?);
+        let fits = |len: &u32| {
+            let reached = last.saturating_add(*len).saturating_sub(first).checked_rem(*len);
+            first < *len && last < *len && reached.is_some_and(|reached| reached.saturating_add(1) == count)
+        };
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let len = [len, len.saturating_sub(u32::from(self.sb.has_crc()))].into_iter().find(fits);
+        let len = len.ok_or_else(|| damaged(agno, "its list of free blocks contradicts itself"))?;
+        let list = self.header(agno, Header::Agfl)?;
+        let places = (first..first.saturating_add(count)).map(|place| place.checked_rem(len).unwrap_or(0));
+        Ok(places.map(|place| be32(&list, slot(start, place))).collect())
+    }
+
+    /// Stores the list from the first place on, so that it does not matter how long the ring is.
+    fn put_list(&mut self, agno: u32, blocks: &[u32]) -> Result<()> {
+        let (len, start) = self.ring();
+        let count = u32::try_from(blocks.len()).unwrap_or(u32::MAX);
+        if count >= len {
             return Err(damaged(agno, "its list of free blocks is too long"));
         }
-        let place = next(last, len);
         let mut list = self.header(agno, Header::Agfl)?.to_vec();
-        put_be32(&mut list, slot(start, place), agbno);
+        for (place, agbno) in (0..).zip(blocks) {
+            put_be32(&mut list, slot(start, place), *agbno);
+        }
         let offset = self.place_of(agno, Header::Agfl);
         // Version 4 has no header there.
         if self.sb.has_crc() {
@@ -73,10 +99,10 @@ impl Writer<'_> {
         } else {
             self.store.change(&list, offset)?
         }
-        self.set_field(agno, Header::Agf, LAST, place)?;
-        self.count(agno, Header::Agf, COUNT, 1)?;
-        self.sb.count_free(1);
-        Ok(())
+        // An empty one ends before it begins.
+        self.set_field(agno, Header::Agf, FIRST, u32::from(count == 0))?;
+        self.set_field(agno, Header::Agf, LAST, count.saturating_sub(1))?;
+        self.set_field(agno, Header::Agf, COUNT, count)
     }
 
     /// The places of the ring, and where it starts in its sector.
@@ -89,9 +115,4 @@ impl Writer<'_> {
 
 fn slot(start: usize, index: u32) -> usize {
     start.saturating_add(size(u64::from(index)).saturating_mul(4))
-}
-
-fn next(index: u32, len: u32) -> u32 {
-    let next = index.saturating_add(1);
-    if next >= len { 0 } else { next }
 }

@@ -107,4 +107,16 @@ impl Writer<'_> {
         }
         Ok(())
     }
+
+    /// Owners of all of `run`, with the offset that its first block has for each.
+    pub(super) fn owners_of(&self, run: Run) -> Result<Vec<(u64, u64)>> {
+        let end = run.agbno.saturating_add(run.len);
+        let records = self.owners(run.agno, run.agbno, end.saturating_sub(1))?;
+        let owner = |mapping: Mapping| {
+            let has_all = mapping.start <= run.agbno && mapping.end() >= end;
+            let part = || damaged(run.agno, "only a part of some blocks has an owner");
+            if has_all { Ok((mapping.owner, mapping.offset_at(run.agbno))) } else { Err(part()) }
+        };
+        records.iter().map(|record| owner(Mapping::parse(record))).collect()
+    }
 }

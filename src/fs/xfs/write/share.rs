@@ -74,38 +74,49 @@ impl Writer<'_> {
 
     /// Takes one owner from the blocks of `run`; gives those that nobody else has.
     pub(super) fn unshare(&mut self, run: Run) -> Result<Vec<Run>> {
+        self.recount(run, &|count| if count == PINNED { PINNED } else { count.saturating_sub(1) })
+    }
+
+    /// Gives the blocks of `run` one owner more.
+    pub(super) fn share(&mut self, run: Run) -> Result<()> {
+        if !self.sb.features.has_reflink() {
+            return Err(damaged(run.agno, "blocks were to be shared that cannot be"));
+        }
+        self.recount(run, &|count| count.saturating_add(1)).map(drop)
+    }
+
+    /// Changes the counts of the blocks of `run`, which are 1 where there is no record; gives those that have no owner then.
+    fn recount(&mut self, run: Run, change: &dyn Fn(u32) -> u32) -> Result<Vec<Run>> {
         let end = run.agbno.saturating_add(run.len);
         let old = self.shared_around(run)?;
-        let mut new: Vec<Shared> = Vec::new();
-        let mut alone = Vec::new();
+        let mut parts: Vec<Shared> = Vec::new();
         let mut next = run.agbno;
+        let single = |start: u32, end: u32| Shared { start, len: end.saturating_sub(start), count: change(1) };
         for shared in &old {
             if shared.count < 2 || shared.len == 0 {
                 return Err(damaged(run.agno, "a count of owners is impossible"));
             }
-            let pieces = [shared.clip(0, run.agbno), shared.clip(run.agbno, end), shared.clip(end, u32::MAX)];
-            let [before, inside, after] = pieces;
-            let fewer = inside.map(|part| match part.count {
-                PINNED => part,
-                count => Shared { count: count.saturating_sub(1), ..part },
-            });
-            if let Some(part) = inside {
-                if part.start > next {
-                    alone.push(Run { agno: run.agno, agbno: next, len: part.start.saturating_sub(next) });
-                }
+            parts.extend(shared.clip(0, run.agbno));
+            if let Some(part) = shared.clip(run.agbno, end) {
+                parts.push(single(next, part.start));
                 next = part.end();
+                parts.push(Shared { count: change(part.count), ..part });
             }
-            for part in [before, fewer.filter(|part| part.count > 1), after].into_iter().flatten() {
-                match new.last_mut() {
-                    Some(last) if last.end() == part.start && last.count == part.count => {
-                        last.len = last.len.saturating_add(part.len);
-                    }
-                    _ => new.push(part),
-                }
-            }
+            parts.extend(shared.clip(end, u32::MAX));
         }
-        if next < end {
-            alone.push(Run { agno: run.agno, agbno: next, len: end.saturating_sub(next) });
+        parts.push(single(next, end));
+        parts.retain(|part| part.len > 0);
+        parts.sort_by_key(|part| part.start);
+        let alone = parts.iter().filter(|part| part.count == 0);
+        let alone = alone.map(|part| Run { agno: run.agno, agbno: part.start, len: part.len }).collect();
+        let mut new: Vec<Shared> = Vec::new();
+        for part in parts.into_iter().filter(|part| part.count > 1) {
+            match new.last_mut() {
+                Some(last) if last.end() == part.start && last.count == part.count => {
+                    last.len = last.len.saturating_add(part.len);
+                }
+                _ => new.push(part),
+            }
         }
         if new != old {
             for shared in &old {
@@ -116,5 +127,25 @@ impl Writer<'_> {
             }
         }
         Ok(alone)
+    }
+
+    /// Notes that the blocks of `run` are to become copies.
+    pub(super) fn put_staged(&mut self, run: Run) -> Result<()> {
+        let record = Shared { start: run.agbno | STAGING, len: run.len, count: 1 };
+        self.insert(run.agno, Tree::Refcount, &record.bytes())
+    }
+
+    /// Notes that the blocks of `run` are not to become copies any more.
+    pub(super) fn cut_staged(&mut self, run: Run) -> Result<()> {
+        let (from, to) = (run.agbno | STAGING, run.agbno.saturating_add(run.len) | STAGING);
+        let found = self.at_most(run.agno, Tree::Refcount, (u64::from(from), 0, 0))?;
+        let found =
+            found.map(|record| Shared::parse(&record)).filter(|shared| shared.end() >= to && shared.start <= from);
+        let found = found.ok_or_else(|| damaged(run.agno, "blocks are not the copies that they should be"))?;
+        self.remove(run.agno, Tree::Refcount, &found.bytes())?;
+        for rest in [found.clip(0, from), found.clip(to, u32::MAX)].into_iter().flatten() {
+            self.insert(run.agno, Tree::Refcount, &rest.bytes())?;
+        }
+        Ok(())
     }
 }
