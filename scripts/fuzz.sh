@@ -21,6 +21,9 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares" \
     cargo build --quiet --release --manifest-path fuzz/Cargo.toml --target "$host" --bins
 
+# What is worth more than an empty start.
+scripts/fuzz-seeds.sh
+
 run() {
     local target=$1 log status=0
     log=$(mktemp)
