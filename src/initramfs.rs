@@ -357,4 +357,18 @@ pub(crate) mod tests {
         }
         assert_eq!(look(&tree, "/none", None).unwrap_err().code(), "guest.not-found");
     }
+
+    #[test]
+    fn an_image_is_as_long_as_the_limit() {
+        let fs = Arc::new(MemoryFs::default());
+        let file = fs.add_file("/junk", "no image".repeat(100)).unwrap();
+        let shared: Arc<dyn crate::fs::Filesystem> = fs.clone();
+        let tree = Tree::new(shared);
+        let most = limits::MAX_INITRAMFS;
+        for (size, fits) in [(most - 1, true), (most, true), (most + 1, false)] {
+            fs.pretend(file, size);
+            let problem = look(&tree, "/junk", None).unwrap().problem.expect("it is none");
+            assert_eq!(!problem.contains("more than any real one"), fits, "{problem}");
+        }
+    }
 }

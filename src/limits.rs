@@ -1,4 +1,4 @@
-//! Every bound in one place: its name, its value, the reason for it. Each has a test at, below and above it.
+//! Every bound in one place: its name, its value, the reason for it. Each has a test at, below and above it, which names it.
 
 /// Largest virtual size of any disk: 64 PiB keeps every sum of offsets far from overflow and is above every format's own limit.
 pub const MAX_DISK_LEN: u64 = 64 << 50;

@@ -53,6 +53,24 @@ fn uses_are_found_however_they_are_written() {
     assert_eq!(uses(code), ["cache", "chain", "disk", "source"].map(String::from).into());
 }
 
+#[test]
+fn every_bound_is_named_by_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let limits = fs::read_to_string(root.join("limits.rs")).expect("the bounds");
+    let bounds: BTreeSet<&str> =
+        limits.lines().filter_map(|line| line.strip_prefix("pub const ")?.split(':').next()).collect();
+    assert!(bounds.len() > 100, "the bounds are written in another way");
+    let mut named: BTreeSet<&str> = BTreeSet::new();
+    for (path, code) in rust_files(&root) {
+        let is_test = path.ends_with("tests.rs") || path.contains("tests/");
+        let tests = if is_test { code.as_str() } else { &code[without_tests(&code).len()..] };
+        let words = tests.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        named.extend(words.filter_map(|word| bounds.get(word).copied()));
+    }
+    let forgotten: Vec<_> = bounds.difference(&named).collect();
+    assert!(forgotten.is_empty(), "no test is at, below and above {forgotten:?}");
+}
+
 /// A file of the library, without its tests.
 pub(crate) struct SourceFile {
     /// Its path beneath `src`.
@@ -70,31 +88,35 @@ impl SourceFile {
 /// Every file of the library but the two that hold it together.
 pub(crate) fn source_files() -> Vec<SourceFile> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut pending = vec![root.clone()];
+    let is_code = |path: &str| !["lib.rs", "main.rs"].contains(&path) && !path.ends_with("tests.rs");
+    let files = rust_files(&root).into_iter().filter(|(path, _)| is_code(path));
+    let files: Vec<_> = files.map(|(path, code)| SourceFile { path, code: without_tests(&code).to_owned() }).collect();
+    assert!(files.len() > 5, "the source is somewhere else");
+    files
+}
+
+/// Every file of Rust beneath `root`: its path there, and what it holds.
+fn rust_files(root: &Path) -> Vec<(String, String)> {
+    let mut pending = vec![root.to_path_buf()];
     let mut files = Vec::new();
     while let Some(folder) = pending.pop() {
         for entry in fs::read_dir(folder).expect("a folder") {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 pending.push(path);
-                continue;
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root).expect("beneath src").display().to_string();
+                files.push((name, fs::read_to_string(&path).expect("a source file")));
             }
-            let name = path.strip_prefix(&root).expect("beneath src").display().to_string();
-            if !name.ends_with(".rs") || ["lib.rs", "main.rs"].contains(&name.as_str()) || name.ends_with("tests.rs") {
-                continue;
-            }
-            let code = fs::read_to_string(&path).expect("a source file");
-            let code = without_tests(&code).to_owned();
-            files.push(SourceFile { path: name, code });
         }
     }
-    assert!(files.len() > 5, "the source is somewhere else");
     files
 }
 
 /// The code before the file's test module, which stands last.
 fn without_tests(code: &str) -> &str {
-    let Some(tests) = code.find("\nmod tests {").or_else(|| code.find("\npub(crate) mod tests {")) else { return code };
+    let begins = ["\nmod tests {", "\npub(crate) mod tests {", "\npub(super) mod tests {"];
+    let Some(tests) = begins.iter().find_map(|begin| code.find(begin)) else { return code };
     let attribute = code[..tests].rfind("#[cfg(test)]").expect("the test module is for tests only");
     &code[..attribute]
 }

@@ -62,6 +62,18 @@ pub fn compare(
     session: &Session,
     visit: &mut dyn FnMut(Difference) -> Result<()>,
 ) -> Result<()> {
+    compare_within(a, b, options, session, limits::MAX_GUEST_DIRS, visit)
+}
+
+/// The same in no more than `most` directories.
+pub(super) fn compare_within(
+    a: Side<'_>,
+    b: Side<'_>,
+    options: Options,
+    session: &Session,
+    most: usize,
+    visit: &mut dyn FnMut(Difference) -> Result<()>,
+) -> Result<()> {
     let mut entered = HashSet::new();
     let mut pending = vec![Pair::Both(a.top.clone(), b.top.clone())];
     while let Some(pair) = pending.pop() {
@@ -80,7 +92,7 @@ pub fn compare(
         let are_directories = was.stat.kind == FileKind::Directory && is.stat.kind == FileKind::Directory;
         // Only a damaged file system has two ways into a directory.
         if are_directories && entered.insert((was.id(), is.id())) {
-            if entered.len() > limits::MAX_GUEST_DIRS {
+            if entered.len() > most {
                 return Err(Error::limit("guest.walk-size", "a tree with too many directories"));
             }
             let pairs = merge(children(a.tree, &was)?, children(b.tree, &is)?);

@@ -219,3 +219,20 @@ fn differences_are_told_by_name_and_kind() {
     // Without content, equal lengths and times are taken for equal.
     assert_eq!(found(&was, &is, Options { content: false, times: false }).len(), 3);
 }
+
+#[test]
+fn as_many_directories_are_entered_as_the_limit() {
+    let fs = MemoryFs::default();
+    fs.add_file("/a/b/file", "x").unwrap();
+    let tree = Tree::new(Arc::new(fs));
+    let (top, session) = (tree.find("/").unwrap().unwrap(), Session::with_defaults());
+    let side = Side { tree: &tree, top: &top };
+    let options = Options { content: true, times: true };
+    for (most, fits) in [(4, true), (3, true), (2, false), (crate::limits::MAX_GUEST_DIRS, true)] {
+        let expected = if fits { Ok(()) } else { Err("guest.walk-size") };
+        let walked = walk::walk_within(&tree, &top, &session, most, &mut |_, _| Ok(Step::In));
+        assert_eq!(walked.map_err(|error| error.code()), expected, "{most}");
+        let compared = compare::compare_within(side, side, options, &session, most, &mut |_| Ok(()));
+        assert_eq!(compared.map_err(|error| error.code()), expected, "{most}");
+    }
+}

@@ -30,6 +30,17 @@ pub fn walk(
     session: &Session,
     visit: &mut dyn FnMut(Result<&Found>, usize) -> Result<Step>,
 ) -> Result<()> {
+    walk_within(tree, top, session, limits::MAX_GUEST_DIRS, visit)
+}
+
+/// The same into no more than `most` directories.
+pub(super) fn walk_within(
+    tree: &Tree,
+    top: &Found,
+    session: &Session,
+    most: usize,
+    visit: &mut dyn FnMut(Result<&Found>, usize) -> Result<Step>,
+) -> Result<()> {
     let mut entered = HashSet::new();
     let mut pending = vec![(Ok(top.clone()), 0_usize)];
     while let Some((found, depth)) = pending.pop() {
@@ -39,10 +50,10 @@ pub fn walk(
         if step == Step::Over || dir.stat.kind != FileKind::Directory {
             continue;
         }
-        if entered.len() >= limits::MAX_GUEST_DIRS {
+        if entered.len() >= most {
             return Err(Error::limit("guest.walk-size", "a tree with too many directories")
                 .at(escape_bytes(&dir.path))
-                .expected(format!("at most {}", limits::MAX_GUEST_DIRS)));
+                .expected(format!("at most {most}")));
         }
         let below = depth.saturating_add(1);
         match children(tree, &dir, &mut entered) {

@@ -610,3 +610,26 @@ fn text(disk: &dyn Disk, most: usize) -> Result<Vec<u8>> {
     })?;
     read_vec(disk, 0, len)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::Memory;
+
+    #[test]
+    fn a_file_has_as_many_chunks_as_the_limit() {
+        let most = limits::MAX_OVF_CHUNKS;
+        for (count, fits) in [(most.saturating_sub(1), true), (most, true), (most.saturating_add(1), false)] {
+            let open = |name: &str| -> Result<Arc<dyn Disk>> {
+                let number: usize = name.rsplit('.').next().and_then(|digits| digits.parse().ok()).unwrap();
+                if number < count {
+                    Ok(Checked::wrap(Memory::new(vec![0; 4])))
+                } else {
+                    Err(Error::corrupt("ova.missing", ""))
+                }
+            };
+            let found = chunks("disk", 4, &open).map(|disk| disk.len()).map_err(|error| error.code());
+            assert_eq!(found, if fits { Ok(4 * u64::try_from(count).unwrap()) } else { Err("ovf.chunk") }, "{count}");
+        }
+    }
+}

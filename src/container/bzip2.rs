@@ -325,3 +325,28 @@ impl Writer {
         self.bytes
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "limits are far from the ends of their types")]
+mod tests {
+    use super::*;
+    use crate::disk::{Checked, Memory};
+
+    #[test]
+    fn as_many_blocks_as_the_limit() {
+        // What bzip2 makes of one byte.
+        let file = [
+            0x42, 0x5a, 0x68, 0x39, 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, 0x77, 0x4b, 0xb0, 0x14, 0, 0, 0, 0, 0x80, 0,
+            0x40, 0x20, 0, 0x21, 0x18, 0x46, 0x82, 0xee, 0x48, 0xa7, 0x0a, 0x12, 0x0e, 0xe9, 0x76, 0x02, 0x80,
+        ];
+        let source: Arc<dyn Disk> = Checked::wrap(Memory::new(file.to_vec()));
+        let most = limits::MAX_PACKED_UNITS;
+        for (before, fits) in [(most - 2, true), (most - 1, true), (most, false)] {
+            let mut blocks: Vec<Block> = (0..before).map(|_| Block { bits: 0..0, level: b'9' }).collect();
+            let mut bits = Bits::new(&source);
+            bits.take(32).unwrap();
+            let result = stream(&mut bits, b'9', &mut blocks, &Session::with_defaults());
+            assert_eq!(result.map_err(|error| error.code()), if fits { Ok(()) } else { Err("packed.limit") });
+        }
+    }
+}

@@ -289,6 +289,7 @@ fn tail(block: &Block) -> Vec<u8> {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "limits are far from the ends of their types")]
 pub(super) mod tests {
     use super::*;
 
@@ -307,6 +308,49 @@ pub(super) mod tests {
         }
         for bad in [&[0x80, 0][..], &[0xff; 10], &[0x80]] {
             assert_eq!(varint(&mut &*bad), None);
+        }
+    }
+
+    /// A file of one stream with this index.
+    fn file(blocks: usize, index: &[u8]) -> Vec<u8> {
+        let flags = [0, 1];
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(flags);
+        bytes.extend(crc32fast::hash(&flags).to_le_bytes());
+        bytes.resize(bytes.len() + blocks * 8, 0);
+        bytes.extend(index);
+        let mut fields = u32::try_from(index.len() / 4 - 1).unwrap().to_le_bytes().to_vec();
+        fields.extend(flags);
+        bytes.extend(crc32fast::hash(&fields).to_le_bytes());
+        bytes.extend(fields);
+        bytes.extend(b"YZ");
+        bytes
+    }
+
+    fn index_of(bytes: Vec<u8>) -> Result<Index> {
+        let source: Arc<dyn Disk> = crate::disk::Checked::wrap(crate::disk::Memory::new(bytes));
+        super::index(&source, &Session::with_defaults())
+    }
+
+    #[test]
+    fn as_many_blocks_as_the_limit() {
+        // The stream itself is counted too.
+        let most = limits::MAX_PACKED_UNITS - 1;
+        for (count, fits) in [(most - 1, true), (most, true), (most + 1, false)] {
+            let mut index = vec![0];
+            push_varint(&mut index, u64::try_from(count).unwrap());
+            (0..count).for_each(|_| index.extend([5, 1]));
+            index.resize(index.len().next_multiple_of(4), 0);
+            index.extend(crc32fast::hash(&index).to_le_bytes());
+            let found = index_of(file(count, &index)).map(|index| index.starts.len()).map_err(|error| error.code());
+            assert_eq!(found, if fits { Ok(count) } else { Err("packed.limit") }, "{count}");
+        }
+    }
+
+    #[test]
+    fn an_index_is_as_long_as_the_limit() {
+        for (len, code) in [(limits::MAX_XZ_INDEX, "packed.corrupt"), (limits::MAX_XZ_INDEX + 4, "packed.limit")] {
+            assert_eq!(index_of(file(0, &vec![0; len])).unwrap_err().code(), code, "{len}");
         }
     }
 }

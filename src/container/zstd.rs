@@ -102,7 +102,7 @@ struct Frame {
 pub(super) fn index(source: &Arc<dyn Disk>, session: &Session) -> Result<Index> {
     let frames = match seek_table(&**source)? {
         Some(frames) => frames,
-        None => walk(&**source, session)?,
+        None => walk(&**source, session, limits::MAX_PACKED_UNITS)?,
     };
     let (mut starts, mut ranges, mut len, mut open) = (Vec::new(), Vec::<Range<u64>>::new(), 0_u64, 0_u64);
     for frame in frames {
@@ -158,16 +158,16 @@ fn seek_table(source: &dyn Disk) -> Result<Option<Vec<Frame>>> {
     Ok((at == start).then_some(frames))
 }
 
-/// Walks over the headers of all frames and their blocks (RFC 8878, section 3.1).
-fn walk(source: &dyn Disk, session: &Session) -> Result<Vec<Frame>> {
+/// Walks over the headers of all frames, of which there may be `most`, and their blocks (RFC 8878, section 3.1).
+fn walk(source: &dyn Disk, session: &Session, most: usize) -> Result<Vec<Frame>> {
     let mut walker = Walker { source, at: 0, steps: 0 };
     let mut frames = Vec::new();
     while walker.at < source.len() {
         if let Some(frame) = walker.frame(session)? {
-            if frames.len() >= limits::MAX_PACKED_UNITS {
+            if frames.len() >= most {
                 return Err(Error::limit("packed.limit", "the compressed file has too many parts")
                     .at(source.name())
-                    .expected(format!("at most {}", limits::MAX_PACKED_UNITS)));
+                    .expected(format!("at most {most}")));
             }
             frames.push(frame);
         }
@@ -289,5 +289,33 @@ impl Units for Frames {
     fn open(&self, unit: usize, source: &Arc<dyn Disk>) -> Result<Box<dyn Stream>> {
         let range = self.0.get(unit).ok_or_else(|| Error::failed("packed.corrupt", "a frame got lost"))?;
         Ok(Box::new(Unzstd::new(Box::new(Part::new(source, range.clone())))?))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "limits are far from the ends of their types")]
+mod tests {
+    use super::*;
+    use crate::disk::{Checked, Memory};
+
+    #[test]
+    fn a_seek_table_is_as_long_as_the_limit() {
+        let most = limits::MAX_PACKED_UNITS;
+        for (count, taken) in [(most - 1, true), (most, true), (most + 1, false)] {
+            let mut bytes = vec![0; 8 + count * 8];
+            bytes.extend(u32::try_from(count).unwrap().to_le_bytes());
+            bytes.push(0);
+            bytes.extend(SEEKABLE.to_le_bytes());
+            let frames = seek_table(&*Checked::wrap(Memory::new(bytes))).unwrap();
+            assert_eq!(frames.map(|frames| frames.len()), taken.then_some(count));
+        }
+    }
+
+    #[test]
+    fn as_many_frames_are_found_as_the_limit() {
+        let disk = Checked::wrap(Memory::new([40, 0xb5, 0x2f, 0xfd, 0x20, 0, 1, 0, 0].repeat(3)));
+        let walk = |most| walk(&*disk, &Session::with_defaults(), most).map_or_else(|error| error.code(), |_| "ok");
+        assert_eq!((walk(4), walk(3), walk(2)), ("ok", "ok", "packed.limit"));
+        assert_eq!(walk(limits::MAX_PACKED_UNITS), "ok");
     }
 }

@@ -56,6 +56,12 @@ impl Default for MemoryFs {
 }
 
 impl MemoryFs {
+    /// Says that a file has `size` bytes. Reads end where its content does.
+    #[cfg(test)]
+    pub(crate) fn pretend(&self, inode: Inode, size: u64) {
+        self.lock().node_mut(inode).expect("a file").stat.size = size;
+    }
+
     /// An empty file system of 1 GiB that calls itself `kind`.
     #[must_use]
     pub fn new(kind: &'static str, uuid: Option<&str>, label: Option<&str>) -> Self {

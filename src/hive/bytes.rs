@@ -142,3 +142,24 @@ impl Pages {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "limits are far from the ends of their types")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_blocks_are_kept_as_the_limit() {
+        let most = limits::MAX_HIVE_BLOCKS;
+        let pages = Pages::new(Box::new(vec![7_u8; (most + 1) * BLOCK]));
+        let kept = || pages.kept.lock().unwrap().len();
+        for number in 0..most {
+            assert_eq!(pages.block(long(number * BLOCK)).unwrap()[..], [7; BLOCK]);
+            assert_eq!(kept(), number + 1);
+        }
+        pages.block(0).unwrap();
+        assert_eq!(kept(), most);
+        pages.block(long(most * BLOCK)).unwrap();
+        assert_eq!(kept(), 1);
+    }
+}

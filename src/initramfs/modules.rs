@@ -274,6 +274,7 @@ fn normal(alias: &str) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "limits are far from the ends of their types")]
 pub(crate) mod tests {
     use super::super::index::tests::lookup;
     use super::*;
@@ -340,5 +341,19 @@ pub(crate) mod tests {
         }
         assert_eq!(normal("a-b[c-d]e-f"), "a_b[c-d]e_f");
         assert_eq!(relative("/lib/modules/2.6/kernel/a.ko"), Some("kernel/a.ko"));
+    }
+
+    #[test]
+    fn a_list_is_as_long_as_the_limit() {
+        let fs = std::sync::Arc::new(crate::fs::MemoryFs::default());
+        let file = fs.add_file("/lib/modules/6.1/modules.dep", "a.ko:\n").unwrap();
+        let shared: std::sync::Arc<dyn crate::fs::Filesystem> = fs.clone();
+        let tree = Tree::new(shared);
+        let most = limits::MAX_MODULE_LIST;
+        for (size, expected) in [(most - 1, Ok("a.ko:\n")), (most, Ok("a.ko:\n")), (most + 1, Err("guest.file-size"))] {
+            fs.pretend(file, size);
+            let found = list(&tree, "/lib/modules/6.1", "modules.dep").map_err(|error| error.code());
+            assert_eq!(found.as_deref().map_err(|code| *code), expected, "{size}");
+        }
     }
 }

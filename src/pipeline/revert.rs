@@ -244,4 +244,16 @@ mod tests {
         assert_eq!(outputs(&made, &request(other.path(), false)).unwrap_err().code(), "output.exists");
         assert!(outputs(&made, &request(other.path(), true)).is_ok());
     }
+
+    #[test]
+    fn a_report_is_as_long_as_the_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("m.report.json");
+        let file = std::fs::File::create(&path).unwrap();
+        // One that fits is no report.
+        for (more, kind) in [(0, crate::Kind::Unsupported), (1, crate::Kind::Limit)] {
+            file.set_len(limits::MAX_REPORT.saturating_add(more)).unwrap();
+            assert_eq!(Made::read(&path).unwrap_err().kind(), kind, "{more}");
+        }
+    }
 }

@@ -400,4 +400,27 @@ mod tests {
             assert_eq!(stack.notes.len(), usize::from(kind == "LDM"), "{:?}", stack.notes);
         }
     }
+
+    #[test]
+    fn as_many_volumes_as_the_limit() {
+        let disk = || -> Arc<dyn DiskMut> { Checked::wrap(Memory::new(vec![0; 512])) };
+        let mut stack = Stack::default();
+        for number in 0..limits::MAX_VOLUMES.saturating_sub(2) {
+            let (name, kind) = (format!("disk{number}"), LayerKind::Place { disk: number });
+            let (path, aliases, signatures) = (None, Vec::new(), Vec::new());
+            stack.layers.push(Layer {
+                name,
+                kind,
+                partition: None,
+                path,
+                aliases,
+                inside: None,
+                disk: disk(),
+                signatures,
+            });
+        }
+        let mut add =
+            || stack.add("one more".to_owned(), LayerKind::Logical, disk(), None).map_err(|error| error.code());
+        assert_eq!((add(), add(), add()), (Ok(()), Ok(()), Err("volume.count")));
+    }
 }

@@ -221,3 +221,63 @@ fn layer_text(layer: &CheckedLayer, context: &Context) -> String {
     }
     text
 }
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "limits are far from the ends of their types")]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::disk::Disk;
+    use crate::format::{Report, Run};
+
+    /// A layer in which so much is wrong.
+    #[derive(Debug)]
+    struct Wrong(usize);
+
+    impl Layer for Wrong {
+        fn format(&self) -> &'static str {
+            "wrong"
+        }
+
+        fn len(&self) -> u64 {
+            512
+        }
+
+        fn unit_size(&self) -> u64 {
+            512
+        }
+
+        fn map(&self, _offset: u64, max: u64) -> Result<Run> {
+            Ok(Run { len: max, place: Place::Zero })
+        }
+
+        fn files(&self) -> &[Arc<dyn Disk>] {
+            &[]
+        }
+
+        fn facts(&self) -> Vec<(&'static str, String)> {
+            Vec::new()
+        }
+
+        fn check(&self, found: &mut Report<'_>) -> Result<()> {
+            let mut findings = (0..self.0).map(|number| Finding::new(Severity::Leak, number.to_string()));
+            findings.find(|finding| found(finding.clone()).is_break());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn as_many_findings_are_kept_as_the_limit_and_all_are_counted() {
+        let session = Session::with_defaults();
+        for (count, kept) in [
+            (0, 0),
+            (MAX_FINDINGS - 1, MAX_FINDINGS - 1),
+            (MAX_FINDINGS, MAX_FINDINGS),
+            (MAX_FINDINGS + 1, MAX_FINDINGS),
+        ] {
+            let checked = CheckedLayer::of(&Wrong(count), &session).unwrap();
+            assert_eq!((checked.findings.len(), checked.counts.leaks), (kept, u64::try_from(count).unwrap()));
+        }
+    }
+}

@@ -343,3 +343,28 @@ impl Sink for Qcow2Sink {
         Ok(found == self.header())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "limits are far from the ends of their types")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_as_large_as_readers_take_it() {
+        let code = |cluster_size: u64, clusters: u64| {
+            let options = Qcow2Options { cluster_size, ..Qcow2Options::default() };
+            l1_entries(cluster_size * clusters, &options).map_or_else(|error| error.code(), |_| "ok")
+        };
+        // With clusters of 4 KiB refcounts end before tables do; the part that is not data is counted in.
+        let counted = |clusters: u64| clusters + clusters / 16 + 64;
+        let most = MAX_QCOW2_REFCOUNT_BLOCKS * 2048;
+        let mut clusters = (most - 64) / 17 * 16;
+        while counted(clusters + 1) <= most {
+            clusters += 1;
+        }
+        assert_eq!(
+            [clusters - 1, clusters, clusters + 1].map(|count| code(4096, count)),
+            ["ok", "ok", "convert.cluster"]
+        );
+    }
+}

@@ -57,3 +57,22 @@ fn too_large() -> Error {
 fn unread() -> Error {
     Error::corrupt("initramfs.decode", "the initramfs cannot be packed anew")
 }
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "limits are far from the ends of their types")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_much_is_packed_anew_as_the_limit() {
+        let most = limits::MAX_INITRAMFS_REWRITE;
+        let code = |decoded: u64| {
+            let mut image = Image::default();
+            image.end.decoded = decoded;
+            content(&[], &image, &[]).unwrap_err().code()
+        };
+        // What is not too large has no compression here.
+        assert_eq!((code(most - 1), code(most)), ("initramfs.decode", "initramfs.decode"));
+        assert_eq!(code(most + 1), "initramfs.size");
+    }
+}

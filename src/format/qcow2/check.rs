@@ -24,6 +24,11 @@ pub(super) const COUNTER: u64 = 4;
 
 /// Checks `layer` with `window` counters, and reports what is wrong until `found` breaks.
 pub(super) fn run(layer: &Qcow2, window: u64, found: &mut Report<'_>) -> Result<()> {
+    run_within(layer, window, MAX_QCOW2_CHECK_ENTRIES, found)
+}
+
+/// The same, looking at no more than `most` L2 entries.
+pub(super) fn run_within(layer: &Qcow2, window: u64, most: u64, found: &mut Report<'_>) -> Result<()> {
     let clusters = layer.header.file_len.div_ceil(layer.header.cluster_size.get());
     let window = window.max(1);
     if clusters.div_ceil(window) > MAX_QCOW2_CHECK_PASSES {
@@ -44,7 +49,7 @@ pub(super) fn run(layer: &Qcow2, window: u64, found: &mut Report<'_>) -> Result<
             if stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         },
         muted: false,
-        visited: 0,
+        left: most,
     };
     let mut start = 0_u64;
     while start < clusters {
@@ -87,8 +92,8 @@ struct Check<'a, 'b> {
     found: &'a mut Report<'b>,
     /// In the second and later passes over the tables, which find nothing new.
     muted: bool,
-    /// L2 entries looked at so far.
-    visited: u64,
+    /// L2 entries that may still be looked at.
+    left: u64,
 }
 
 impl Check<'_, '_> {
@@ -193,12 +198,13 @@ impl Check<'_, '_> {
         }
         let mut at = table;
         let end = table.saturating_add(cluster);
-        self.visited = self.visited.saturating_add(layer.header.l2_span().get() / layer.header.cluster_size);
-        if self.visited > MAX_QCOW2_CHECK_ENTRIES {
+        let entries = layer.header.l2_span().get() / layer.header.cluster_size;
+        let Some(left) = self.left.checked_sub(entries) else {
             return Err(Error::limit("qcow2.check", "the image has too many tables to be checked")
                 .offset(table)
                 .into());
-        }
+        };
+        self.left = left;
         layer.session.check()?;
         while at < end {
             // A table that the end of the file cuts off was reported with its place.

@@ -211,6 +211,12 @@ fn bounds_hold_at_and_above() {
     assert_eq!(image.u64(24, MAX_DISK_LEN + 1).open().unwrap_err().code(), "disk.too-large");
     assert_eq!(image.u64(24, SIZE as u64).u32(36, MAX_QCOW2_L1_ENTRIES + 1).open().unwrap_err().code(), "qcow2.l1");
 
+    let largest = crate::limits::MAX_UNIT.trailing_zeros();
+    let mut clusters = Image::new();
+    clusters.u64(40, 2 << 20).0.resize((2 << 20) + 4096, 0);
+    assert!(clusters.u32(20, largest - 1).open().is_ok() && clusters.u32(20, largest).open().is_ok());
+    assert_eq!(clusters.u32(20, largest + 1).open().unwrap_err().code(), "qcow2.header");
+
     let mut named = Image::new();
     named.u64(8, 200).u32(16, MAX_QCOW2_BACKING_NAME);
     assert!(named.open().is_ok());

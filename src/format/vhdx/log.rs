@@ -379,3 +379,30 @@ impl Disk for Replayed {
         vec![Arc::clone(&self.file)]
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "limits are far from the ends of their types")]
+mod tests {
+    use super::super::tests::{Change, LOG_GUID, log_entry};
+    use super::*;
+    use crate::disk::{Checked, Memory};
+
+    #[test]
+    fn as_many_sectors_are_kept_as_the_limit() {
+        let guid = Uuid::from_bytes_le(LOG_GUID);
+        let bytes = log_entry(1, 0, 1 << 30, &[1, 2].map(|at| Change::Put(at * SECTOR, Box::new([0; SECTOR_LEN]))));
+        let file: Arc<dyn Disk> = Checked::wrap(Memory::new(bytes));
+        let mut log = Log { file: &*file, start: 0, length: file.len(), guid, left: 1 << 20, has_entries: false };
+        let entry = log.entry(0).unwrap().expect("an entry");
+        for (before, fits) in
+            [(MAX_VHDX_REPLAYED - 3, true), (MAX_VHDX_REPLAYED - 2, true), (MAX_VHDX_REPLAYED - 1, false)]
+        {
+            let mut to = Replayed { len: 1 << 30, ..Replayed::nothing(&file) };
+            for number in 100..100 + u64::try_from(before).unwrap() {
+                to.put(number * SECTOR, Box::new([0; SECTOR_LEN])).unwrap();
+            }
+            let code = entry.apply(&mut to, &log).map_or_else(|error| error.code(), |()| "ok");
+            assert_eq!(code, if fits { "ok" } else { "vhdx.log" }, "{before}");
+        }
+    }
+}

@@ -13,7 +13,7 @@ const LOG: usize = M;
 const METADATA: usize = 2 * M;
 const BAT: usize = 3 * M;
 const DATA: usize = 4 * M;
-const LOG_GUID: [u8; 16] = [7; 16];
+pub(super) const LOG_GUID: [u8; 16] = [7; 16];
 const DATA_GUID: [u8; 16] = [9; 16];
 
 /// A disk in blocks of 1 MiB: headers, log, metadata, table, then whatever a test appends.
@@ -150,12 +150,12 @@ impl Image {
 }
 
 /// What a log entry does.
-enum Change {
+pub(super) enum Change {
     Put(u64, Box<[u8; 4096]>),
     Zero(u64, u64),
 }
 
-fn log_entry(sequence: u64, tail: usize, file_len: u64, changes: &[Change]) -> Vec<u8> {
+pub(super) fn log_entry(sequence: u64, tail: usize, file_len: u64, changes: &[Change]) -> Vec<u8> {
     let mut entry = vec![0; (64 + 32 * changes.len()).next_multiple_of(4096)];
     put(&mut entry, 0, b"loge");
     put32(&mut entry, 12, tail as u32);
@@ -611,4 +611,13 @@ proptest! {
         let odd = read_vec(&**file, area as u64 + 4000, 10_000).unwrap();
         prop_assert!(odd == expected[area + 4000..area + 14_000]);
     }
+}
+
+#[test]
+fn a_disk_is_as_large_as_the_format_allows() {
+    use crate::limits::MAX_VHDX_SIZE;
+    let code = |size: u64| Image::new(size, 512).code();
+    // A disk that may be has a table that is too small for it here.
+    assert_eq!((code(MAX_VHDX_SIZE - 512), code(MAX_VHDX_SIZE)), ("vhdx.bat", "vhdx.bat"));
+    assert_eq!(code(MAX_VHDX_SIZE + 512), "vhdx.metadata");
 }

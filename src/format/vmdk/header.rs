@@ -299,4 +299,17 @@ pub(super) mod tests {
             assert_eq!(header().with_footer(&footer(at, value)).unwrap_err().code(), "vmdk.footer", "{at}");
         }
     }
+
+    #[test]
+    fn grains_and_their_tables_have_bounds() {
+        let parse = |at, value| {
+            let mut bytes = good();
+            poke(&mut bytes, at, value);
+            Header::parse(&bytes).map_or_else(|error| error.code(), |_| "ok")
+        };
+        let largest = u64::try_from(limits::MAX_UNIT).unwrap() / 512;
+        assert_eq!([largest / 2, largest, largest * 2].map(|grain| parse(20, grain)), ["ok", "ok", "vmdk.header"]);
+        let most = limits::MAX_VMDK_GTES;
+        assert_eq!([most - 1, most, most + 1].map(|count| parse(44, count)), ["ok", "ok", "vmdk.header"]);
+    }
 }

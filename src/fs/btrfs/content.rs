@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::dir::Target;
 use super::extent::{self, Body, Compression, Data, Extent};
@@ -19,6 +19,22 @@ use crate::limits;
 /// Extents that were decoded last.
 #[derive(Debug, Default)]
 pub(super) struct Decoded(Mutex<VecDeque<(Unit, Arc<Vec<u8>>)>>);
+
+impl Decoded {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(Unit, Arc<Vec<u8>>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, unit: Unit) -> Option<Arc<Vec<u8>>> {
+        self.lock().iter().find(|(known, _)| *known == unit).map(|(_, bytes)| Arc::clone(bytes))
+    }
+
+    fn keep(&self, unit: Unit, bytes: &Arc<Vec<u8>>) {
+        let mut kept = self.lock();
+        kept.push_front((unit, Arc::clone(bytes)));
+        kept.truncate(limits::BTRFS_DECODED);
+    }
+}
 
 /// What tells one compressed extent from another.
 type Unit = (u64, u64, Compression);
@@ -123,18 +139,15 @@ impl Core {
     /// All of a compressed extent, decoded.
     fn decoded(&self, data: &Data, compression: Compression, verified: bool) -> Result<Arc<Vec<u8>>> {
         let unit = (data.bytenr, data.ram_bytes, compression);
-        let lock = || self.decoded.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, bytes)) = lock().iter().find(|(known, _)| *known == unit) {
-            return Ok(Arc::clone(bytes));
+        if let Some(bytes) = self.decoded.find(unit) {
+            return Ok(bytes);
         }
         // The item bounds both lengths.
         let mut input = vec![0; size(data.disk_len)];
         self.read_data(data.bytenr, &mut input, verified)?;
         let bytes = extent::decode(compression, &input, data.ram_bytes, self.store.sb.sectorsize);
         let bytes = Arc::new(bytes.map_err(|error| error.offset(data.bytenr))?);
-        let mut cache = lock();
-        cache.push_front((unit, Arc::clone(&bytes)));
-        cache.truncate(limits::BTRFS_DECODED);
+        self.decoded.keep(unit, &bytes);
         Ok(bytes)
     }
 
@@ -272,4 +285,21 @@ fn copy(from: &[u8], skip: u64, to: &mut [u8]) -> Result<()> {
     filled.copy_from_slice(from.get(..len).unwrap_or_default());
     rest.fill(0);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_extents_are_kept_decoded_as_the_limit() {
+        let decoded = Decoded::default();
+        let most = long(limits::BTRFS_DECODED);
+        for bytenr in 0..=most {
+            decoded.keep((bytenr, 4096, Compression::Zlib), &Arc::new(vec![1]));
+            assert_eq!(long(decoded.lock().len()), most.min(bytenr.saturating_add(1)));
+        }
+        let is_kept = |bytenr| decoded.find((bytenr, 4096, Compression::Zlib)).is_some();
+        assert!(!is_kept(0) && is_kept(1) && is_kept(most));
+    }
 }

@@ -418,6 +418,24 @@ fn directories_have_a_bound() {
 }
 
 #[test]
+fn content_is_written_in_pieces_of_the_limit() {
+    let fs = Fat::open_mut(disk(make(40_000, &["-F", "32", "-s", "8"]))).unwrap();
+    let most = size(limits::FS_WRITE);
+    let mut chain = Chain::default();
+    (2..2002).for_each(|cluster| chain.push(cluster, LIMIT).unwrap());
+    for (len, lens) in [
+        (most - 4096, vec![most - 4096]),
+        (most, vec![most]),
+        (most + 4096, vec![most, 4096]),
+        (2 * most + 1, vec![most, most, 4096]),
+    ] {
+        let mut view = View::new(&fs.pages, &fs.boot, Room::default());
+        view.put_content(&chain, 0, &vec![1; len]);
+        assert_eq!(view.content_lens(), lens, "{len}");
+    }
+}
+
+#[test]
 fn pieces_of_a_file_have_a_bound() {
     let mut chain = Chain::default();
     for index in 0..u32::try_from(limits::MAX_FAT_RUNS).unwrap() {

@@ -76,6 +76,12 @@ impl<'a> View<'a> {
         self.content.push((offset, bytes));
     }
 
+    /// Bytes of each piece of content that waits.
+    #[cfg(test)]
+    pub(super) fn content_lens(&self) -> Vec<usize> {
+        self.content.iter().map(|(_, bytes)| bytes.len()).collect()
+    }
+
     /// Stores all changes. What is known of the free clusters then.
     pub(super) fn commit(mut self, disk: &dyn DiskMut) -> Result<Room> {
         self.put_fs_info()?;

@@ -302,3 +302,58 @@ proptest! {
         let _ = survive(&image);
     }
 }
+
+#[test]
+fn a_record_has_as_many_continuations_as_the_limit() {
+    let image = rock();
+    let entry = entry_of(&image, "link", b"CE");
+    let inode = find(&open(&image).unwrap(), "link");
+    let block = image.len() / 2048;
+    let goes_on = |offset: usize| {
+        let mut entry = b"CE\x1c\x01".to_vec();
+        for number in [block, offset, 28] {
+            let number = u32::try_from(number).unwrap();
+            entry.extend(number.to_le_bytes());
+            entry.extend(number.to_be_bytes());
+        }
+        entry
+    };
+    let code = |count: usize| {
+        let mut image = image.clone();
+        put(&mut image, entry, &goes_on(0));
+        let chain: Vec<u8> = (1..count).flat_map(|number| goes_on(number * 28)).collect();
+        image.extend(chain);
+        image.resize((block + 1) * 2048, 0);
+        open(&image).unwrap().stat(inode).map_or_else(|error| error.code(), |_| "ok")
+    };
+    let most = limits::MAX_ISO_CONTINUATIONS;
+    assert!(most * 28 + 28 < 2048);
+    assert_ne!((code(most - 1), code(most)), ("iso.limit", "iso.limit"));
+    assert_ne!(code(most), "iso.limit");
+    assert_eq!(code(most + 1), "iso.limit");
+}
+
+#[test]
+fn a_file_has_as_many_pieces_as_the_limit() {
+    let image = make(&["-iso-level", "3", "-D"]);
+    let at = record_of(&image, "file");
+    let len = usize::from(image[at]);
+    let start = image.len();
+    let most = limits::MAX_ISO_EXTENTS;
+    for (count, fits) in [(most - 1, true), (most, true), (most + 1, false)] {
+        let mut image = image.clone();
+        for number in 0..count {
+            // A record does not cross the end of a sector.
+            if image.len() % 2048 + len > 2048 {
+                image.resize(image.len().next_multiple_of(2048), 0);
+            }
+            let mut record = image[at..at + len].to_vec();
+            record[25] = if number + 1 < count { FLAG_CONTINUES } else { 0 };
+            image.extend(record);
+        }
+        image.resize(image.len().next_multiple_of(2048) + 2048, 0);
+        let fs = open(&image).unwrap();
+        let found = fs.extents(&fs.record(start as u64).unwrap()).map(|pieces| pieces.len());
+        assert_eq!(found.map_err(|error| error.code()), if fits { Ok(count) } else { Err("iso.limit") }, "{count}");
+    }
+}

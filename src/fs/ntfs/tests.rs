@@ -342,6 +342,60 @@ fn bounds_hold() {
     }
 }
 
+/// The image with an attribute of a record as long as said.
+fn stretched(record: usize, kind: u32, len: u64) -> Vec<u8> {
+    let at = attribute_in(&image(), record, kind) - record;
+    edited(record, |record| {
+        // Allocated and real size.
+        put(record, at + 40, &len.next_multiple_of(4096).to_le_bytes());
+        put(record, at + 48, &len.to_le_bytes());
+    })
+}
+
+#[test]
+fn a_directory_has_a_largest_index() {
+    let root = record_at(&image(), ROOT);
+    let most = limits::MAX_NTFS_INDEX;
+    for (len, fits) in [(most - 4096, true), (most, true), (most + 4096, false)] {
+        let image = stretched(root, record::INDEX_ALLOCATION, len);
+        let nodes = open(&image).and_then(|fs| Ok(fs.index(&fs.file(ROOT)?)?.nodes()));
+        assert_eq!(nodes.map_err(|error| error.code()), if fits { Ok(len / 4096 + 1) } else { Err("ntfs.limit") });
+    }
+}
+
+#[test]
+fn a_list_of_attributes_has_a_largest_size() {
+    let file = record_of(&image(), "file");
+    let number = open(&image()).unwrap().lookup(Inode(ROOT), b"file").unwrap().unwrap().0;
+    let most = limits::MAX_NTFS_ATTRIBUTE_LIST;
+    // What was never written is zero, and that is no list.
+    for (len, code) in [(most - 1, "ntfs.corrupt"), (most, "ntfs.corrupt"), (most + 1, "ntfs.limit")] {
+        let mut image = stretched(file, DATA, len);
+        let at = attribute_in(&image, file, DATA);
+        put(&mut image, at + 56, &[0; 8]);
+        put32(&mut image, at, 0x20);
+        assert_eq!(open(&image).unwrap().file(number).unwrap_err().code(), code, "{len}");
+    }
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "reads what ntfs-3g made")]
+fn a_stream_that_is_shown_has_a_largest_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, content) = (folder.path().join("image"), folder.path().join("content"));
+    for (more, shown) in [(0, true), (1, true), (2, false)] {
+        let len = limits::MAX_NTFS_STREAM - 1 + more;
+        std::fs::write(&path, image()).unwrap();
+        std::fs::write(&content, vec![3; size(len)]).unwrap();
+        let options = ["-q", "-f", "-N", "s"].map(Path::new);
+        run("ntfscp", &[&options[..], &[&path, &content, "small".as_ref()]].concat());
+        let fs = open(&std::fs::read(&path).unwrap()).unwrap();
+        let found = fs.xattrs(fs.lookup(fs.root(), b"small").unwrap().unwrap()).unwrap();
+        let lens: Vec<u64> = found.iter().map(|(_, value)| value.len() as u64).collect();
+        assert_eq!(lens, if shown { vec![len] } else { Vec::new() });
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(80))]
     #[test]

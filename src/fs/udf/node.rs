@@ -189,7 +189,7 @@ fn content(pages: &Pages, volume: &Volume, entry: &[u8], place: Place) -> Result
     };
     let mut extents = Extents::default();
     let mut bytes = descriptors.to_vec();
-    for _ in 0..limits::MAX_UDF_CONTINUATIONS {
+    for _ in 0..=limits::MAX_UDF_CONTINUATIONS {
         let mut next = None;
         for one in bytes.chunks_exact(step) {
             let raw = le32(one, 0);

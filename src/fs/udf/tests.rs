@@ -441,3 +441,40 @@ proptest! {
         let _ = survive(&image);
     }
 }
+
+#[test]
+fn a_file_has_as_many_blocks_of_descriptors_as_the_limit() {
+    let mut image = continued(None);
+    let file = entry_of(&image, "file");
+    let content = le32(&image, file + 180);
+    // The partition goes on behind the end of the image.
+    for at in all(&image, 5) {
+        put32(&mut image, at + 192, 1 << 20);
+        seal(&mut image, at);
+    }
+    let start = open(&image).unwrap().volume.locate(Place { partition: 0, block: 0 }).unwrap().0;
+    image.resize(image.len().next_multiple_of(BLOCK), 0);
+    let first = u32::try_from((image.len() - size(start)) / BLOCK).unwrap();
+    let most = u32::try_from(limits::MAX_UDF_CONTINUATIONS).unwrap();
+    for (count, fits) in [(most - 1, true), (most, true), (most + 1, false)] {
+        let mut image = image.clone();
+        put32(&mut image, file + 188, first);
+        seal(&mut image, file);
+        for number in 0..count {
+            let own = first + number;
+            let at = image.len();
+            image.resize(at + BLOCK, 0);
+            put16(&mut image, at, tag::ALLOCATION_EXTENT);
+            put16(&mut image, at + 10, 16);
+            put32(&mut image, at + 12, own);
+            put32(&mut image, at + 20, 8);
+            let last = number + 1 == count;
+            put32(&mut image, at + 24, if last { 904 } else { 3 << 30 | 2048 });
+            put32(&mut image, at + 28, if last { content } else { own + 1 });
+            seal(&mut image, at);
+        }
+        let fs = open(&image).unwrap();
+        let read = fs.read_at(find(&fs, "file"), &mut [0; 5000], 0).map(drop).map_err(|error| error.code());
+        assert_eq!(read, if fits { Ok(()) } else { Err("udf.limit") }, "{count}");
+    }
+}

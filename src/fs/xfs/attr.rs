@@ -121,12 +121,7 @@ impl View<'_> {
             if next == 0 {
                 return Ok(());
             }
-            if !seen.insert(next) {
-                return Err(damaged(node, "its leaves go round in a circle"));
-            }
-            if seen.len() > limits::MAX_XFS_HASH_LEAVES {
-                return Err(Error::limit("xfs.limit", format!("inode {} has too many attributes", node.number)));
-            }
+            go_on(node, &mut seen, next)?;
             leaf = self.da_block(node, Fork::Attr, u64::from(next))?;
         }
     }
@@ -188,4 +183,43 @@ impl View<'_> {
 
 fn damaged(node: &Node, what: &str) -> Error {
     corrupt(format!("the attributes of inode {} are damaged: {what}", node.number))
+}
+
+/// Notes the next leaf, as long as it was not read before and there are not too many.
+fn go_on(node: &Node, seen: &mut HashSet<u32>, next: u32) -> Result<()> {
+    if !seen.insert(next) {
+        return Err(damaged(node, "its leaves go round in a circle"));
+    }
+    if seen.len() > limits::MAX_XFS_HASH_LEAVES {
+        return Err(Error::limit("xfs.limit", format!("inode {} has too many attributes", node.number)));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "limits are far from the ends of their types")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inode_has_as_many_leaves_as_the_limit() {
+        let node = Node { number: 128, raw: Vec::new() };
+        let mut seen = HashSet::new();
+        for next in 1..=u32::try_from(limits::MAX_XFS_HASH_LEAVES).unwrap() {
+            go_on(&node, &mut seen, next).unwrap();
+        }
+        assert_eq!(go_on(&node, &mut seen, u32::MAX).unwrap_err().code(), "xfs.limit");
+        assert_eq!(go_on(&node, &mut HashSet::from([3]), 3).unwrap_err().code(), "xfs.corrupt");
+    }
+
+    #[test]
+    fn attributes_are_as_long_as_the_limit() {
+        let node = Node { number: 128, raw: Vec::new() };
+        let most = limits::MAX_XFS_XATTRS;
+        for (before, fits) in [(most - 11, true), (most - 10, true), (most - 9, false)] {
+            let mut all = Collected { all: Vec::new(), bytes: before };
+            let added = all.add(&node, 0, b"name", || Ok(vec![0; 6])).map_err(|error| error.code());
+            assert_eq!(added, if fits { Ok(()) } else { Err("xfs.limit") }, "{before}");
+        }
+    }
 }

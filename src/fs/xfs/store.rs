@@ -269,4 +269,31 @@ mod tests {
             assert!(store.cached_bytes() <= limits::XFS_CACHE);
         }
     }
+
+    #[test]
+    fn as_much_is_known_to_be_right_as_the_limit() {
+        let store = Store::new(Checked::wrap(Memory::new(vec![0; 4096])));
+        let most = limits::MAX_XFS_VERIFIED;
+        store.cached().verified.extend((1..most as u64).map(|number| (number * 512, 512, None)));
+        for expected in [most, most] {
+            for owner in [None, Some(1), Some(2)] {
+                store.verified(0, 512, owner, |_| Ok(())).unwrap();
+            }
+            assert_eq!(store.cached().verified.len(), expected);
+        }
+    }
+
+    #[test]
+    fn neighbours_are_stored_in_writes_of_the_limit() {
+        let len = size(limits::XFS_WRITE);
+        for (count, writes) in [(len - 512, 1), (len, 1), (len + 512, 2)] {
+            let calls = Arc::new(std::sync::atomic::AtomicU64::new(0));
+            let target =
+                crate::disk::Fault::nth_mut(Checked::wrap(Memory::new(vec![0; 2 * len])), Arc::clone(&calls), u64::MAX);
+            let mut store = Store::new(Checked::wrap(Memory::new(vec![0; 2 * len])));
+            store.change(&vec![1; count], 0).unwrap();
+            store.store(&target).unwrap();
+            assert_eq!(calls.load(std::sync::atomic::Ordering::Relaxed), writes);
+        }
+    }
 }

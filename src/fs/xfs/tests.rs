@@ -70,6 +70,11 @@ fn summed() -> Vec<u8> {
     IMAGE.get_or_init(|| make(&[], true)).clone()
 }
 
+/// The superblock of a version 4 image.
+pub(super) fn superblock() -> Vec<u8> {
+    plain()[..512].to_vec()
+}
+
 fn disk(bytes: Vec<u8>) -> Arc<Checked<Memory>> {
     Checked::wrap(Memory::new(bytes))
 }

@@ -168,3 +168,30 @@ fn files_are_bounded() {
         assert_eq!((log.files().len(), log.notes().len()), (count.min(limits::MAX_SYSLOG_FILES), notes));
     }
 }
+
+#[test]
+fn a_file_is_read_as_far_as_the_limit() {
+    #[derive(Debug)]
+    struct Line(usize);
+
+    impl Stream for Line {
+        fn read(&mut self, buf: &mut [u8]) -> Result<usize> {
+            let count = self.0.min(buf.len());
+            self.0 -= count;
+            buf[..count].fill(b'x');
+            Ok(count)
+        }
+
+        fn name(&self) -> String {
+            "log".to_owned()
+        }
+    }
+
+    // All but ten bytes were read before.
+    for (left, fits) in [(9, true), (10, true), (11, false)] {
+        let read = crate::limits::MAX_SYSLOG_BYTES - 10;
+        let mut lines = Lines { stream: Box::new(Line(left)), buf: Vec::new(), read, is_over: false };
+        let found = lines.next().map(|line| line.map(|line| line.len())).map_err(|error| error.code());
+        assert_eq!(found, if fits { Ok(Some(left)) } else { Err("log.size") }, "{left}");
+    }
+}

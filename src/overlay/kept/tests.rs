@@ -158,3 +158,18 @@ fn a_slow_base_holds_up_only_who_needs_it() {
         Kept::open(base, &path, &backing(), &Session::with_defaults()).unwrap()
     });
 }
+
+#[test]
+fn the_refcount_table_is_as_long_as_the_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kept.qcow2");
+    drop(open(&path).unwrap());
+    let most = crate::limits::MAX_QCOW2_REFCOUNT_BLOCKS / (CLUSTER / 8);
+    for (clusters, fits) in [(most - 1, true), (most, true), (most + 1, false)] {
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        file.set_len(32 << 20).unwrap();
+        file.write_all_at(&u32::try_from(clusters).unwrap().to_be_bytes(), 56).unwrap();
+        let code = Header::read(&file, LEN, &backing()).map_or_else(|error| error.code(), |_| "ok");
+        assert_eq!(code, if fits { "ok" } else { "overlay.other" }, "{clusters}");
+    }
+}

@@ -79,17 +79,36 @@ impl Kdf {
         }
     }
 
+    /// Whether a header asks for no more memory or time than is given.
+    fn check_cost(&self) -> Result<()> {
+        match self {
+            Self::Pbkdf2 { iterations, .. } => {
+                if *iterations == 0 || *iterations > limits::MAX_LUKS_ITERATIONS {
+                    return Err(too_costly("iterations", u64::from(limits::MAX_LUKS_ITERATIONS)).found(iterations));
+                }
+            }
+            Self::Argon2 { memory, lanes, .. } => {
+                if *memory > limits::MAX_LUKS_MEMORY {
+                    return Err(too_costly("KiB of memory", u64::from(limits::MAX_LUKS_MEMORY)).found(memory));
+                }
+                let work = self.work();
+                if work > limits::MAX_LUKS_WORK || *lanes > 64 {
+                    return Err(too_costly("KiB in all passes", limits::MAX_LUKS_WORK).found(work));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The key of `len` bytes.
     ///
     /// # Errors
     /// `luks.cost` when a header asks for more memory or time than is given.
     pub(super) fn derive(&self, secret: &[u8], len: usize) -> Result<Zeroizing<Vec<u8>>> {
+        self.check_cost()?;
         let mut key = Zeroizing::new(vec![0; len.min(MAX_KEY)]);
         match self {
             Self::Pbkdf2 { hash, iterations, salt } => {
-                if *iterations == 0 || *iterations > limits::MAX_LUKS_ITERATIONS {
-                    return Err(too_costly("iterations", u64::from(limits::MAX_LUKS_ITERATIONS)).found(iterations));
-                }
                 let (rounds, out) = (*iterations, key.as_mut_slice());
                 match hash {
                     Hash::Ripemd160 => pbkdf2_hmac::<Ripemd160>(secret, salt, rounds, out),
@@ -101,13 +120,6 @@ impl Kdf {
                 }
             }
             Self::Argon2 { is_id, passes, memory, lanes, salt } => {
-                if *memory > limits::MAX_LUKS_MEMORY {
-                    return Err(too_costly("KiB of memory", u64::from(limits::MAX_LUKS_MEMORY)).found(memory));
-                }
-                let work = self.work();
-                if work > limits::MAX_LUKS_WORK || *lanes > 64 {
-                    return Err(too_costly("KiB in all passes", limits::MAX_LUKS_WORK).found(work));
-                }
                 let wrong = |_| Error::corrupt("luks.header", "a key slot has impossible parameters of Argon2");
                 let params = Params::new(*memory, *passes, *lanes, Some(key.len())).map_err(wrong)?;
                 let algorithm = if *is_id { Algorithm::Argon2id } else { Algorithm::Argon2i };
@@ -152,6 +164,7 @@ pub(super) fn is_same(a: &[u8], b: &[u8]) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "limits are far from the ends of their types")]
 mod tests {
     use super::*;
 
@@ -160,6 +173,12 @@ mod tests {
         let pbkdf2 = |iterations| Kdf::Pbkdf2 { hash: Hash::Sha256, iterations, salt: vec![0; 32] };
         let argon2 = |memory, passes, lanes| Kdf::Argon2 { is_id: true, passes, memory, lanes, salt: vec![0; 32] };
         let code = |kdf: Kdf| kdf.derive(b"x", 64).err().map_or("", |error| error.code());
+        let cost = |kdf: Kdf| kdf.check_cost().is_ok();
+        let (iterations, memory) = (limits::MAX_LUKS_ITERATIONS, limits::MAX_LUKS_MEMORY);
+        assert_eq!([iterations - 1, iterations, iterations + 1].map(|most| cost(pbkdf2(most))), [true, true, false]);
+        assert_eq!([memory - 1, memory, memory + 1].map(|most| cost(argon2(most, 1, 4))), [true, true, false]);
+        let passes = u32::try_from(limits::MAX_LUKS_WORK / 1024).unwrap();
+        assert_eq!([passes - 1, passes, passes + 1].map(|most| cost(argon2(1024, most, 4))), [true, true, false]);
         assert_eq!(code(pbkdf2(1000)), "");
         assert_eq!(code(pbkdf2(0)), "luks.cost");
         assert_eq!(code(pbkdf2(limits::MAX_LUKS_ITERATIONS + 1)), "luks.cost");

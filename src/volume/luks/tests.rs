@@ -320,3 +320,19 @@ fn version_1_is_opened_and_its_damage_found() {
     put32(&mut swapped, 0, 0);
     assert_eq!(code(swapped), "luks.header");
 }
+
+#[test]
+fn a_header_is_as_long_as_the_format_allows() {
+    use sha2::Digest;
+    let read = |len: u64| {
+        let mut header = vec![0; usize::try_from(len).unwrap()];
+        put_header(&mut header, 0, 1, &json());
+        put(&mut header, 8, &len.to_be_bytes());
+        header[448..512].fill(0);
+        let sum = sha2::Sha256::digest(&header);
+        put(&mut header, 448, &sum);
+        Header::read(&Memory::new(header)).map_or_else(|error| error.code(), |_| "ok")
+    };
+    let most = limits::MAX_LUKS_HEADER;
+    assert_eq!((read(most / 2), read(most), read(most * 2)), ("ok", "ok", "luks.header"));
+}

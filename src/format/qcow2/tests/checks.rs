@@ -104,6 +104,17 @@ fn passes_are_bounded() {
 }
 
 #[test]
+fn entries_are_bounded() {
+    let layer = sound().open().unwrap();
+    // One table of a cluster; the limit itself is more than a test can count to.
+    let entries = (CLUSTER / 8) as u64;
+    let check = |most| check::run_within(&layer, 1 << 20, most, &mut |_| ControlFlow::Continue(()));
+    assert!(check(entries + 1).is_ok() && check(entries).is_ok());
+    assert_eq!(check(entries - 1).unwrap_err().code(), "qcow2.check");
+    assert!(check(crate::limits::MAX_QCOW2_CHECK_ENTRIES).is_ok());
+}
+
+#[test]
 fn a_check_stops_when_it_is_told_to() {
     let mut image = sound();
     image.l2(0, 2).l2(1, 2).l2(2, 2);

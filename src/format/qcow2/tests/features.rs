@@ -364,3 +364,51 @@ fn a_directory_or_table_cut_anywhere_is_an_error_and_ends() {
         assert_eq!(layer.bitmaps().len(), usize::from(len >= DATA + 32), "{len}");
     }
 }
+
+#[test]
+fn snapshots_and_their_table_have_bounds() {
+    use crate::limits::{MAX_QCOW2_SNAPSHOT_TABLE, MAX_QCOW2_SNAPSHOTS};
+    let session = Session::with_defaults();
+    // No snapshot is called so: the whole table was read when that is all there is to complain of.
+    let code = |image: Image| {
+        let ask = Ask { session: &session, snapshot: Some("none of them") };
+        super::super::open(Checked::wrap(Memory::new(image.0)), &ask).unwrap_err().code()
+    };
+    let plain = entry(L1 as u64, 1, (0, 0, 0), b"");
+    for (count, expected) in [(0, "format.snapshot"), (1, "qcow2.snapshots")] {
+        let count = MAX_QCOW2_SNAPSHOTS + count;
+        assert_eq!(code(with_snapshots(count, &plain.repeat(count as usize))), expected, "{count}");
+    }
+    assert_eq!(code(with_snapshots(MAX_QCOW2_SNAPSHOTS - 1, &plain.repeat(1 << 16))), "format.snapshot");
+    let table = u32::try_from(MAX_QCOW2_SNAPSHOT_TABLE).unwrap();
+    let long = |extra: u32| entry(L1 as u64, 1, (0, 0, extra), &vec![0; extra as usize]);
+    for (extra, expected) in [(48, "format.snapshot"), (40, "format.snapshot"), (39, "qcow2.snapshots")] {
+        assert_eq!(code(with_snapshots(1, &long(table - extra))), expected, "{extra}");
+    }
+    for (extra, expected) in [(88, "format.snapshot"), (80, "format.snapshot"), (72, "qcow2.snapshots")] {
+        let entries = [long(table - extra), plain.clone()].concat();
+        assert_eq!(code(with_snapshots(2, &entries)), expected, "{extra}");
+    }
+}
+
+#[test]
+fn bitmaps_and_their_directory_have_bounds() {
+    use crate::limits::{MAX_QCOW2_BITMAP_DIRECTORY, MAX_QCOW2_BITMAPS};
+    let mut nameless = bitmap(L1 as u64, 1, 0, [1, 16], 0);
+    nameless.truncate(24);
+    nameless[19] = 0;
+    let found =
+        |count: u32, len: u64, directory: &[u8]| with_bitmaps(count, len, directory).open().unwrap().bitmaps().len();
+    for (count, expected) in [(MAX_QCOW2_BITMAPS - 1, true), (MAX_QCOW2_BITMAPS, true), (MAX_QCOW2_BITMAPS + 1, false)]
+    {
+        let directory = nameless.repeat(count as usize);
+        let all = found(count, directory.len() as u64, &directory);
+        assert_eq!(all, if expected { count as usize } else { 0 }, "{count}");
+    }
+    let most = MAX_QCOW2_BITMAP_DIRECTORY;
+    for (len, expected) in [(most - 8, 1), (most, 1), (most + 8, 0)] {
+        let mut directory = nameless.clone();
+        directory.resize(usize::try_from(len).unwrap(), 0);
+        assert_eq!(found(1, len, &directory), expected, "{len}");
+    }
+}

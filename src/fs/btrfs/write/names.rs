@@ -229,10 +229,7 @@ impl Core {
             if key.objectid != target.inode {
                 return Ok(ControlFlow::Break(()));
             }
-            keys.push(key);
-            if keys.len() > limits::MAX_BTRFS_ITEMS {
-                return Err(limit("a file in too many pieces", limits::MAX_BTRFS_ITEMS));
-            }
+            add_item(&mut keys, key)?;
             Ok(ControlFlow::Continue(()))
         })?;
         keys.into_iter().try_for_each(|key| self.set(target.volume, key, None))
@@ -344,5 +341,28 @@ const fn file_type(kind: FileKind) -> u8 {
         FileKind::Fifo => 5,
         FileKind::Socket => 6,
         FileKind::Symlink => 7,
+    }
+}
+
+/// Notes an item that is to go, as long as there are not too many.
+fn add_item(keys: &mut Vec<Key>, key: Key) -> Result<()> {
+    keys.push(key);
+    if keys.len() > limits::MAX_BTRFS_ITEMS {
+        return Err(limit("a file in too many pieces", limits::MAX_BTRFS_ITEMS));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_as_many_items_as_the_limit() {
+        let mut keys = Vec::new();
+        for _ in 0..limits::MAX_BTRFS_ITEMS {
+            add_item(&mut keys, Key::new(257, 0, 0)).unwrap();
+        }
+        assert_eq!(add_item(&mut keys, Key::new(257, 0, 0)).unwrap_err().code(), "btrfs.limit");
     }
 }

@@ -179,10 +179,7 @@ impl Core {
             let end = key.objectid.checked_add(len).filter(|end| *end <= chunk.end() && key.objectid >= next);
             let end =
                 end.ok_or_else(|| corrupt("two extents overlap, or one leaves its chunk").offset(key.objectid))?;
-            room.free.insert(next..key.objectid);
-            if room.free.len() > limits::MAX_BTRFS_GAPS {
-                return Err(limit("the free space of a block group is in too many pieces", limits::MAX_BTRFS_GAPS));
-            }
+            add_gap(&mut room.free, next..key.objectid)?;
             next = end;
             Ok(ControlFlow::Continue(()))
         })?;
@@ -270,4 +267,31 @@ fn barred(chunk: &Chunk) -> Vec<Range<u64>> {
         barred.push(chunk.start.saturating_add(range.start)..chunk.start.saturating_add(range.end));
     }
     barred
+}
+
+/// Notes a gap, as long as there are not too many.
+fn add_gap(free: &mut RangeSet, gap: Range<u64>) -> Result<()> {
+    free.insert(gap);
+    if free.len() > limits::MAX_BTRFS_GAPS {
+        return Err(limit("the free space of a block group is in too many pieces", limits::MAX_BTRFS_GAPS));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "limits are far from the ends of their types")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_group_has_as_many_gaps_as_the_limit() {
+        let mut free = RangeSet::default();
+        let most = u64::try_from(limits::MAX_BTRFS_GAPS).unwrap();
+        for number in 0..most {
+            add_gap(&mut free, number * 2..number * 2 + 1).unwrap();
+        }
+        // No gap at all is none more.
+        add_gap(&mut free, 7..7).unwrap();
+        assert_eq!(add_gap(&mut free, most * 2..most * 2 + 1).unwrap_err().code(), "btrfs.limit");
+    }
 }

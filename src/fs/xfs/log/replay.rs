@@ -346,3 +346,41 @@ fn put_chunks(bytes: &mut [u8], buffer: &Buffer, item: &Item) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "limits are far from the ends of their types")]
+mod tests {
+    use super::*;
+
+    fn replay() -> Replay {
+        let mut raw = crate::fs::xfs::tests::superblock();
+        raw.truncate(512);
+        Replay::new(&Superblock::parse(raw, u64::MAX).unwrap())
+    }
+
+    #[test]
+    fn as_many_buffers_are_known_to_be_freed_as_the_limit() {
+        let mut replay = replay();
+        let place = |block: usize| Place { block: long(block), len: 1 };
+        replay.cancelled.extend((0..limits::MAX_XFS_CANCELLED - 1).map(|block| (place(block), 1)));
+        let fits = |replay: &mut Replay| replay.note_cancelled(&Transaction::default()).is_ok();
+        assert!(fits(&mut replay));
+        replay.cancelled.insert(place(usize::MAX), 1);
+        assert!(fits(&mut replay));
+        replay.cancelled.insert(place(usize::MAX - 1), 1);
+        assert!(!fits(&mut replay));
+    }
+
+    #[test]
+    fn as_many_changes_are_under_way_as_the_limit() {
+        let mut replay = replay();
+        let (kind, item) = (item::INTENTS[0].0, Item::default());
+        for _ in 0..limits::MAX_XFS_INTENTS {
+            replay.intent(kind, &item).unwrap();
+        }
+        assert!(replay.intent(kind, &item).is_err());
+        // What was finished is not under way any more.
+        replay.intent(kind + 1, &item).unwrap();
+        assert!(replay.has_no_intents() && replay.intent(kind, &item).is_ok());
+    }
+}

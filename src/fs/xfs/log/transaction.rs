@@ -176,3 +176,22 @@ impl Transaction {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "limits are far from the ends of their types")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_much_is_held_as_the_limit() {
+        let most = limits::MAX_XFS_REPLAYED;
+        for (before, fits) in [(most - 11, true), (most - 10, true), (most - 9, false)] {
+            let mut open = Open { held: before, ..Open::default() };
+            assert_eq!(open.hold(10).is_ok(), fits, "{before}");
+        }
+        // What was committed is held no more.
+        let mut open = Open { held: most, ..Open::default() };
+        open.transactions.insert(7, Transaction { held: 10, ..Transaction::default() });
+        assert!(open.close(7).is_some() && open.hold(10).is_ok() && open.hold(1).is_err());
+    }
+}

@@ -30,6 +30,14 @@ pub(super) struct Map {
 }
 
 impl Map {
+    /// Whether it is not too large to be held.
+    fn check(&self, node: &Node) -> Result<()> {
+        if self.extents.len().max(self.tables.len()) > limits::MAX_XFS_EXTENTS {
+            return Err(Error::limit("xfs.limit", format!("inode {} has too many extents", node.number)));
+        }
+        Ok(())
+    }
+
     /// Adds an extent behind all others.
     pub(super) fn push(&mut self, extent: Extent) {
         if extent.blockcount == 0 {
@@ -139,10 +147,7 @@ impl Writer<'_> {
             self.sb.run(extent.startblock, extent.blockcount)?;
             map.push(extent);
         }
-        if map.extents.len() > limits::MAX_XFS_EXTENTS {
-            return Err(Error::limit("xfs.limit", format!("inode {} has too many extents", node.number)));
-        }
-        Ok(())
+        map.check(node)
     }
 
     /// Adds what is below the `count` pointers of a node of `level`.
@@ -162,7 +167,8 @@ impl Writer<'_> {
         for index in 0..count {
             let child = be64(area, max.saturating_add(index).saturating_mul(KEY));
             map.tables.push(child);
-            if map.tables.len() > limits::MAX_XFS_EXTENTS || long(map.tables.len()) > self.sb.dblocks {
+            map.check(node)?;
+            if long(map.tables.len()) > self.sb.dblocks {
                 return Err(Error::limit("xfs.limit", format!("inode {} has too many extents", node.number)));
             }
             let bytes = self.view().block_of(child, node.number)?;
@@ -380,5 +386,25 @@ fn put_rows(bytes: &mut [u8], at: usize, most: usize, rows: &[[u8; RECORD]]) {
         let (key, pointer) = row.split_at_checked(KEY).unwrap_or_default();
         put(bytes, at.saturating_add(index.saturating_mul(KEY)), key);
         put(bytes, pointers.saturating_add(index.saturating_mul(KEY)), pointer);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "limits are far from the ends of their types")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_has_as_many_extents_as_the_limit() {
+        let node = Node { number: 128, raw: Vec::new() };
+        let extent = Extent { startoff: 0, startblock: 8, blockcount: 1, unwritten: false };
+        let most = limits::MAX_XFS_EXTENTS;
+        for (count, expected) in [(most - 1, Ok(())), (most, Ok(())), (most + 1, Err("xfs.limit"))] {
+            let extents = Map { extents: vec![extent; count], tables: Vec::new() };
+            let tables = Map { extents: Vec::new(), tables: vec![8; count] };
+            for map in [extents, tables] {
+                assert_eq!(map.check(&node).map_err(|error| error.code()), expected, "{count}");
+            }
+        }
     }
 }

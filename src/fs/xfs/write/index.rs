@@ -31,6 +31,11 @@ impl Index {
         self.leaves.iter().map(Vec::len).fold(0, usize::saturating_add)
     }
 
+    /// Whether one leaf more may be read.
+    fn has_room(&self) -> bool {
+        self.count().saturating_add(self.leaves.len()) <= limits::MAX_XFS_NAMES
+    }
+
     /// Adds an entry to the leaf where it belongs.
     pub(super) fn insert(&mut self, entry: (u32, u32)) {
         let last = self.leaves.len().saturating_sub(1);
@@ -116,7 +121,7 @@ impl Writer<'_> {
             if next == 0 {
                 break;
             }
-            if index.count().saturating_add(index.leaves.len()) > limits::MAX_XFS_NAMES {
+            if !index.has_room() {
                 return Err(Error::limit("xfs.limit", format!("directory {} is too large to be changed", dir.number)));
             }
             bytes = self.dir_block(dir, next)?;
@@ -306,4 +311,20 @@ fn halves(bytes: &[u8]) -> Vec<u16> {
 
 fn damaged_dir(dir: &Dir, what: &str) -> Error {
     crate::fs::xfs::corrupt(format!("directory {} is damaged: {what}", dir.number))
+}
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "limits are far from the ends of their types")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_as_many_names_as_the_limit() {
+        // A leaf counts as much as a name.
+        for (more, fits) in [(0, true), (1, true), (2, false)] {
+            let leaf = vec![(0, 0); limits::MAX_XFS_NAMES - 3 + more];
+            let index = Index { leaves: vec![leaf, Leaf::new()], bests: Vec::new() };
+            assert_eq!(index.has_room(), fits, "{more}");
+        }
+    }
 }

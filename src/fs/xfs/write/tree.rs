@@ -171,6 +171,16 @@ struct Owners {
     left: u32,
 }
 
+impl Owners {
+    fn add(&mut self, row: &[u8]) -> Result<()> {
+        self.records.push(row.to_vec());
+        if self.records.len() > limits::MAX_XFS_OWNERS {
+            return Err(crate::error::Error::limit("xfs.limit", "too many files share a block"));
+        }
+        Ok(())
+    }
+}
+
 impl Writer<'_> {
     pub(super) fn insert(&mut self, agno: u32, tree: Tree, record: &[u8]) -> Result<()> {
         self.change(agno, tree, &Change::Insert(record), tree.order(record))
@@ -429,12 +439,9 @@ impl Writer<'_> {
                 continue;
             }
             if level == 0 {
-                found.records.push(row.to_vec());
+                found.add(row)?;
             } else {
                 self.owners_below(agno, (page.pointer(index), level.saturating_sub(1)), (first, last), found)?;
-            }
-            if found.records.len() > limits::MAX_XFS_OWNERS {
-                return Err(crate::error::Error::limit("xfs.limit", "too many files share a block"));
             }
         }
         Ok(())
@@ -456,4 +463,18 @@ fn apply(agno: u32, page: &mut Page, change: &Change<'_>, order: Order) -> Resul
 
 pub(super) fn damaged(agno: u32, what: &str) -> crate::error::Error {
     corrupt(format!("allocation group {agno} is damaged: {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_has_as_many_owners_as_the_limit() {
+        let mut found = Owners { records: Vec::new(), left: 0 };
+        for _ in 0..limits::MAX_XFS_OWNERS {
+            found.add(&[0; 24]).unwrap();
+        }
+        assert_eq!(found.add(&[0; 24]).unwrap_err().code(), "xfs.limit");
+    }
 }

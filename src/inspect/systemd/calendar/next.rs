@@ -12,6 +12,11 @@ impl Calendar {
     /// The first time after `after` that it elapses, on the clock of `local` unless it names another; `None` for never.
     #[must_use]
     pub fn next(&self, after: Timestamp, local: &TimeZone) -> Option<Timestamp> {
+        self.next_within(after, local, limits::MAX_CALENDAR_CHANGES)
+    }
+
+    /// The same, going through no more than `most` times that the clock may leave out.
+    pub(super) fn next_within(&self, after: Timestamp, local: &TimeZone, most: usize) -> Option<Timestamp> {
         let (zone, season) = match &self.zone {
             CalendarZone::Local => (local, None),
             CalendarZone::Season { is_summer, .. } => (local, Some(*is_summer)),
@@ -20,7 +25,7 @@ impl Calendar {
         let after = Timestamp::from_microsecond(after.as_microsecond()).ok()?;
         let mut from = shown(zone, after.checked_add(1.microsecond()).ok()?);
         // Every round but the last leaves a change of the clock behind.
-        for _ in 0..limits::MAX_CALENDAR_CHANGES {
+        for _ in 0..most {
             let found = self.find(from)?;
             let (first, second) = match zone.to_ambiguous_timestamp(found).offset() {
                 AmbiguousOffset::Unambiguous { offset } => (offset, None),

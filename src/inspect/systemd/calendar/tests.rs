@@ -100,3 +100,17 @@ fn dates_that_never_come() {
         assert_eq!(told(expression, base, 1).1, Vec::<i64>::new(), "{expression}");
     }
 }
+
+#[test]
+fn as_many_changes_of_the_clock_are_gone_through_as_the_limit() {
+    let zone = jiff::tz::TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+    let tree = tree();
+    let zones = Zones::read(&tree, Timestamp::from_second(1_790_000_000).unwrap()).unwrap();
+    // The clock leaves it out in 2027, and not in 2028.
+    let calendar = Calendar::parse("*-03-28 02:30:00", &zones).unwrap();
+    let after: Timestamp = "2027-01-01T00:00:00Z".parse().unwrap();
+    let found: Timestamp = "2028-03-28T00:30:00Z".parse().unwrap();
+    let next = |most| calendar.next_within(after, &zone, most);
+    assert_eq!((next(1), next(2), next(3)), (None, Some(found), Some(found)));
+    assert_eq!(next(limits::MAX_CALENDAR_CHANGES), Some(found));
+}

@@ -169,3 +169,22 @@ fn hostile_pools_are_refused() {
     let cut = Pool::open(Checked::wrap(Memory::new(vec![0; 100])), Checked::wrap(Memory::new(vec![0; 100])), CHUNK);
     assert_eq!(cut.unwrap_err().code(), "lvm.thin");
 }
+
+#[test]
+fn as_many_nodes_are_kept_as_the_limit() {
+    let most = limits::MAX_THIN_NODES as u64;
+    let mut meta = Meta::new();
+    meta.0.resize((most as usize + 16) * BLOCK_LEN, 0);
+    (8..most + 16).for_each(|block| meta.node(block, LEAF, 8, &[]));
+    let pool = Pool::open(Checked::wrap(Memory::new(meta.0)), Checked::wrap(Memory::new(vec![0; 512])), CHUNK).unwrap();
+    let kept = || pool.nodes.lock().unwrap().len() as u64;
+    for block in 8..8 + most {
+        pool.node(block).unwrap();
+        assert_eq!(kept(), block - 7);
+    }
+    // One that is there takes no room; one more has all others forgotten.
+    pool.node(8).unwrap();
+    assert_eq!(kept(), most);
+    pool.node(8 + most).unwrap();
+    assert_eq!(kept(), 1);
+}
