@@ -76,6 +76,7 @@ pub(super) mod kind {
     pub(in super::super) const DEV_ITEM: u8 = 216;
     pub(in super::super) const CHUNK_ITEM: u8 = 228;
     pub(in super::super) const QGROUP_STATUS: u8 = 240;
+    pub(in super::super) const DEV_REPLACE: u8 = 250;
 }
 
 /// Objects with a number of their own (`BTRFS_*_OBJECTID`).

@@ -14,12 +14,15 @@ pub(super) const OFFSETS: [u64; 3] = [64 << 10, 64 << 20, 256 << 30];
 const MAGIC: &[u8] = b"_BHRfS_M";
 /// `sys_chunk_array` and its room.
 pub(super) const SYS_CHUNKS: usize = 0x32b;
-const SYS_CHUNKS_LEN: usize = 2048;
+pub(super) const SYS_CHUNKS_LEN: usize = 2048;
 /// `uuid_tree_generation` and the first of `super_roots`.
 pub(super) const UUID_TREE_GENERATION: usize = 0x233;
 pub(super) const BACKUPS: usize = 0xb2b;
 /// `BTRFS_SUPER_FLAG_ERROR`.
 const FLAG_ERROR: u64 = 1 << 2;
+/// Flags that change nothing for who writes: `WRITTEN` and `RELOC` of the header, and [`FLAG_ERROR`]. Others tell of a seed, or of
+/// a conversion that goes on.
+const FLAGS_USUAL: u64 = 0b11 | FLAG_ERROR;
 /// Flags of an image without data, or whose conversion to another identity was interrupted.
 const FLAGS_UNREADABLE: u64 = 1 << 33 | 1 << 34;
 /// Trees are at most this high (`BTRFS_MAX_LEVEL`).
@@ -178,6 +181,11 @@ impl Superblock {
             return Err(Error::unsupported("btrfs.feature", "an image of metadata only (btrfs-image)"));
         }
         Ok(())
+    }
+
+    /// Flags that forbid writing.
+    pub(super) const fn special_flags(&self) -> u64 {
+        self.flags & !FLAGS_USUAL
     }
 
     /// Whether the kernel met an error that it could not undo.

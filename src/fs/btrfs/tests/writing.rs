@@ -112,6 +112,8 @@ fn what_cannot_be_written_is_read_and_says_why() {
     for (image, code) in [
         (sb(0x38, le64(&image(), SUPER + 0x38) | 1 << 2), "btrfs.read-only"),
         (sb(0x88, 2), "btrfs.read-only"),
+        (sb(0x38, le64(&image(), SUPER + 0x38) | 1 << 32), "btrfs.read-only"),
+        (sb(0x38, le64(&image(), SUPER + 0x38) | 1 << 36), "btrfs.read-only"),
         (sb(0xb4, le64(&image(), SUPER + 0xb4) | 1 << 9), "btrfs.feature"),
         (sb(0xbc, incompat | 1 << 16), "btrfs.feature"),
         (sb(0xbc, incompat & !1), "btrfs.feature"),
@@ -129,6 +131,21 @@ fn what_cannot_be_written_is_read_and_says_why() {
     });
     let (_, fs) = writable(image);
     assert_eq!(change(&fs).unwrap_err().code(), "btrfs.read-only");
+}
+
+#[test]
+fn a_long_file_that_is_inline_is_not_appended_to() {
+    for (len, is_fine) in [((1 << 20) - 1, true), (1 << 20, true), ((1 << 20) + 1, false), (u64::MAX >> 2, false)] {
+        let image = with_items(&image(), FS, kind::INODE_ITEM, |_, item| {
+            if le64(item, 16) == 6 {
+                put(item, 16, &len.to_le_bytes());
+            }
+        });
+        let (_, fs) = writable(image);
+        let short = fs.lookup(fs.root(), b"short").unwrap().unwrap();
+        let code = fs.writer().unwrap().append(short, b"more").map_err(|error| error.code());
+        assert_eq!(code, if is_fine { Ok(()) } else { Err("btrfs.feature") }, "{len}");
+    }
 }
 
 #[test]

@@ -16,6 +16,9 @@ use crate::fs::FileKind;
 
 /// The longest content that goes into the tree: `max_inline`, as the kernel sets it when nothing is said.
 const MAX_INLINE: usize = 2048;
+/// The longest file whose content is moved out of the tree to append to it. One that is inline and longer than a sector was made
+/// longer, and written again before anything else happened to it.
+const MOVED: u64 = 1 << 20;
 /// Bytes that are sealed and written at once.
 const STEP: usize = 1 << 20;
 
@@ -50,6 +53,12 @@ impl Core {
         let new_len = new_len.ok_or_else(|| super::full(format!("inode {} becomes too long", file.inode)))?;
         // What is inline is short, and moves out if need be.
         let from = if self.is_inline(file)? { 0 } else { len.saturating_sub(len.checked_rem(sector).unwrap_or(0)) };
+        if len.saturating_sub(from) > MOVED {
+            let what = format!("inode {} is long and begins with content in the tree", file.inode);
+            return Err(Error::unsupported("btrfs.feature", what)
+                .expected(format!("at most {MOVED} bytes"))
+                .found(len));
+        }
         let mut tail = vec![0; size(len.saturating_sub(from))];
         self.read_file(file, &mut tail, from)?;
         tail.extend_from_slice(content);

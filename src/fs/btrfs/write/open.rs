@@ -13,9 +13,14 @@ use super::super::{Core, corrupt, features, limit};
 use super::apply::data_of;
 use super::build::Mold;
 use super::refs::Extent;
-use crate::disk::bytes::{array, size};
+use crate::disk::bytes::{array, le64, size};
 use crate::error::{Error, Result};
 use crate::limits;
+
+/// `replace_state` of a `btrfs_dev_replace_item`, and those of its values that tell of a replacement which is not over.
+const REPLACE_STATE: usize = 32;
+const REPLACE_STARTED: u64 = 1;
+const REPLACE_SUSPENDED: u64 = 4;
 
 impl Core {
     /// Reads what writing needs, puts what the log holds into the trees, and leaves no log.
@@ -25,6 +30,10 @@ impl Core {
         if sb.has_errors() {
             return Err(refused("the kernel met errors in the file system that it could not undo"));
         }
+        if sb.special_flags() != 0 {
+            let error = refused("the file system is a seed for others, or being converted");
+            return Err(error.found(format!("{:#x}", sb.special_flags())));
+        }
         self.store.devices.check_writable(sb.num_devices)?;
         self.check_profiles()?;
         let relocation = self.store.ceiling(&self.store.root_tree(), Key::new(id::TREE_RELOC, kind::ROOT_ITEM, 0))?;
@@ -32,6 +41,10 @@ impl Core {
             return Err(refused("a balance was interrupted").hint("let it end in the guest"));
         }
         self.writing.trees = self.system_trees()?;
+        let replaced = self.store.get(self.tree(id::DEV_TREE)?, Key::new(0, kind::DEV_REPLACE, 0))?;
+        if replaced.is_some_and(|item| matches!(le64(&item, REPLACE_STATE), REPLACE_STARTED | REPLACE_SUSPENDED)) {
+            return Err(refused("the replacement of a device was interrupted").hint("let it end in the guest"));
+        }
         let place = self.store.sb.root;
         let expected =
             Expected { level: place.level, generation: place.generation, tree: id::ROOT_TREE, first: None, end: None };
