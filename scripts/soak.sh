@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # soak.sh MINUTES: kills migrations and conversions at random moments, again and again, and checks what each left.
 # Then fio verifies what it writes to a served overlay for HYPER2KVM_STRESS_SECONDS (600), while other clients are killed.
-# Before that, HYPER2KVM_SEQUENCES (530) sequences of random changes to each of nineteen shapes of XFS: needs root.
+# Before that, HYPER2KVM_SEQUENCES (530) sequences of random changes to each of nineteen shapes of XFS, and as many in all to the
+# eighteen shapes of btrfs, some of which are also filled to the last byte: needs root.
 # A round is some 200 SIGKILLs: HYPER2KVM_KILLS (17) for each of twelve kinds of run. It also cuts the power with more seeds.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -11,6 +12,8 @@ tests/fixtures/build.sh
 HYPER2KVM_FIXTURE_DIR=$(tests/fixtures/build.sh --path)
 export HYPER2KVM_FIXTURE_DIR HYPER2KVM_KILLS=${HYPER2KVM_KILLS:-17} HYPER2KVM_CRASH_SEEDS=${HYPER2KVM_CRASH_SEEDS:-20}
 XFS_SHAPES=all XFS_SEQUENCES=${HYPER2KVM_SEQUENCES:-530} cargo test --quiet --locked --release --test integration xfs::edits
+BTRFS_SHAPES=all BTRFS_SEQUENCES=$(((${HYPER2KVM_SEQUENCES:-530} * 19 + 17) / 18)) \
+    cargo test --quiet --locked --release --test integration -- btrfs::write btrfs::full
 end=$((SECONDS + minutes * 60))
 rounds=0
 while [ "$SECONDS" -lt "$end" ]; do

@@ -2,6 +2,7 @@
 
 mod busy;
 mod fill;
+mod full;
 mod image;
 mod model;
 mod roots;
@@ -45,11 +46,11 @@ const SHAPES: &[Shape] = &[
     shape("raid6", 4, &["-m", "raid1c3", "-d", "raid6"], "rw"),
 ];
 
-/// Runs `work` for every shape whose name is in `BTRFS_SHAPES`, or for all.
+/// Runs `work` for every shape whose name is in `BTRFS_SHAPES`, or for all when there is none or it is `all`.
 fn each_shape(work: impl Fn(&Shape, Image)) {
     let only = std::env::var("BTRFS_SHAPES").unwrap_or_default();
     for shape in SHAPES {
-        if only.is_empty() || only.split(' ').any(|wanted| wanted == shape.name) {
+        if matches!(only.as_str(), "" | "all") || only.split(' ').any(|wanted| wanted == shape.name) {
             eprintln!("{}", shape.name);
             work(shape, Image::make(shape.devices, 256, shape.options));
         }

@@ -183,7 +183,7 @@ impl Btrfs {
     }
 
     /// Runs a call that writes.
-    fn writing<T>(&self, job: impl FnOnce(&mut Core) -> Result<T>) -> Result<T> {
+    fn writing<T>(&self, job: impl Fn(&mut Core) -> Result<T>) -> Result<T> {
         self.writer()?;
         self.shared.core.write().unwrap_or_else(PoisonError::into_inner).write(job)
     }
@@ -522,7 +522,7 @@ impl FilesystemMut for Btrfs {
     }
 
     fn available(&self) -> Result<u64> {
-        Ok(self.core().available())
+        self.core().available()
     }
 
     fn sync(&self) -> Result<()> {

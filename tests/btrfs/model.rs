@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
+use hyper2kvm::error::Result;
 use hyper2kvm::fs::btrfs::Btrfs;
 use hyper2kvm::fs::{Attributes, FileKind, Filesystem, FilesystemMut, Inode, Timestamp};
 
@@ -17,6 +18,8 @@ pub(crate) struct Model<'a> {
     inodes: BTreeMap<Vec<u8>, Inode>,
     random: u64,
     made: u64,
+    /// Changes that were refused for want of room, and that are to have changed nothing.
+    pub(crate) refused: usize,
 }
 
 impl<'a> Model<'a> {
@@ -37,7 +40,7 @@ impl<'a> Model<'a> {
                 inodes.insert(path, inode);
             }
         }
-        Self { fs, tree: of_driver(fs), inodes, random: seed | 1, made: 0 }
+        Self { fs, tree: of_driver(fs), inodes, random: seed | 1, made: 0, refused: 0 }
     }
 
     /// Paths of directories that stand where a subvolume was.
@@ -74,6 +77,18 @@ impl<'a> Model<'a> {
 
     fn writer(&self) -> &'a dyn FilesystemMut {
         self.fs.writer().unwrap()
+    }
+
+    /// What a change gave, or nothing if there was no room for it.
+    fn done<T>(&mut self, result: Result<T>) -> Option<T> {
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                assert_eq!(error.code(), "btrfs.space", "{error}");
+                self.refused += 1;
+                None
+            }
+        }
     }
 
     fn step(&mut self) {
@@ -176,7 +191,8 @@ impl<'a> Model<'a> {
         let (dir, parent) = self.pick(FileKind::Directory).unwrap();
         let (name, with, len) = (self.name(), self.attributes(), self.len());
         let content = noise(self.random, len);
-        let inode = self.writer().create(parent, &name, &with, &content).unwrap();
+        let made = self.writer().create(parent, &name, &with, &content);
+        let Some(inode) = self.done(made) else { return };
         let path = self.add(&dir, parent, &name, inode, FileKind::Regular, &with);
         let entry = self.tree.get_mut(&path).unwrap();
         entry.size = Some(content.len() as u64);
@@ -186,7 +202,8 @@ impl<'a> Model<'a> {
     fn create_dir(&mut self) {
         let (dir, parent) = self.pick(FileKind::Directory).unwrap();
         let (name, with) = (self.name(), self.attributes());
-        let inode = self.writer().create_dir(parent, &name, &with).unwrap();
+        let made = self.writer().create_dir(parent, &name, &with);
+        let Some(inode) = self.done(made) else { return };
         self.add(&dir, parent, &name, inode, FileKind::Directory, &with);
     }
 
@@ -197,7 +214,8 @@ impl<'a> Model<'a> {
         // The kernel has no attributes of users on links.
         let with = Attributes { xattrs: Vec::new(), ..with };
         let target = "t".repeat(len).into_bytes();
-        let inode = self.writer().symlink(parent, &name, &target, &with).unwrap();
+        let made = self.writer().symlink(parent, &name, &target, &with);
+        let Some(inode) = self.done(made) else { return };
         let path = self.add(&dir, parent, &name, inode, FileKind::Symlink, &with);
         let entry = self.tree.get_mut(&path).unwrap();
         entry.size = Some(target.len() as u64);
@@ -209,7 +227,8 @@ impl<'a> Model<'a> {
         let same = self.tree[&path].size.unwrap_or(0).min(1 << 20) as usize;
         let len = if self.below(3) == 0 { same } else { self.len() };
         let content = noise(self.random, len);
-        self.writer().replace(inode, &content).unwrap();
+        let done = self.writer().replace(inode, &content);
+        let Some(()) = self.done(done) else { return };
         self.set_content(inode, &content);
     }
 
@@ -223,7 +242,8 @@ impl<'a> Model<'a> {
         assert_eq!(self.fs.read_at(inode, &mut content, 0).unwrap(), content.len());
         let len = self.len();
         let more = noise(self.random, len);
-        self.writer().append(inode, &more).unwrap();
+        let done = self.writer().append(inode, &more);
+        let Some(()) = self.done(done) else { return };
         content.extend(more);
         self.set_content(inode, &content);
     }
@@ -248,7 +268,8 @@ impl<'a> Model<'a> {
         let kind = if self.below(3) == 0 { FileKind::Symlink } else { FileKind::Regular };
         let Some((path, inode)) = self.pick(kind) else { return };
         let (parent, name) = self.parent(&path);
-        self.writer().remove(parent, &name).unwrap();
+        let done = self.writer().remove(parent, &name);
+        let Some(()) = self.done(done) else { return };
         self.change(inode, |entry| entry.links -= 1);
         self.tree.remove(&path).unwrap();
         self.inodes.remove(&path).unwrap();
@@ -264,8 +285,9 @@ impl<'a> Model<'a> {
         let is_empty = !self.tree.keys().any(|other| other.starts_with(&below));
         match self.writer().remove_dir(parent, &name) {
             Ok(()) => assert!(is_empty),
+            Err(error) if !is_empty => return assert_eq!(error.code(), "btrfs.not-empty", "{error}"),
             Err(error) => {
-                assert!(!is_empty && error.code() == "btrfs.not-empty", "{error}");
+                self.done::<()>(Err(error));
                 return;
             }
         }
@@ -294,7 +316,7 @@ impl<'a> Model<'a> {
             assert!(matches!(error.code(), "btrfs.feature" | "btrfs.name"), "{error}");
             return;
         }
-        renamed.unwrap();
+        let Some(()) = self.done(renamed) else { return };
         let new = join(&to, &new_name);
         let moved: Vec<Vec<u8>> =
             self.tree.keys().filter(|other| **other == path || other.starts_with(&below)).cloned().collect();
@@ -313,14 +335,16 @@ impl<'a> Model<'a> {
         let Some((_, inode)) = self.pick(kind) else { return };
         let name = [&b"user.a"[..], b"security.selinux", b"trusted.c"][self.below(3)];
         if self.below(3) == 0 {
-            self.writer().remove_xattr(inode, name).unwrap();
+            let done = self.writer().remove_xattr(inode, name);
+            let Some(()) = self.done(done) else { return };
             self.change(inode, |entry| entry.xattrs.retain(|(known, _)| known != name));
             return;
         }
         let most = if self.below(4) == 0 { 3000 } else { 60 };
         let len = self.below(most);
         let value = noise(self.random, len);
-        self.writer().set_xattr(inode, name, &value).unwrap();
+        let done = self.writer().set_xattr(inode, name, &value);
+        let Some(()) = self.done(done) else { return };
         self.change(inode, |entry| {
             entry.xattrs.retain(|(known, _)| known != name);
             entry.xattrs.push((name.to_vec(), value.clone()));
@@ -331,14 +355,16 @@ impl<'a> Model<'a> {
     fn owner(&mut self) {
         let Some((_, inode)) = self.pick(FileKind::Regular) else { return };
         let (mode, uid, gid) = (self.below(0o10000) as u32, self.below(1 << 20) as u32, self.below(99) as u32);
-        self.writer().set_owner(inode, mode, uid, gid).unwrap();
+        let done = self.writer().set_owner(inode, mode, uid, gid);
+        let Some(()) = self.done(done) else { return };
         self.change(inode, |entry| (entry.mode, entry.owner) = (mode, (uid, gid)));
     }
 
     fn times(&mut self) {
         let Some((_, inode)) = self.pick(FileKind::Regular) else { return };
         let time = self.time();
-        self.writer().set_times(inode, time, time).unwrap();
+        let done = self.writer().set_times(inode, time, time);
+        let Some(()) = self.done(done) else { return };
         let time = (time.seconds, time.nanoseconds);
         self.change(inode, |entry| entry.times = [time, entry.times[1].max(time)]);
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::corrupt;
 use super::key::{self, Key, id, kind};
-use crate::disk::bytes::{array, le16, le64, long};
+use crate::disk::bytes::{array, le16, le64, long, put, put16, put32};
 use crate::error::{Error, Result};
 use crate::limits;
 
@@ -67,6 +67,37 @@ impl Profile {
         }
     }
 
+    /// Stripes that a new chunk has at least and at most, the step from one possible number to the next, and how many of them lie on
+    /// one device. Nothing for what is not written.
+    pub(super) const fn shape(self) -> Option<Shape> {
+        let (least, most, step, each) = match self {
+            Self::Single => (1, 1, 1, 1),
+            Self::Dup => (2, 2, 2, 2),
+            Self::Raid1 => (2, 2, 2, 1),
+            Self::Raid1C3 => (3, 3, 3, 1),
+            Self::Raid1C4 => (4, 4, 4, 1),
+            Self::Raid0 => (2, usize::MAX, 1, 1),
+            Self::Raid10 => (4, usize::MAX, 2, 1),
+            Self::Raid5 | Self::Raid6 => return None,
+        };
+        Some(Shape { least, most, step, each })
+    }
+
+    /// Of several profiles for one kind of content, new chunks get the one that the kernel takes: the highest.
+    pub(super) const fn rank(self) -> u8 {
+        match self {
+            Self::Single => 0,
+            Self::Raid0 => 1,
+            Self::Dup => 2,
+            Self::Raid1 => 3,
+            Self::Raid10 => 4,
+            Self::Raid5 => 5,
+            Self::Raid1C3 => 6,
+            Self::Raid6 => 7,
+            Self::Raid1C4 => 8,
+        }
+    }
+
     /// Stripes of parity.
     const fn parity(self) -> u64 {
         match self {
@@ -89,6 +120,15 @@ impl Profile {
             Self::Raid6 => stripes >= 3,
         }
     }
+}
+
+/// How many stripes a new chunk may have; see [`Profile::shape`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    pub(super) least: usize,
+    pub(super) most: usize,
+    pub(super) step: usize,
+    pub(super) each: usize,
 }
 
 /// A range of logical addresses and where its bytes are.
@@ -148,6 +188,26 @@ impl Chunk {
             return Err(bad("a chunk that lies outside of its devices"));
         }
         Ok((chunk, used))
+    }
+
+    /// Its item, as the kernel makes it.
+    pub(super) fn encode(&self, sectorsize: u32) -> Vec<u8> {
+        let mut item = vec![0; HEAD];
+        for (at, value) in [(0, self.len), (8, id::EXTENT_TREE), (16, STRIPE_LEN), (24, self.flags)] {
+            put(&mut item, at, &value.to_le_bytes());
+        }
+        let align = u32::try_from(STRIPE_LEN).unwrap_or(0);
+        for (at, value) in [(32, align), (36, align), (40, sectorsize)] {
+            put32(&mut item, at, value);
+        }
+        put16(&mut item, 44, u16::try_from(self.stripes.len()).unwrap_or(u16::MAX));
+        put16(&mut item, 46, if self.profile == Profile::Raid10 { 2 } else { 1 });
+        for stripe in &self.stripes {
+            item.extend(stripe.devid.to_le_bytes());
+            item.extend(stripe.offset.to_le_bytes());
+            item.extend(stripe.uuid);
+        }
+        item
     }
 
     /// Copies that there are of everything.
@@ -274,6 +334,20 @@ impl Chunks {
         Ok(())
     }
 
+    /// Takes a chunk away, which nothing is in.
+    pub(super) fn remove(&mut self, start: u64) {
+        self.0.remove(&start);
+    }
+
+    /// Where the last chunk ends.
+    pub(super) fn end(&self) -> u64 {
+        self.0.values().next_back().map_or(0, Chunk::end)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The chunk that holds the byte at `logical`.
     pub(super) fn at(&self, logical: u64) -> Result<&Chunk> {
         let found = self.0.range(..=logical).next_back().map(|(_, chunk)| chunk);
@@ -316,7 +390,6 @@ impl DevItem {
 #[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "tests build their input")]
 mod tests {
     use super::*;
-    use crate::disk::bytes::{put, put16};
 
     const MIB: u64 = 1 << 20;
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub(super) struct Device {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) devid: u64,
-    uuid: [u8; 16],
+    pub(super) uuid: [u8; 16],
     /// Whether it was away while the others went on: its copies are asked last.
     stale: bool,
     /// The same disk, if it may be written.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::chunk::Profile;
+use super::chunk::{self, Profile};
 use super::key::{Key, id, is_subvolume};
 use super::tree::Tree;
 use super::{Core, corrupt};
@@ -25,6 +25,7 @@ mod build;
 mod commit;
 mod content;
 mod free_tree;
+mod grow;
 mod names;
 mod open;
 mod refs;
@@ -58,8 +59,17 @@ pub(super) struct Writing {
 
 #[derive(Debug)]
 enum Undo {
-    Item { tree: u64, key: Key, old: Option<Option<Vec<u8>>> },
+    Item {
+        tree: u64,
+        key: Key,
+        old: Option<Option<Vec<u8>>>,
+    },
     Data(Range<u64>),
+    /// A chunk that is new, and how long the superblock's list of chunks was before.
+    Chunk {
+        start: u64,
+        sys_len: usize,
+    },
 }
 
 impl Writing {
@@ -113,12 +123,23 @@ impl Core {
     }
 
     /// Runs one call that writes. When it fails, it changed nothing.
-    pub(super) fn write<T>(&mut self, job: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+    pub(super) fn write<T>(&mut self, job: impl Fn(&mut Self) -> Result<T>) -> Result<T> {
         if self.writing.broken {
             return Err(Error::failed("btrfs.aborted", "a transaction could not be stored, so nothing can be written"));
         }
-        self.writing.undo.clear();
         self.reserve()?;
+        match self.attempt(&job) {
+            // What earlier calls freed can be allocated once they are stored.
+            Err(error) if error.code() == SPACE && self.is_pending() => {
+                self.commit()?;
+                self.attempt(&job)
+            }
+            done => done,
+        }
+    }
+
+    fn attempt<T>(&mut self, job: &impl Fn(&mut Self) -> Result<T>) -> Result<T> {
+        self.writing.undo.clear();
         match job(self).and_then(|value| self.has_room().map(|()| value)) {
             Ok(value) => {
                 self.writing.undo.clear();
@@ -145,6 +166,11 @@ impl Core {
                     self.writing.fresh.remove(&range.start);
                     self.writing.space.release(&range, true)?;
                 }
+                Undo::Chunk { start, sys_len } => {
+                    self.store.chunks.remove(start);
+                    self.writing.space.0.remove(&start);
+                    self.store.sb.sys_chunks.truncate(sys_len);
+                }
             }
         }
         Ok(())
@@ -153,20 +179,23 @@ impl Core {
     /// Stores what waits when it becomes much.
     fn reserve(&mut self) -> Result<()> {
         let is_much = self.writing.pending > limits::BTRFS_PENDING;
-        if is_much || (self.is_pending() && self.metadata_left() < self.metadata_needed().saturating_mul(2)) {
+        if is_much || (self.is_pending() && !self.has_metadata(self.metadata_needed(0, 0).saturating_mul(2))?) {
             self.commit()?;
-            self.writing.undo.clear();
         }
         Ok(())
     }
 
     /// Makes sure that what waits can be stored.
     fn has_room(&self) -> Result<()> {
-        let (left, needed) = (self.metadata_left(), self.metadata_needed());
-        if left >= needed {
+        let needed = self.metadata_needed(0, 0);
+        if self.has_metadata(needed)? {
             return Ok(());
         }
-        Err(full("the file system has no room for its metadata").expected(needed).found(left))
+        Err(full("the file system has no room for its metadata").expected(needed).found(self.metadata_left()?))
+    }
+
+    fn has_metadata(&self, needed: u64) -> Result<bool> {
+        Ok(self.writing.space.unused(chunk::METADATA) >= needed || self.metadata_left()? >= needed)
     }
 
     fn is_pending(&self) -> bool {
@@ -175,28 +204,21 @@ impl Core {
         trees.chain(self.writing.trees.values()).any(waits)
     }
 
-    /// Bytes that a transaction of what waits takes at most, or nearly so: items come together in leaves.
-    fn metadata_needed(&self) -> u64 {
+    /// Bytes that a transaction takes at most, or nearly so: items come together in leaves. It is of what waits, and of `more` items
+    /// with so many bytes.
+    fn metadata_needed(&self, more: usize, bytes: usize) -> u64 {
         let trees = self.volumes.values().map(|volume| &volume.tree).chain(self.sum_tree.as_ref());
-        let items: usize = trees.map(|tree| tree.changes.len()).sum();
+        let trees = trees.chain(self.writing.trees.values());
+        let items = trees.map(|tree| tree.changes.len()).fold(more, usize::saturating_add);
         let nodesize = u64::from(self.store.sb.nodesize);
         // Each item may be in a leaf of its own, and have another one of the extent tree changed; but no more than all leaves change,
         // and no more are added than what is new fills by half.
         let all = self.writing.space.metadata_used().checked_div(nodesize).unwrap_or(0);
-        let new = long(self.writing.pending).checked_div(nodesize).unwrap_or(0).saturating_mul(4);
+        let waits = long(self.writing.pending.saturating_add(bytes));
+        let new = waits.checked_div(nodesize).unwrap_or(0).saturating_mul(4);
         let nodes = long(items).saturating_mul(2).min(all.saturating_add(new));
         // Four levels of eight trees.
         nodes.saturating_add(4 * 8).saturating_mul(nodesize)
-    }
-
-    /// Bytes for metadata that can be allocated now.
-    fn metadata_left(&self) -> u64 {
-        self.writing.space.unused(super::chunk::METADATA)
-    }
-
-    /// Bytes that the content of files can still take.
-    pub(super) fn available(&self) -> u64 {
-        self.writing.space.unused(super::chunk::DATA)
     }
 
     /// Whether all chunks have profiles that can be written.
@@ -212,7 +234,10 @@ impl Core {
     }
 }
 
+/// The code of what has no room.
+const SPACE: &str = "btrfs.space";
+
 /// The file system has no room.
 fn full(what: impl Into<String>) -> Error {
-    Error::failed("btrfs.space", what)
+    Error::failed(SPACE, what)
 }

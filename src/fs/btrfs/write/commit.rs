@@ -1,7 +1,7 @@
 //! A transaction: what waits goes into the trees, then the trees onto the devices, then the superblocks.
 
 use super::super::features::COMPAT_RO_BLOCK_GROUP_TREE;
-use super::super::key::{Key, id, kind};
+use super::super::key::{Key, id, is_subvolume, kind};
 use super::super::superblock::{self, Place};
 use super::super::{Core, corrupt};
 use super::apply::has_no_item;
@@ -151,8 +151,11 @@ impl Core {
                 // An old kernel left what it did not know.
                 item.get_mut(247..).unwrap_or_default().fill(0);
             }
-            for (at, value) in [(160, generation), (176, bytenr), (192, used), (239, generation), (295, generation)] {
+            for (at, value) in [(160, generation), (176, bytenr), (192, used), (239, generation)] {
                 put(&mut item, at, &value.to_le_bytes());
+            }
+            if is_subvolume(tree) {
+                put(&mut item, 295, &generation.to_le_bytes());
             }
             put(&mut item, 238, &[level]);
             if item != before {
@@ -182,8 +185,8 @@ impl Core {
         let backed =
             [id::EXTENT_TREE, id::FS_TREE, id::DEV_TREE, id::CSUM_TREE].map(|tree| place(tree).unwrap_or(nothing));
         let backup = backup(root, chunk_root, backed, [sb.total_bytes, used, sb.num_devices]);
-        let sys_chunks = &sb.sys_chunks;
-        self.store.devices.store_superblocks(sb.checksum, &|bytes, _| {
+        let (sys_chunks, taken) = (&sb.sys_chunks, self.device_use());
+        self.store.devices.store_superblocks(sb.checksum, &|bytes, devid| {
             put(bytes, 0x48, &new.to_le_bytes());
             put(bytes, 0x50, &root.bytenr.to_le_bytes());
             put(bytes, 0x58, &chunk_root.bytenr.to_le_bytes());
@@ -192,6 +195,7 @@ impl Core {
             put32(bytes, 0xa0, u32::try_from(sys_chunks.len()).unwrap_or(0));
             put(bytes, 0xa4, &chunk_root.generation.to_le_bytes());
             put(bytes, 0xc6, &[root.level, chunk_root.level, 0]);
+            put(bytes, 0xd9, &taken.get(&devid).copied().unwrap_or(0).to_le_bytes());
             if le64(bytes, superblock::UUID_TREE_GENERATION) == old {
                 put(bytes, superblock::UUID_TREE_GENERATION, &new.to_le_bytes());
             }

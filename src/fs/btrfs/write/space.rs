@@ -14,7 +14,9 @@ use crate::error::Result;
 use crate::limits;
 
 /// Bytes of one data extent at most (`BTRFS_MAX_EXTENT_SIZE`).
-const MAX_EXTENT: u64 = 128 << 20;
+pub(super) const MAX_EXTENT: u64 = 128 << 20;
+/// Ranges shorter than this are small pieces.
+const SMALL: u64 = 1 << 20;
 
 /// All block groups.
 #[derive(Debug, Default)]
@@ -26,6 +28,8 @@ pub(super) struct Group {
     pub(super) len: u64,
     pub(super) flags: u64,
     copies: usize,
+    /// Bytes that nothing may lie in.
+    barred: u64,
     /// Bytes in use, and how many its item says there are.
     pub(super) used: u64,
     pub(super) stored: u64,
@@ -49,9 +53,22 @@ pub(super) struct Room {
 
 impl Space {
     pub(super) fn insert(&mut self, chunk: &Chunk, used: u64) {
-        let group =
-            Group { len: chunk.len, flags: chunk.flags, copies: chunk.copies(), used, stored: used, room: None };
-        self.0.insert(chunk.start, group);
+        let barred = barred_bytes(chunk);
+        let (len, flags, copies) = (chunk.len, chunk.flags, chunk.copies());
+        self.0.insert(chunk.start, Group { len, flags, copies, barred, used, stored: used, room: None });
+    }
+
+    /// Adds the group of a chunk that nothing is in.
+    pub(super) fn insert_new(&mut self, chunk: &Chunk) {
+        let mut room = Room { barred: barred(chunk), ..Room::default() };
+        for set in [&mut room.stored, &mut room.free, &mut room.usable] {
+            set.insert(chunk.start..chunk.end());
+        }
+        room.barred.iter().for_each(|barred| room.usable.remove(barred.clone()));
+        self.insert(chunk, 0);
+        if let Some(group) = self.0.get_mut(&chunk.start) {
+            group.room = Some(room);
+        }
     }
 
     /// The start of the group that holds `bytenr`.
@@ -123,9 +140,9 @@ impl Space {
         self.0.iter().filter(move |(_, group)| group.flags & kind != 0)
     }
 
-    /// Bytes that are not in use in groups of this kind.
+    /// Bytes that can be used and are not, in groups of this kind.
     pub(super) fn unused(&self, kind: u64) -> u64 {
-        self.of(kind).map(|(_, group)| group.len.saturating_sub(group.used)).sum()
+        self.of(kind).map(|(_, group)| group.len.saturating_sub(group.used).saturating_sub(group.barred)).sum()
     }
 
     /// Bytes in use in groups that hold metadata.
@@ -187,8 +204,19 @@ impl Core {
         Ok(room)
     }
 
-    /// Allocates a node of a tree in a group of `kind`.
+    /// Allocates a node of a tree in a group of `kind`, in a new one if need be.
     pub(super) fn allocate_node(&mut self, kind: u64) -> Result<u64> {
+        loop {
+            if let Some(at) = self.find_node(kind)? {
+                return Ok(at);
+            }
+            if !self.grow(kind)? {
+                return Err(full("the file system has no room for its metadata"));
+            }
+        }
+    }
+
+    fn find_node(&mut self, kind: u64) -> Result<Option<u64>> {
         let nodesize = u64::from(self.store.sb.nodesize);
         for start in self.writing.space.candidates(kind) {
             let group = self.writing.space.0.get(&start);
@@ -203,15 +231,29 @@ impl Core {
             };
             if let Some(at) = room.and_then(|room| room.usable.iter().find_map(fit)) {
                 self.writing.space.take(&(at..at.saturating_add(nodesize)))?;
-                return Ok(at);
+                return Ok(Some(at));
             }
         }
-        Err(full("the file system has no room for its metadata"))
+        Ok(None)
     }
 
-    /// Allocates room for data: `want` bytes together, or else the longest range that there is.
+    /// Allocates room for data: `want` bytes together, or else the longest range that there is. A new group is made before what is
+    /// free is used in small pieces, as long as that leaves room for metadata.
     pub(super) fn allocate_data(&mut self, want: u64) -> Result<Range<u64>> {
         let want = want.min(MAX_EXTENT);
+        let len = |range: &Range<u64>| range.end.saturating_sub(range.start);
+        let mut best = self.find_data(want)?;
+        if best.as_ref().is_none_or(|best| len(best) < want.min(SMALL)) && self.grow_data()? {
+            best = self.find_data(want)?;
+        }
+        let best = best.ok_or_else(|| full("the file system has no room for the content of a file"))?;
+        let range = best.start..best.end.min(best.start.saturating_add(want));
+        self.writing.space.take(&range)?;
+        Ok(range)
+    }
+
+    /// The first range of `want` bytes that is free for data, or the longest one.
+    fn find_data(&mut self, want: u64) -> Result<Option<Range<u64>>> {
         let mut best: Option<Range<u64>> = None;
         let len = |range: &Range<u64>| range.end.saturating_sub(range.start);
         let sector = u64::from(self.store.sb.sectorsize);
@@ -235,12 +277,17 @@ impl Core {
                 break;
             }
         }
-        let best = best.filter(|best| !best.is_empty());
-        let best = best.ok_or_else(|| full("the file system has no room for the content of a file"))?;
-        let range = best.start..best.end.min(best.start.saturating_add(want));
-        self.writing.space.take(&range)?;
-        Ok(range)
+        Ok(best.filter(|best| !best.is_empty()))
     }
+}
+
+/// Bytes of a chunk that nothing may lie in.
+pub(super) fn barred_bytes(chunk: &Chunk) -> u64 {
+    let mut set = RangeSet::default();
+    for range in barred(chunk) {
+        set.insert(range.start.max(chunk.start)..range.end.min(chunk.end()).max(chunk.start));
+    }
+    set.iter().map(|range| range.end.saturating_sub(range.start)).sum()
 }
 
 /// Logical addresses of a chunk whose copies would cover a superblock, or lie where one could be read by mistake.

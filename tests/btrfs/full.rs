@@ -1,0 +1,135 @@
+//! Full file systems: block groups are added while the devices have room, what is said to be available is, and beyond that a call is
+//! refused and changes nothing. `btrfs check` and the kernel like what comes of it.
+
+use std::fs;
+use std::path::Path;
+
+use hyper2kvm::fs::btrfs::{Btrfs, Usage};
+use hyper2kvm::fs::{Attributes, Filesystem};
+
+use super::image::Image;
+use super::model::Model;
+use super::{Shape, shape};
+use crate::ext::fill::noise;
+use crate::ext::tree;
+
+/// Each is made on devices of 128 MiB, or 256 MiB where mkfs.btrfs wants them. Without `BTRFS_SHAPES`, which may be `all`, only the first four are.
+const SHAPES: &[Shape] = &[
+    shape("default", 1, &[], "rw"),
+    shape("mixed", 1, &["-M"], "rw"),
+    shape("raid0", 2, &["-m", "raid0", "-d", "raid0"], "rw"),
+    shape("raid1", 3, &["-m", "raid1", "-d", "raid1"], "rw"),
+    shape("node-64k", 1, &["-n", "64k", "--csum", "sha256"], "rw"),
+    shape("no-features", 1, &["-O", "^no-holes,^skinny-metadata,^extref", "-R", "^free-space-tree"], "rw"),
+    shape("dup", 1, &["-m", "dup", "-d", "dup"], "rw"),
+    shape("single", 1, &["-m", "single", "-d", "single"], "rw,nodatasum"),
+    shape("raid1c34", 4, &["-m", "raid1c4", "-d", "raid1c3"], "rw"),
+    shape("raid10", 4, &["-m", "raid10", "-d", "raid10"], "rw"),
+];
+
+fn each(work: impl Fn(&Shape, Image)) {
+    let only = std::env::var("BTRFS_SHAPES").unwrap_or_default();
+    let wanted = |shape: &&Shape| match only.as_str() {
+        "" => SHAPES[..4].iter().any(|first| first.name == shape.name),
+        "all" => true,
+        only => only.split(' ').any(|name| name == shape.name),
+    };
+    for shape in SHAPES.iter().filter(wanted) {
+        eprintln!("{}", shape.name);
+        let mib = if shape.name == "dup" { 256 } else { 128 };
+        let image = Image::make(shape.devices, mib, shape.options);
+        image.mounted(shape.mount, some_files);
+        work(shape, image);
+    }
+}
+
+fn some_files(root: &Path) {
+    for index in 0..300 {
+        fs::write(root.join(format!("{index}")), noise(index, 100 + 37 * usize::try_from(index).unwrap())).unwrap();
+    }
+}
+
+/// Bytes that all groups can hold, by kind.
+fn totals(fs: &Btrfs) -> Vec<(&'static str, u64)> {
+    fs.usage().unwrap().iter().map(|Usage { kind, total, .. }| (*kind, *total)).collect()
+}
+
+fn available(fs: &Btrfs) -> u64 {
+    fs.writer().unwrap().available().unwrap()
+}
+
+/// Creates files of so many bytes until there is no room. How many.
+fn create_until_full(fs: &Btrfs, name: &str, len: usize) -> usize {
+    let content = noise(7, len);
+    for index in 0.. {
+        let name = format!("{name} {index}");
+        match fs.writer().unwrap().create(fs.root(), name.as_bytes(), &Attributes::default(), &content) {
+            Ok(_) => {}
+            Err(error) => {
+                assert_eq!(error.code(), "btrfs.space", "{error}");
+                assert_eq!(fs.lookup(fs.root(), name.as_bytes()).unwrap(), None);
+                return index;
+            }
+        }
+    }
+    unreachable!()
+}
+
+fn kernel_makes_room(root: &Path) {
+    for index in 0..100 {
+        fs::remove_file(root.join(format!("{index}"))).unwrap();
+    }
+    fs::remove_file(root.join("all of it")).unwrap();
+}
+
+#[test]
+fn every_shape_is_filled_to_the_last_byte() {
+    each(|shape, image| {
+        let fs = image.open_mut();
+        let (before, free) = (totals(&fs), available(&fs));
+        let none = Attributes::default();
+        // All but what metadata takes.
+        let copies = fs.free().unwrap() / free;
+        assert!((1..=4).contains(&copies), "{}: {free} of {}", shape.name, fs.free().unwrap());
+        let content = noise(3, usize::try_from(free).unwrap());
+        fs.writer().unwrap().create(fs.root(), b"all of it", &none, &content).unwrap();
+        fs.writer().unwrap().sync().unwrap();
+        let after = totals(&fs);
+        let grown = after.iter().zip(&before).filter(|(after, before)| after.1 > before.1).count();
+        assert!(grown > 0 && after.len() == before.len(), "{}: {before:?} {after:?}", shape.name);
+        image.assert_clean();
+        // What is removed can be used again.
+        fs.writer().unwrap().remove(fs.root(), b"all of it").unwrap();
+        fs.writer().unwrap().create(fs.root(), b"all of it", &none, &content[..content.len() / 2]).unwrap();
+        fs.writer().unwrap().sync().unwrap();
+        // What is left is room for metadata, which short files have too.
+        let counts = [60_000, 5000, 900, 0].map(|len| create_until_full(&fs, &format!("{len}"), len));
+        assert!(counts[3] < 20_000 && available(&fs) < 4 << 20, "{}: {counts:?} {}", shape.name, available(&fs));
+        let expected = tree::of_driver(&fs);
+        fs.writer().unwrap().sync().unwrap();
+        tree::assert_same(&tree::of_driver(&image.open()), &expected);
+        image.assert_clean();
+        image.mounted("ro", |root| tree::assert_same(&expected, &tree::of_kernel(root)));
+        image.mounted("rw", kernel_makes_room);
+        image.assert_clean();
+    });
+}
+
+#[test]
+fn what_is_refused_for_want_of_room_changes_nothing() {
+    each(|shape, image| {
+        let fs = image.open_mut();
+        let most = usize::try_from(available(&fs).saturating_sub(2 << 20)).unwrap();
+        fs.writer().unwrap().create(fs.root(), b"much", &Attributes::default(), &noise(5, most)).unwrap();
+        create_until_full(&fs, "more", 60_000);
+        let mut model = Model::new(&fs, 0x9e37_79b9_7f4a_7c15);
+        for _ in 0..4 {
+            model.run(150);
+            tree::assert_same(&tree::of_driver(&fs), &model.tree);
+            fs.writer().unwrap().sync().unwrap();
+        }
+        assert!(model.refused > 3, "{}: {}", shape.name, model.refused);
+        image.assert_clean();
+        image.mounted("ro", |root| tree::assert_same(&model.tree, &tree::of_kernel(root)));
+    });
+}
