@@ -39,7 +39,9 @@ pub use hardware::{Bus, Card, Hardware};
 pub use patch::Piece;
 pub use undo::Undo;
 
-pub use inject::{CloudInit, GuestAgent, Injection, NewFile, NewUser, PasswordHash, Script, Services, key_lines};
+pub use inject::{
+    CloudInit, GuestAgent, Injection, NewAddresses, NewFile, NewUser, PasswordHash, Script, Services, key_lines,
+};
 pub use network::of_guest as cards_of_guest;
 pub use options::{MacMap, NetworkLevel, Options};
 

@@ -10,12 +10,14 @@ mod config;
 mod files;
 mod first_boot;
 mod hostname;
+mod network;
 mod services;
 
 use super::draft::Draft;
 use crate::error::{Error, Kind, Result};
 
 pub use config::{CloudInit, GuestAgent, Injection, NewFile, NewUser, PasswordHash, Script, Services, key_lines};
+pub use network::NewAddresses;
 
 /// The name of these changes in a plan.
 const FIX: &str = "inject";
@@ -29,6 +31,7 @@ pub(super) fn plan(draft: &mut Draft<'_>) -> Result<()> {
     if let Some(name) = &wanted.hostname {
         hostname::plan(draft, name)?;
     }
+    wanted.network.iter().try_for_each(|interface| network::plan(draft, interface))?;
     accounts::plan(draft, &wanted.users)?;
     wanted.files.iter().try_for_each(|file| files::plan(draft, file))?;
     let agent = wanted.guest_agent.as_ref().map(|wanted| agent::plan(draft, wanted)).transpose()?.flatten();

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::bad_value;
+use super::{NewAddresses, bad_value};
 use crate::error::{Error, Kind, Result};
 
 /// Everything that is put into a guest.
@@ -15,6 +15,8 @@ pub struct Injection {
     pub hostname: Option<String>,
     /// Users that are made, or get groups, a password and keys.
     pub users: Vec<NewUser>,
+    /// How interfaces get their addresses.
+    pub network: Vec<NewAddresses>,
     /// Files.
     pub files: Vec<NewFile>,
     /// Scripts that run once, in order, at the first boot.
@@ -175,6 +177,7 @@ impl Injection {
         for user in config.users {
             self.users.push(user.resolve(read)?);
         }
+        self.network.extend(config.network);
         for file in config.files {
             let content = one_of(&file.path, file.content, file.source, read)?;
             let mode = file.mode.as_deref().map(mode).transpose()?;
@@ -205,6 +208,7 @@ impl Injection {
 struct Config {
     hostname: Option<String>,
     users: Vec<UserConfig>,
+    network: Vec<NewAddresses>,
     files: Vec<FileConfig>,
     first_boot: Vec<ScriptConfig>,
     services: Services,

@@ -20,7 +20,7 @@ const SYSTEMD: &[(&str, &str)] = &[
     ("/usr/lib/systemd/system/static.service", "[Service]\n"),
 ];
 
-fn guest(files: &[&[(&str, &str)]]) -> Machine {
+pub(super) fn guest(files: &[&[(&str, &str)]]) -> Machine {
     let fs = MemoryFs::new("ext4", Some("R"), None);
     let base = [
         ("/etc/fstab", ""),
@@ -71,7 +71,7 @@ fn asked(config: &str) -> Result<Injection> {
     Ok(injection)
 }
 
-fn planned(machine: &Machine, config: &str) -> Result<(Plan, Root)> {
+pub(super) fn planned(machine: &Machine, config: &str) -> Result<(Plan, Root)> {
     let root = find_roots(machine)?.remove(0);
     let facts = linux(&root.tree)?;
     let options = Options { inject: asked(config)?, ..Options::default() };
@@ -79,7 +79,7 @@ fn planned(machine: &Machine, config: &str) -> Result<(Plan, Root)> {
 }
 
 /// Plans, applies, and plans again, which must give nothing.
-fn done(machine: &Machine, config: &str) -> (Plan, Root) {
+pub(super) fn done(machine: &Machine, config: &str) -> (Plan, Root) {
     let (plan, root) = planned(machine, config).unwrap();
     apply(&plan, &root.tree, Timestamp::default()).unwrap();
     let again = planned(machine, config).unwrap().0;
@@ -87,7 +87,7 @@ fn done(machine: &Machine, config: &str) -> (Plan, Root) {
     (plan, root)
 }
 
-fn text(root: &Root, path: &str) -> String {
+pub(super) fn text(root: &Root, path: &str) -> String {
     String::from_utf8(root.tree.read(path, 1 << 20).unwrap().unwrap_or_else(|| panic!("{path}"))).unwrap()
 }
 
