@@ -98,6 +98,13 @@ impl Extents {
         self.0.push(Extent { before, len, place });
         Ok(before.saturating_add(len))
     }
+
+    /// Linux leaves the last extent as long as it was when a file grows within its last block: what the file has beyond lies there.
+    fn fill_last_block(&mut self, block: u64) {
+        if let Some(last) = self.0.last_mut().filter(|last| last.place.is_some()) {
+            last.len = last.len.checked_next_multiple_of(block).unwrap_or(last.len);
+        }
+    }
 }
 
 impl Node {
@@ -210,7 +217,10 @@ fn content(pages: &Pages, volume: &Volume, entry: &[u8], place: Place) -> Result
                 }
             }
         }
-        let Some(at) = next else { return Ok(Content::Extents(extents)) };
+        let Some(at) = next else {
+            extents.fill_last_block(volume.block);
+            return Ok(Content::Extents(extents));
+        };
         let block = tag::expect(pages, volume.locate(at)?.0, size(volume.block), at.block, tag::ALLOCATION_EXTENT)?;
         let len = size(u64::from(le32(&block, 20)));
         let rest = block.get(24..).and_then(|rest| rest.get(..len));

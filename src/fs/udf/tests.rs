@@ -298,6 +298,8 @@ fn content_may_lie_in_the_entry_in_holes_and_nowhere() {
     }
     let short = changed("file", |entry| put32(entry, 176, 4096));
     assert_eq!(read(&short), [vec![7; 4096], vec![0; 904]].concat());
+    let grown_in_its_block = changed("file", |entry| put32(entry, 176, 4097));
+    assert_eq!(read(&grown_in_its_block), vec![7; 5000]);
     let long = changed("file", |entry| put(entry, 56, &u64::MAX.to_le_bytes()));
     assert_eq!(le64(&long, entry_of(&long, "file") + 56), u64::MAX);
     assert_eq!(read(&long).len(), 9000);
