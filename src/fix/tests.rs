@@ -1,6 +1,7 @@
 //! Synthetic guests: planned, fixed, compared with what was there, and planned again.
 
 mod families;
+mod hostile;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
