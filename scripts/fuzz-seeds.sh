@@ -29,7 +29,7 @@ first fat 3
 first iso 4
 first squashfs 6
 first xfs 2
-for target in btrfs exfat journal_file ntfs uki udf; do
+for target in btrfs exfat journal_file ntfs uki udf windows xfs_write; do
     head -c 16 /dev/zero | seed "$target" patch
 done
 

@@ -181,9 +181,15 @@ impl<'a> Draft<'a> {
         self.act(fix, path, what, why, Change::Create { diff, attributes, content }, Vital::No).map(drop)
     }
 
-    /// Plans a copy of a file, with the directories above it. Nothing happens when the path exists.
+    /// Plans a copy of a file, with the directories above it. Nothing happens when the path exists. One that is too large for what
+    /// firmware starts is left.
     pub(super) fn copy(&mut self, fix: &'static str, from: &str, path: &str, what: &str, why: &str) -> Result<()> {
         if self.is_taken(path)? {
+            return Ok(());
+        }
+        let size = self.size_of(from)?;
+        if size > limits::MAX_EFI_COPY {
+            self.leave(path, what, format!("{from} has {size} bytes, more than a boot loader can have"));
             return Ok(());
         }
         let Some(content) = self.tree().read(from, limits::MAX_EFI_COPY)? else { return Ok(()) };

@@ -24,10 +24,34 @@ pub(in crate::fs::xfs) struct Replay {
     /// Buffers that were changed by transactions that began at `lsn`, and whether each is a superblock.
     pending: BTreeMap<Place, bool>,
     lsn: u64,
-    /// What was begun and not finished, in order, by kind and identifier.
-    intents: Vec<(u16, u64, Item)>,
+    intents: Begun,
     /// Whether something about quotas was left out, which have to be counted anew.
     lost_quotas: bool,
+}
+
+/// What was begun and not finished, in order.
+#[derive(Debug, Default)]
+struct Begun {
+    items: BTreeMap<u64, Item>,
+    /// Where those of a kind and identifier are.
+    places: HashMap<(u16, u64), Vec<u64>>,
+    next: u64,
+}
+
+impl Begun {
+    /// Gives how many there are now.
+    fn begin(&mut self, kind: u16, identifier: u64, item: &Item) -> usize {
+        self.items.insert(self.next, item.clone());
+        self.places.entry((kind, identifier)).or_default().push(self.next);
+        self.next = self.next.saturating_add(1);
+        self.items.len()
+    }
+
+    fn finish(&mut self, kind: u16, identifier: u64) {
+        for place in self.places.remove(&(kind, identifier)).unwrap_or_default() {
+            self.items.remove(&place);
+        }
+    }
 }
 
 impl Replay {
@@ -37,25 +61,25 @@ impl Replay {
             cancelled: HashMap::new(),
             pending: BTreeMap::new(),
             lsn: 0,
-            intents: Vec::new(),
+            intents: Begun::default(),
             lost_quotas: false,
         }
     }
 
     /// What was begun and not finished: the items.
     pub(super) fn intents(&self) -> impl Iterator<Item = &Item> {
-        self.intents.iter().map(|(_, _, item)| item)
+        self.intents.items.values()
     }
 
     /// What was begun and not finished and shows in files, in words.
     pub(in crate::fs::xfs) fn unfinished(&self) -> Option<&'static str> {
-        let visible = self.intents.iter().find(|(kind, _, _)| !item::INVISIBLE.contains(kind));
-        visible.and_then(|(kind, _, _)| item::INTENTS.iter().find(|(known, _)| known == kind).map(|(_, what)| *what))
+        let visible = self.intents().map(Item::kind).find(|kind| !item::INVISIBLE.contains(kind))?;
+        item::INTENTS.iter().find(|(known, _)| *known == visible).map(|(_, what)| *what)
     }
 
     /// Whether everything that was begun was finished.
     pub(in crate::fs::xfs) fn has_no_intents(&self) -> bool {
-        self.intents.is_empty()
+        self.intents.items.is_empty()
     }
 
     /// The same, as what is to be done; none if only the kernel can do it.
@@ -66,7 +90,7 @@ impl Replay {
 
     /// Notes that everything that was begun was finished.
     pub(in crate::fs::xfs) fn forget_intents(&mut self) {
-        self.intents.clear();
+        self.intents = Begun::default();
     }
 
     /// Whether quotas have to be counted anew.
@@ -144,12 +168,11 @@ impl Replay {
     fn intent(&mut self, kind: u16, item: &Item) -> Result<()> {
         let identifier = item::identifier(item);
         if item::INTENTS.iter().any(|(known, _)| *known == kind) {
-            self.intents.push((kind, identifier, item.clone()));
-            let held: usize = self.intents.len();
+            let held = self.intents.begin(kind, identifier, item);
             return if held > limits::MAX_XFS_INTENTS { Err(too_much(held)) } else { Ok(()) };
         }
-        if item::INTENTS.iter().any(|(known, _)| known.saturating_add(1) == kind) {
-            self.intents.retain(|(known, id, _)| known.saturating_add(1) != kind || *id != identifier);
+        if let Some((begun, _)) = item::INTENTS.iter().find(|(known, _)| known.saturating_add(1) == kind) {
+            self.intents.finish(*begun, identifier);
             return Ok(());
         }
         Err(crate::fs::xfs::unsupported("the log holds an item of an unknown kind").found(kind))
