@@ -10,7 +10,7 @@ use hyper2kvm::disk::Disk;
 use hyper2kvm::fs::btrfs::Btrfs;
 
 use crate::file_disk::FileDisk;
-use crate::support::mount::unmount_copies;
+use crate::support::mount::Unmount;
 use crate::support::tools;
 
 /// Files with a btrfs file system on them, in memory where possible: the kernel syncs a lot.
@@ -117,21 +117,5 @@ impl Drop for Loop {
         // The kernel keeps the names of devices that it has seen, also of those that are gone.
         tools::output("btrfs", ["device", "scan", "--forget", &self.0]);
         tools::output("losetup", ["--detach", &self.0]);
-    }
-}
-
-struct Unmount<'a>(&'a Path);
-
-impl Drop for Unmount<'_> {
-    /// A `sync` elsewhere keeps a file system busy for a moment.
-    fn drop(&mut self) {
-        for _ in 0..200 {
-            if tools::output("umount", [self.0]).status.success() {
-                return unmount_copies(self.0);
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        tools::output("umount", ["--lazy".as_ref(), self.0.as_os_str()]);
-        assert!(std::thread::panicking(), "{} cannot be unmounted", self.0.display());
     }
 }

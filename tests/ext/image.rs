@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::support::mount::{Unmount, wait_for_loops};
 use crate::support::tools;
 
 /// A file with a file system on it, in memory where possible: the kernel syncs a lot.
@@ -50,19 +51,8 @@ impl Image {
         let guard = Unmount(&self.point);
         let value = work(&self.point);
         drop(guard);
-        self.wait_for_loop();
+        wait_for_loops(&self.path);
         value
-    }
-
-    /// Waits until no loop device has the file any more. The next mount would use it again, with what it remembers.
-    fn wait_for_loop(&self) {
-        for _ in 0..1200 {
-            if tools::ok("losetup", ["--associated".as_ref(), self.path.as_path()]).is_empty() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        panic!("{} is still attached to a loop device", self.path.display());
     }
 
     /// Nothing is wrong with it.
@@ -71,21 +61,5 @@ impl Image {
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{}", text);
         assert!(!text.contains("? no"), "{text}");
-    }
-}
-
-struct Unmount<'a>(&'a Path);
-
-impl Drop for Unmount<'_> {
-    /// A `sync` elsewhere keeps a file system busy for a moment.
-    fn drop(&mut self) {
-        for _ in 0..200 {
-            if tools::output("umount", [self.0]).status.success() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        tools::output("umount", ["--lazy".as_ref(), self.0.as_os_str()]);
-        assert!(std::thread::panicking(), "{} cannot be unmounted", self.0.display());
     }
 }

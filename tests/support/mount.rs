@@ -84,6 +84,40 @@ impl Drop for Mounted {
     }
 }
 
+/// A place where something is mounted, until this is dropped.
+pub(crate) struct Unmount<'a>(pub(crate) &'a Path);
+
+impl Drop for Unmount<'_> {
+    /// A `sync` elsewhere keeps a file system busy for a moment.
+    fn drop(&mut self) {
+        for _ in 0..600 {
+            if tools::output("umount", [self.0]).status.success() {
+                return unmount_copies(self.0);
+            }
+            moment();
+        }
+        tools::output("umount", ["--lazy".as_ref(), self.0.as_os_str()]);
+        assert!(std::thread::panicking(), "{} cannot be unmounted", self.0.display());
+    }
+}
+
+/// Waits until no loop device has the image any more, which may be some time after it was unmounted. The next mount would use it
+/// again, with what it remembers.
+pub(crate) fn wait_for_loops(image: &Path) {
+    for _ in 0..6000 {
+        let devices = tools::output("losetup", ["--associated".as_ref(), image.as_os_str()]);
+        if devices.status.success() && devices.stdout.is_empty() {
+            return;
+        }
+        moment();
+    }
+    panic!("{} is still attached to a loop device", image.display());
+}
+
+fn moment() {
+    std::thread::sleep(std::time::Duration::from_millis(50));
+}
+
 /// Unmounts what was unmounted here in other mount namespaces too. A program beside the tests that makes itself one, as those that
 /// build guests do, gets a copy of all that is mounted then, and the kernel goes on writing while there is one.
 pub(crate) fn unmount_copies(point: &Path) {

@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use crate::support::mount::{Unmount, wait_for_loops};
 use crate::support::tools;
 
 /// A file with an XFS file system on it, in memory where possible: the kernel syncs a lot.
@@ -50,9 +51,10 @@ impl Image {
     pub(crate) fn mounted<T>(&self, options: &str, work: impl FnOnce(&Path) -> T) -> T {
         let options = format!("loop,nouuid,{options}");
         tools::ok("mount", ["-t", "xfs", "-o", &options].map(Path::new).into_iter().chain([&*self.path, &*self.point]));
-        let guard = Unmount { point: &self.point, image: &self.path };
+        let guard = Unmount(&self.point);
         let value = work(&self.point);
         drop(guard);
+        wait_for_loops(&self.path);
         value
     }
 
@@ -88,33 +90,5 @@ impl Image {
         );
         let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success() && !text.contains("ALERT"), "{text}");
-    }
-}
-
-struct Unmount<'a> {
-    point: &'a Path,
-    image: &'a Path,
-}
-
-impl Drop for Unmount<'_> {
-    /// A `sync` elsewhere keeps a file system busy for a moment: before it is unmounted, and after that, when it is gone from
-    /// its place and not yet from its device. So does whatever took a copy of all mounts with it.
-    fn drop(&mut self) {
-        let moment = || std::thread::sleep(std::time::Duration::from_millis(50));
-        for _ in 0..600 {
-            if tools::output("umount", [self.point]).status.success() {
-                break;
-            }
-            moment();
-        }
-        for _ in 0..6000 {
-            let devices = tools::output("losetup", ["--associated".as_ref(), self.image.as_os_str()]);
-            if devices.status.success() && devices.stdout.is_empty() {
-                return;
-            }
-            moment();
-        }
-        tools::output("umount", ["--lazy".as_ref(), self.point.as_os_str()]);
-        assert!(std::thread::panicking(), "{} cannot be unmounted", self.point.display());
     }
 }
