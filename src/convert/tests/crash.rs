@@ -275,7 +275,8 @@ fn every_power_cut(model: &Arc<Model>, options: &[Options]) {
         let outcome = attempt(model, &whole, options).0.unwrap();
         let syncs = whole.shared.syncs.load(Ordering::Relaxed);
         let unread = outcome.digest.is_none();
-        assert!(syncs >= if unread { 3 } else { 5 }, "{options:?}: {syncs} syncs");
+        // The thread that makes things durable in between may come to one sync less before a short run is over.
+        assert!(syncs >= if unread { 2 } else { 4 }, "{options:?}: {syncs} syncs");
         let mut resumed = BTreeSet::new();
         for at in 0..syncs {
             let cuts = [Cut::DropAll, Cut::DropHalf, Cut::Tear, Cut::Kill];
