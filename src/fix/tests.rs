@@ -2,6 +2,7 @@
 
 mod families;
 mod hostile;
+pub(super) mod small;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

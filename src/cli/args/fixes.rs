@@ -24,7 +24,7 @@ pub struct FixArgs {
     #[arg(long, value_name = "SOURCE[=NEW]", value_parser = mac)]
     pub mac: Vec<String>,
 
-    /// Put into the guest what this YAML or JSON file asks for: users, files, services, scripts, cloud-init; repeatable.
+    /// Put into the guest what this YAML or JSON file asks for: users, files, services, scripts, network, cloud-init; repeatable.
     #[arg(long, value_name = "FILE")]
     pub config: Vec<PathBuf>,
 

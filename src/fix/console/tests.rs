@@ -1,34 +1,8 @@
 //! Consoles, X and clocks of guests of other hypervisors.
 
-use super::super::{Change, Plan, apply, plan};
-use crate::fs::{Filesystem, MemoryFs, Timestamp};
-use crate::inspect::{Machine, Root, Volume, find_roots, linux};
-use std::sync::Arc;
-
-fn machine(files: &[(&str, &str)]) -> Machine {
-    let fs = MemoryFs::new("ext4", Some("R"), None);
-    for (path, text) in [("/etc/fstab", ""), ("/bin/sh", "")].iter().chain(files) {
-        match path.split_once("->") {
-            Some((link, target)) => fs.add_link(link, target).map(drop).unwrap(),
-            None => fs.add_file(path, text).map(drop).unwrap(),
-        }
-    }
-    let fs: Arc<dyn Filesystem> = Arc::new(fs);
-    let volume = Volume {
-        partition: Some(1),
-        fs_kind: Some("ext4".into()),
-        fs_uuid: Some("R".into()),
-        fs: Some(fs),
-        ..Volume::default()
-    };
-    Machine { volumes: vec![volume], ..Machine::default() }
-}
-
-fn planned(machine: &Machine) -> (Plan, Root) {
-    let root = find_roots(machine).unwrap().remove(0);
-    let facts = linux(&root.tree).unwrap();
-    (plan(&facts, machine, &root).unwrap(), root)
-}
+use super::super::tests::small::{machine, planned};
+use super::super::{Change, apply};
+use crate::fs::Timestamp;
 
 /// What is done, in lines; applied, it must leave nothing to plan.
 fn shown(files: &[(&str, &str)]) -> String {

@@ -1,11 +1,10 @@
 //! What is asked for, put into synthetic guests.
 
-use std::sync::Arc;
-
+use super::super::tests::small::volume;
 use super::super::{Change, Options, Plan, apply, plan_with};
 use super::*;
 use crate::fs::{Attributes, Filesystem, MemoryFs, Timestamp};
-use crate::inspect::{Machine, Root, Volume, find_roots, linux};
+use crate::inspect::{Machine, Root, find_roots, linux};
 
 const HASH: &str = "$6$saltsalt$QNHn.T3WnhOIlSECRETcXw/";
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ me@host";
@@ -46,15 +45,7 @@ pub(super) fn guest(files: &[&[(&str, &str)]]) -> Machine {
     let home = fs.add_dir("/home").unwrap();
     let label = b"system_u:object_r:home_root_t:s0\0";
     fs.writer().unwrap().set_xattr(home, b"security.selinux", label).unwrap();
-    let fs: Arc<dyn Filesystem> = Arc::new(fs);
-    let volume = Volume {
-        partition: Some(1),
-        fs_kind: Some("ext4".into()),
-        fs_uuid: Some("R".into()),
-        fs: Some(fs),
-        ..Volume::default()
-    };
-    Machine { volumes: vec![volume], ..Machine::default() }
+    Machine { volumes: vec![volume(fs)], ..Machine::default() }
 }
 
 fn asked(config: &str) -> Result<Injection> {
@@ -376,15 +367,7 @@ fn a_full_file_system_refuses_everything() {
     let fs = MemoryFs::new("ext4", Some("R"), None);
     fs.add_file("/etc/fstab", "").unwrap();
     fs.add_dir("/bin").unwrap();
-    let fs: Arc<dyn Filesystem> = Arc::new(fs.with_capacity(1 << 20));
-    let volume = Volume {
-        partition: Some(1),
-        fs_kind: Some("ext4".into()),
-        fs_uuid: Some("R".into()),
-        fs: Some(fs),
-        ..Volume::default()
-    };
-    let machine = Machine { volumes: vec![volume], ..Machine::default() };
+    let machine = Machine { volumes: vec![volume(fs.with_capacity(1 << 20))], ..Machine::default() };
     assert_eq!(planned(&machine, &config).unwrap_err().code(), "inject.impossible");
 }
 

@@ -1,10 +1,9 @@
 //! One synthetic tree for each way to configure a network, with the exact edits.
 
-use std::sync::Arc;
-
+use super::super::tests::small::volume;
 use super::super::{Change, NetworkLevel, Options, Plan, apply, plan_with};
-use crate::fs::{Filesystem, MemoryFs, Timestamp};
-use crate::inspect::{Machine, MachineDisk, MachineNic, Root, Volume, find_roots, linux};
+use crate::fs::{MemoryFs, Timestamp};
+use crate::inspect::{Machine, MachineDisk, MachineNic, Root, find_roots, linux};
 
 const OLD: &str = "00:50:56:ab:00:01";
 const NEW: &str = "52:54:00:cd:00:01";
@@ -17,17 +16,9 @@ fn machine(files: &[(&str, &str)], macs: &[&str]) -> Machine {
     for (path, text) in [("/etc/fstab", ""), ("/bin/sh", ""), ("/usr/lib/udev/rules.d/x", "")].iter().chain(files) {
         fs.add_file(path, text).unwrap();
     }
-    let fs: Arc<dyn Filesystem> = Arc::new(fs);
-    let volume = Volume {
-        partition: Some(1),
-        fs_kind: Some("ext4".into()),
-        fs_uuid: Some("R".into()),
-        fs: Some(fs),
-        ..Volume::default()
-    };
     let disk = MachineDisk { name: "sda".to_owned(), ..MachineDisk::default() };
     let card = |mac: &&str| MachineNic { mac: Some((*mac).to_owned()), model: None };
-    Machine { disks: vec![disk], volumes: vec![volume], nics: macs.iter().map(card).collect(), uefi: false }
+    Machine { disks: vec![disk], volumes: vec![volume(fs)], nics: macs.iter().map(card).collect(), uefi: false }
 }
 
 fn options(network: NetworkLevel, macs: &[&str]) -> Options {
