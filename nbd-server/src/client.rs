@@ -19,7 +19,7 @@
 use std::fmt;
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,10 +27,12 @@ mod connect;
 mod connection;
 mod error;
 mod uri;
+mod watch;
 
 pub use crate::protocol::{Listed, Style};
 pub use error::{Error, Kind, Result};
 pub use uri::{DEFAULT_PORT, Transport, Uri};
+pub use watch::Stop;
 
 use crate::export::{self, Allocation, Errno, Export, Extent, Status, Visit, VisitStatus, Zero};
 use crate::limits::{MAX_CLIENT_CONNECTIONS, MAX_CONTEXTS, MAX_STRING};
@@ -39,6 +41,7 @@ use crate::protocol::{Request, Terms, Want, Wishes};
 use crate::tls::TlsClient;
 use connect::Route;
 use connection::{Connection, Statuses};
+use watch::Watch;
 
 /// First and longest pause between attempts to connect again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3));
@@ -62,8 +65,12 @@ pub struct Options {
     pub wait_for: Duration,
     /// How long to try again when a connection breaks; 60 seconds by default.
     pub retry_for: Duration,
-    /// How long a reply may take; 60 seconds by default.
+    /// How long a connection may take, the name's address found included; 60 seconds by default.
+    pub connect_within: Duration,
+    /// How long the server may be silent while it owes a reply; 60 seconds by default. Flushes may take twenty times that.
     pub patience: Duration,
+    /// Ends whatever waits, with [`Kind::Stopped`].
+    pub stop: Option<Stop>,
     /// The most to ask for; extended headers by default.
     pub style: Style,
 }
@@ -76,7 +83,9 @@ impl Default for Options {
             tls: None,
             wait_for: Duration::ZERO,
             retry_for: Duration::from_secs(60),
+            connect_within: Duration::from_secs(60),
             patience: Duration::from_secs(60),
+            stop: None,
             style: Style::Extended,
         }
     }
@@ -88,11 +97,19 @@ pub struct Client {
     retry_for: Duration,
     /// Of the first connection; those of others are the same in what counts.
     terms: Terms,
-    connections: Vec<Mutex<Option<Arc<Connection>>>>,
+    connections: Vec<Mutex<Seat>>,
     /// Connections that may be used.
     open: AtomicUsize,
     /// A connection broke with writes that no flush had covered.
     unflushed: AtomicBool,
+}
+
+/// The place of a connection.
+#[derive(Default)]
+struct Seat {
+    connection: Option<Arc<Connection>>,
+    /// When and why the last attempt to connect failed: the answer for all who waited for it.
+    failed: Option<(Instant, Error)>,
 }
 
 impl Client {
@@ -118,13 +135,14 @@ impl Client {
             ));
         }
         let wishes = Wishes { export: uri.export.clone(), contexts: options.contexts, style: options.style };
-        let route = Route { uri, tls: options.tls, wishes, patience: options.patience };
+        let watch = Watch { patience: options.patience, stop: options.stop };
+        let route = Route { uri, tls: options.tls, wishes, watch, connect_within: options.connect_within };
         let first = retrying(options.wait_for, || route.connect())?;
         let terms = first.terms.clone();
         let several = terms.flags & FLAG_CAN_MULTI_CONN != 0;
         let most = if several { options.connections.clamp(1, MAX_CLIENT_CONNECTIONS) } else { 1 };
-        let connections: Vec<_> = (0..most).map(|_| Mutex::new(None)).collect();
-        *lock(&connections[0]) = Some(Arc::new(first));
+        let connections: Vec<_> = (0..most).map(|_| Mutex::new(Seat::default())).collect();
+        lock(&connections[0]).connection = Some(Arc::new(first));
         let (open, unflushed) = (AtomicUsize::new(most), AtomicBool::new(false));
         Ok(Self { route, retry_for: options.retry_for, terms, connections, open, unflushed })
     }
@@ -134,8 +152,17 @@ impl Client {
     /// # Errors
     /// If there is no such server, or if it does not list them.
     pub fn list(uri: Uri, tls: Option<TlsClient>) -> Result<Vec<Listed>> {
-        let wishes = Wishes::default();
-        Route { uri, tls, wishes, patience: Options::default().patience }.list()
+        Self::list_with(uri, Options { tls, ..Options::default() })
+    }
+
+    /// As [`Self::list`], with the patience and certificates of `options`.
+    ///
+    /// # Errors
+    /// As [`Self::list`].
+    pub fn list_with(uri: Uri, options: Options) -> Result<Vec<Listed>> {
+        let watch = Watch { patience: options.patience, stop: options.stop };
+        let (tls, connect_within) = (options.tls, options.connect_within);
+        Route { uri, tls, wishes: Wishes::default(), watch, connect_within }.list()
     }
 
     /// In bytes.
@@ -161,7 +188,7 @@ impl Client {
     pub fn connections(&self) -> usize {
         self.connections
             .iter()
-            .filter(|slot| lock(slot).as_ref().is_some_and(|connection| !connection.is_dead()))
+            .filter(|seat| lock(seat).connection.as_ref().is_some_and(|connection| !connection.is_dead()))
             .count()
     }
 
@@ -183,6 +210,27 @@ impl Client {
             at += piece.len() as u64;
         }
         Ok(())
+    }
+
+    /// As [`Self::read_at`], without a second attempt: gives how many bytes from the front of `buf` came, and why not all of them did.
+    pub fn read_front(&self, buf: &mut [u8], offset: u64) -> (usize, Result<()>) {
+        if let Err(error) = self.check(offset, buf.len() as u64, false) {
+            return (0, Err(error));
+        }
+        let mut done = 0;
+        for piece in buf.chunks_mut(self.terms.maximum_block as usize) {
+            let request = request(CMD_READ, 0, offset + done as u64, piece.len() as u64);
+            let connection = match self.pick() {
+                Ok(connection) => connection,
+                Err(error) => return (done, Err(error)),
+            };
+            let (came, result) = connection.call_partly(request, &[], Want::Data(piece.len()), piece);
+            done += came;
+            if let Err(error) = result {
+                return (done, Err(error));
+            }
+        }
+        (done, Ok(()))
     }
 
     /// Reads the blocks around a range.
@@ -256,7 +304,7 @@ impl Client {
     /// [`Self::read_at`].
     pub fn flush(&self) -> Result<()> {
         if self.terms.flags & FLAG_SEND_FLUSH != 0 {
-            let covered: Vec<_> = self.connections.iter().filter_map(|slot| lock(slot).clone()).collect();
+            let covered: Vec<_> = self.connections.iter().filter_map(|seat| lock(seat).connection.clone()).collect();
             let had: Vec<bool> = covered.iter().map(|c| c.unflushed.swap(false, Ordering::SeqCst)).collect();
             let flushed = self.call(request(CMD_FLUSH, 0, 0, 0), &[], &Want::Done, &mut []);
             for (connection, had) in covered.iter().zip(had) {
@@ -289,6 +337,29 @@ impl Client {
         self.status("base:allocation", range, &mut |status| {
             visit(Extent { length: status.length, kind: Allocation::of(status.flags) })
         })
+    }
+
+    /// As [`Self::extents`], with what the server tells in one answer: of all of the range or a part from its start.
+    ///
+    /// # Errors
+    /// As [`Self::extents`].
+    pub fn extents_once(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<()> {
+        let answer = range.start..range.end.min(range.start.saturating_add(self.longest()));
+        if !self.has_context("base:allocation") || answer.is_empty() {
+            return self.extents(answer, visit);
+        }
+        self.check(answer.start, answer.end - answer.start, true)?;
+        let block = u64::from(self.terms.minimum_block);
+        let mut at = answer.start - answer.start % block;
+        for told in self.ask_status("base:allocation", at, (answer.end - at).next_multiple_of(block))? {
+            let end = at + told.length;
+            let length = end.min(answer.end).saturating_sub(at.max(answer.start));
+            at = end;
+            if length > 0 && visit(Extent { length, kind: Allocation::of(told.flags) }).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Whether the server has a meta context, of those that were asked for.
@@ -379,16 +450,22 @@ impl Client {
 
     /// The connection with the least to do. A further one is opened when all are busy, and broken ones are replaced.
     fn pick(&self) -> Result<Arc<Connection>> {
+        let asked = Instant::now();
         let mut best: Option<(usize, Arc<Connection>)> = None;
         let open = self.open.load(Ordering::Relaxed);
-        for (index, slot) in self.connections.iter().enumerate().take(open) {
-            let mut connection = lock(slot);
-            if let Some(broken) = connection.take_if(|connection| connection.is_dead())
+        for (index, seat) in self.connections.iter().enumerate().take(open) {
+            let mut seat = match (seat.try_lock(), &best) {
+                (Ok(seat), _) => seat,
+                // Somebody is about to connect there, which takes a while.
+                (Err(TryLockError::WouldBlock), Some(_)) => continue,
+                (Err(_), _) => lock(seat),
+            };
+            if let Some(broken) = seat.connection.take_if(|connection| connection.is_dead())
                 && broken.unflushed.load(Ordering::SeqCst)
             {
                 self.unflushed.store(true, Ordering::SeqCst);
             }
-            if let Some(connection) = &*connection {
+            if let Some(connection) = &seat.connection {
                 let load = connection.load();
                 if load == 0 {
                     return Ok(Arc::clone(connection));
@@ -398,19 +475,26 @@ impl Client {
                 }
                 continue;
             }
-            match (self.reconnect(), &best) {
+            let connected = match &seat.failed {
+                Some((when, error)) if *when >= asked => Err(error.clone()),
+                _ => self.reconnect(),
+            };
+            match (connected, &best) {
                 (Ok(new), _) => {
                     let new = Arc::new(new);
-                    *connection = Some(Arc::clone(&new));
+                    *seat = Seat { connection: Some(Arc::clone(&new)), failed: None };
                     return Ok(new);
                 }
                 // The server may allow fewer connections than it could.
-                (Err(error), Some((_, best))) if error.kind() != Kind::Changed => {
+                (Err(error), Some((_, best))) if !matches!(error.kind(), Kind::Changed | Kind::Stopped) => {
                     tracing::debug!(%error, "no further connection");
                     self.open.store(index.max(1), Ordering::Relaxed);
                     return Ok(Arc::clone(best));
                 }
-                (Err(error), _) => return Err(error),
+                (Err(error), _) => {
+                    seat.failed = Some((Instant::now(), error.clone()));
+                    return Err(error);
+                }
             }
         }
         best.map(|(_, connection)| connection)
@@ -471,7 +555,7 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         for slot in &self.connections {
-            if let Some(connection) = lock(slot).take() {
+            if let Some(connection) = lock(slot).connection.take() {
                 connection.say_goodbye();
             }
         }

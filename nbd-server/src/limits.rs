@@ -103,5 +103,15 @@ pub const MAX_STATUS_EXTENTS: usize = 1 << 20;
 /// Requests of a client that wait for replies of one connection; callers beyond it wait. nbdcopy and the kernel have 64 and 128.
 pub const MAX_IN_FLIGHT: usize = 64;
 
+/// Bytes a second that a server must give on the whole, beside the silence that it may keep: below it a request ends, so that a
+/// byte now and then does not keep it for ever.
+pub const SLOWEST: u64 = 16 << 10;
+
+/// Longest time that a flush may take, in multiples of that of other requests: a server may have gigabytes to write first.
+pub const FLUSH_PATIENCE: u32 = 20;
+
+/// How long a blocked client waits before it looks whether it is to give up.
+pub const CLIENT_NAP: Duration = Duration::from_millis(200);
+
 /// Connections of a client to an export that allows several. nbdcopy's four, and room for more processors.
 pub const MAX_CLIENT_CONNECTIONS: usize = 16;

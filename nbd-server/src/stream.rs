@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
@@ -60,14 +61,25 @@ impl Stream {
 
     /// Sends all of `bytes`.
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        let Some(secret) = &self.tls else { return self.socket.send(bytes) };
+        self.send_while(bytes, &|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Sends all of `bytes`. Each time that nothing could be sent for as long as the socket waits, `patient` is told since when, and
+    /// says whether to go on.
+    pub(crate) fn send_while(&self, bytes: &[u8], patient: &dyn Fn(Instant) -> io::Result<()>) -> io::Result<()> {
+        let Some(secret) = &self.tls else { return self.socket.send_while(bytes, patient) };
         let mut records = lock(&secret.sending);
         for piece in bytes.chunks(64 << 10) {
             records.clear();
             lock(&secret.tls).send(piece, &mut records)?;
-            self.socket.send(&records)?;
+            self.socket.send_while(&records, patient)?;
         }
         Ok(())
+    }
+
+    /// How long a call waits for the peer before it fails with [`io::ErrorKind::WouldBlock`].
+    pub(crate) fn set_wait(&self, wait: Duration) -> io::Result<()> {
+        self.socket.set_wait(wait)
     }
 
     /// Makes a blocked call in another thread return, except with pipes. An error means that the peer was faster.
@@ -99,12 +111,44 @@ impl Socket {
     }
 
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        self.send_while(bytes, &|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn send_while(&self, mut bytes: &[u8], patient: &dyn Fn(Instant) -> io::Result<()>) -> io::Result<()> {
+        let mut since = Instant::now();
+        while !bytes.is_empty() {
+            let sent = match self {
+                Self::Tcp(stream) => (&*stream).write(bytes),
+                Self::Unix(stream) => (&*stream).write(bytes),
+                Self::Pair(_, output) => (&*output).write(bytes),
+            };
+            match sent {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(len) => (bytes, since) = (&bytes[len..], Instant::now()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_wait(&error) => patient(since)?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn set_wait(&self, wait: Duration) -> io::Result<()> {
+        let set = |socket: SockRef<'_>| {
+            socket.set_read_timeout(Some(wait))?;
+            socket.set_write_timeout(Some(wait))
+        };
         match self {
-            Self::Tcp(stream) => (&*stream).write_all(bytes),
-            Self::Unix(stream) => (&*stream).write_all(bytes),
-            Self::Pair(_, output) => (&*output).write_all(bytes),
+            Self::Tcp(stream) => set(SockRef::from(stream)),
+            Self::Unix(stream) => set(SockRef::from(stream)),
+            Self::Pair(..) => Ok(()),
         }
     }
+}
+
+/// Whether nothing went wrong but that the peer is slow.
+pub(crate) fn is_wait(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// Shakes hands; returns the session once it is secret.

@@ -117,6 +117,12 @@ impl TlsClient {
         Ok(Self(Arc::new(config)))
     }
 
+    /// With a configuration of rustls, for callers who trust in ways of their own.
+    #[must_use]
+    pub const fn from_config(config: Arc<ClientConfig>) -> Self {
+        Self(config)
+    }
+
     /// A session with a server that must prove to be `name`.
     pub(crate) fn session(&self, name: &str) -> io::Result<Tls> {
         let name = ServerName::try_from(name.to_owned()).map_err(invalid)?;

@@ -319,7 +319,7 @@ fn exports_are_listed_and_named() {
         Client::list(server.uri().parse().unwrap(), None).unwrap().into_iter().map(|e| e.name).collect();
     assert_eq!(names, ["a b", "ß/?"]);
     assert_eq!(Client::connect(&server.uris("ß/?")[0]).unwrap().size(), 1024);
-    assert_eq!(Client::connect(&server.uris("none")[0]).unwrap_err().kind(), Kind::Refused);
+    assert_eq!(Client::connect(&server.uris("none")[0]).unwrap_err().kind(), Kind::Missing);
 }
 
 #[test]

@@ -3,11 +3,15 @@
 use std::io;
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::connection::Connection;
 use super::error::{Error, Kind, Result};
 use super::uri::{Transport, Uri};
+use super::watch::Watch;
+use crate::limits::CLIENT_NAP;
 use crate::protocol::{Channel, Dial, Listed, Wishes};
 use crate::stream::{Socket, Stream, receive_through, start_tls};
 use crate::tls::{Tls, TlsClient};
@@ -18,23 +22,50 @@ pub(super) struct Route {
     pub(super) uri: Uri,
     pub(super) tls: Option<TlsClient>,
     pub(super) wishes: Wishes,
-    pub(super) patience: Duration,
+    pub(super) watch: Watch,
+    /// Until a socket is connected, the name's address found included.
+    pub(super) connect_within: Duration,
 }
 
 impl Route {
+    /// Connects and agrees on everything.
     pub(super) fn connect(&self) -> Result<Connection> {
-        let channel = Plain(self.socket()?);
-        if !self.uri.tls {
-            let (terms, Plain(socket)) = Dial::greet(channel)?.go(&self.wishes)?;
-            return Ok(Connection::new(Stream::new(socket, None), terms, self.patience));
-        }
-        let (terms, Secret { socket, tls }) = self.dial_secret(channel)?.go(&self.wishes)?;
-        Ok(Connection::new(Stream::new(socket, Some(tls)), terms, self.patience))
+        self.aside(Self::dial)
     }
 
     pub(super) fn list(&self) -> Result<Vec<Listed>> {
+        self.aside(|route| {
+            let channel = Plain(route.socket()?);
+            if route.uri.tls { route.dial_secret(channel)?.list() } else { Dial::greet(channel)?.list() }
+        })
+    }
+
+    /// Has a thread of its own do it. Whoever looks up names cannot be hurried, so it may be left behind.
+    fn aside<T: Send + 'static>(&self, what: impl FnOnce(&Self) -> Result<T> + Send + 'static) -> Result<T> {
+        let began = Instant::now();
+        let most = self.connect_within.saturating_add(self.watch.patience);
+        let (sender, receiver) = channel();
+        let route = self.clone();
+        thread::Builder::new().name("nbd-connect".into()).spawn(move || drop(sender.send(what(&route))))?;
+        loop {
+            match receiver.recv_timeout(CLIENT_NAP) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Timeout) => self.watch.check(began, most)?,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Error::new(Kind::Connect, "the thread that connects to the NBD server ended"));
+                }
+            }
+        }
+    }
+
+    fn dial(&self) -> Result<Connection> {
         let channel = Plain(self.socket()?);
-        if self.uri.tls { self.dial_secret(channel)?.list() } else { Dial::greet(channel)?.list() }
+        if !self.uri.tls {
+            let (terms, Plain(socket)) = Dial::greet(channel)?.go(&self.wishes)?;
+            return Connection::new(Stream::new(socket, None), terms, self.watch.clone());
+        }
+        let (terms, Secret { socket, tls }) = self.dial_secret(channel)?.go(&self.wishes)?;
+        Connection::new(Stream::new(socket, Some(tls)), terms, self.watch.clone())
     }
 
     fn dial_secret(&self, channel: Plain) -> Result<Dial<Secret>> {
@@ -67,20 +98,19 @@ impl Route {
         };
         match &self.uri.transport {
             Transport::Unix(path) => {
-                let stream = UnixStream::connect(path).map_err(unreachable)?;
-                stream.set_read_timeout(Some(self.patience)).map_err(unreachable)?;
-                stream.set_write_timeout(Some(self.patience)).map_err(unreachable)?;
-                Ok(Socket::Unix(stream))
+                let socket = Socket::Unix(UnixStream::connect(path).map_err(unreachable)?);
+                socket.set_wait(self.watch.patience).map_err(unreachable)?;
+                Ok(socket)
             }
             Transport::Tcp(host, port) => {
                 let mut last = io::Error::from(io::ErrorKind::NotFound);
                 for address in (host.as_str(), *port).to_socket_addrs().map_err(unreachable)? {
-                    match TcpStream::connect_timeout(&address, self.patience) {
+                    match TcpStream::connect_timeout(&address, self.connect_within) {
                         Ok(stream) => {
                             stream.set_nodelay(true).map_err(unreachable)?;
-                            stream.set_read_timeout(Some(self.patience)).map_err(unreachable)?;
-                            stream.set_write_timeout(Some(self.patience)).map_err(unreachable)?;
-                            return Ok(Socket::Tcp(stream));
+                            let socket = Socket::Tcp(stream);
+                            socket.set_wait(self.watch.patience).map_err(unreachable)?;
+                            return Ok(socket);
                         }
                         Err(error) => last = error,
                     }

@@ -6,17 +6,19 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::Shutdown;
+use std::ops::Range;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::error::{Error, Kind, Result};
+use super::watch::Watch;
 use crate::export::Status;
-use crate::limits::MAX_IN_FLIGHT;
-use crate::protocol::constants::CMD_DISC;
+use crate::limits::{CLIENT_NAP, FLUSH_PATIENCE, MAX_IN_FLIGHT, SLOWEST};
+use crate::protocol::constants::{CMD_DISC, CMD_FLUSH};
 use crate::protocol::{Assembly, Body, ReplyHeader, Request, Take, Terms, Want};
-use crate::stream::Stream;
+use crate::stream::{Stream, is_wait};
 
 /// Payloads up to this length are sent together with their request.
 const JOINED: usize = 64 << 10;
@@ -30,8 +32,7 @@ pub(super) type Statuses = Vec<(u32, Vec<Status>)>;
 pub(super) struct Connection {
     stream: Stream,
     pub(super) terms: Terms,
-    /// Longest time that a reply may take.
-    patience: Duration,
+    watch: Watch,
     /// Held while a request is being sent.
     sending: Mutex<Vec<u8>>,
     state: Mutex<State>,
@@ -44,6 +45,8 @@ pub(super) struct Connection {
 struct State {
     slots: HashMap<u64, Slot>,
     next: u64,
+    /// Bytes of data in flight, either way.
+    bytes: u64,
     /// Somebody reads replies.
     led: bool,
     dead: Option<Error>,
@@ -51,6 +54,8 @@ struct State {
 
 /// A request in flight.
 struct Slot {
+    /// Bytes of data, either way.
+    bytes: u64,
     /// Elsewhere while a part of the reply is being read.
     assembly: Option<Assembly>,
     /// Data that another thread has read.
@@ -61,17 +66,20 @@ struct Slot {
 }
 
 impl Connection {
-    pub(super) fn new(stream: Stream, terms: Terms, patience: Duration) -> Self {
-        Self {
+    /// # Errors
+    /// If the socket takes no settings any more.
+    pub(super) fn new(stream: Stream, terms: Terms, watch: Watch) -> Result<Self> {
+        stream.set_wait(watch.patience.min(CLIENT_NAP))?;
+        Ok(Self {
             stream,
             terms,
-            patience,
+            watch,
             sending: Mutex::default(),
-            state: Mutex::new(State { slots: HashMap::new(), next: 0, led: false, dead: None }),
+            state: Mutex::new(State { slots: HashMap::new(), next: 0, bytes: 0, led: false, dead: None }),
             room: Condvar::new(),
             incoming: Mutex::new(Incoming { buffer: vec![0; 64 << 10], start: 0, end: 0 }),
             unflushed: AtomicBool::new(false),
-        }
+        })
     }
 
     pub(super) fn is_dead(&self) -> bool {
@@ -84,14 +92,33 @@ impl Connection {
     }
 
     /// Sends a request and waits for its reply; data goes to `buf`, which has just the right length.
-    pub(super) fn call(&self, mut request: Request, payload: &[u8], want: Want, buf: &mut [u8]) -> Result<Statuses> {
-        let deadline = Instant::now() + self.patience;
-        request.cookie = self.register(Assembly::new(request.offset, want))?;
-        let sent = self.send(&request, payload);
-        if let Err(error) = sent {
+    pub(super) fn call(&self, request: Request, payload: &[u8], want: Want, buf: &mut [u8]) -> Result<Statuses> {
+        self.call_partly(request, payload, want, buf).1
+    }
+
+    /// As [`Self::call`]; after an error, tells how many bytes from the front of `buf` came before it.
+    pub(super) fn call_partly(
+        &self,
+        mut request: Request,
+        payload: &[u8],
+        want: Want,
+        buf: &mut [u8],
+    ) -> (usize, Result<Statuses>) {
+        let patience = match request.command {
+            CMD_FLUSH => self.watch.patience.saturating_mul(FLUSH_PATIENCE),
+            _ => self.watch.patience,
+        };
+        let bytes = (payload.len() + buf.len()) as u64;
+        let (cookie, in_flight) = match self.register(Assembly::new(request.offset, want), bytes) {
+            Ok(registered) => registered,
+            Err(error) => return (0, Err(error)),
+        };
+        request.cookie = cookie;
+        let deadline = Instant::now() + patience + Duration::from_secs(in_flight / SLOWEST);
+        if let Err(error) = self.send(&request, payload) {
             self.kill(error.into());
         }
-        self.wait(request.cookie, buf, deadline)
+        self.wait(cookie, buf, &Limits { deadline, patience })
     }
 
     /// Tells the server that nothing more comes.
@@ -103,51 +130,63 @@ impl Connection {
         self.kill(Error::new(Kind::Lost, "the connection is closed"));
     }
 
-    fn register(&self, assembly: Assembly) -> Result<u64> {
+    /// Gives the request's name, and the bytes of data in flight with its own.
+    fn register(&self, assembly: Assembly, bytes: u64) -> Result<(u64, u64)> {
         let mut state = lock(&self.state);
         while state.slots.len() >= MAX_IN_FLIGHT && state.dead.is_none() {
-            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let waited = self.room.wait_timeout(state, CLIENT_NAP).unwrap_or_else(PoisonError::into_inner);
+            state = waited.0;
+            self.watch.check_stop()?;
         }
         if let Some(error) = &state.dead {
             return Err(error.clone());
         }
         let cookie = state.next;
         state.next += 1;
-        state.slots.insert(cookie, Slot { assembly: Some(assembly), data: Vec::new(), result: None, waiter: None });
-        Ok(cookie)
+        state.bytes += bytes;
+        let slot = Slot { bytes, assembly: Some(assembly), data: Vec::new(), result: None, waiter: None };
+        state.slots.insert(cookie, slot);
+        Ok((cookie, state.bytes))
     }
 
     fn send(&self, request: &Request, payload: &[u8]) -> io::Result<()> {
         let mut bytes = lock(&self.sending);
         bytes.clear();
         request.append_to(self.terms.style, &mut bytes);
+        let patient =
+            |since| self.watch.check(since, self.watch.patience).map_err(|error| io::Error::other(error.clone()));
         if payload.len() <= JOINED {
             bytes.extend_from_slice(payload);
-            return self.stream.send(&bytes);
+            return self.stream.send_while(&bytes, &patient);
         }
-        self.stream.send(&bytes)?;
-        self.stream.send(payload)
+        self.stream.send_while(&bytes, &patient)?;
+        self.stream.send_while(payload, &patient)
     }
 
-    fn wait(&self, cookie: u64, buf: &mut [u8], deadline: Instant) -> Result<Statuses> {
+    fn wait(&self, cookie: u64, buf: &mut [u8], limits: &Limits) -> (usize, Result<Statuses>) {
         loop {
             let mut state = lock(&self.state);
             let (dead, led) = (state.dead.clone(), state.led);
-            let Some(slot) = state.slots.get_mut(&cookie) else { return Err(lost()) };
-            let result = slot.result.take().or_else(|| dead.map(Err));
+            let Some(slot) = state.slots.get_mut(&cookie) else { return (0, Err(lost())) };
+            // Whoever reads replies may be at this one, and gives it back at once.
+            let result = slot.result.take().or_else(|| dead.filter(|_| !led).map(Err));
             if let Some(result) = result {
-                // If it was us who read it, the data is in place already.
-                if let Some(slot) = state.slots.remove(&cookie)
-                    && result.is_ok()
-                    && slot.data.len() == buf.len()
-                {
-                    buf.copy_from_slice(&slot.data);
+                let mut came = buf.len();
+                if let Some(slot) = state.slots.remove(&cookie) {
+                    if result.is_err() {
+                        came = slot.assembly.as_ref().map_or(0, Assembly::front).min(buf.len());
+                    }
+                    // If it was us who read it, the data is in place already.
+                    if slot.data.len() == buf.len() {
+                        buf[..came].copy_from_slice(&slot.data[..came]);
+                    }
+                    state.bytes = state.bytes.saturating_sub(slot.bytes);
                 }
                 self.room.notify_one();
                 let next = if state.led { None } else { state.next_waiter() };
                 drop(state);
                 next.inspect(Thread::unpark);
-                return result;
+                return (came, result);
             }
             if led {
                 slot.waiter.get_or_insert_with(thread::current);
@@ -159,18 +198,23 @@ impl Connection {
             state.led = true;
             drop(state);
             let lead = Lead(self);
-            let led = self.lead(cookie, buf, deadline);
+            let led = self.lead(cookie, buf, limits);
             if let Err(error) = led {
                 self.kill(error);
             }
             drop(lead);
+            // Those who saw that the connection is dead and waited for us to stop.
+            if self.is_dead() {
+                self.wake_all();
+            }
         }
     }
 
     /// Reads replies until that of `own` is complete.
-    fn lead(&self, own: u64, buf: &mut [u8], deadline: Instant) -> Result<()> {
+    fn lead(&self, own: u64, buf: &mut [u8], limits: &Limits) -> Result<()> {
         let mut incoming = lock(&self.incoming);
-        let mut source = Source { incoming: &mut incoming, stream: &self.stream, deadline };
+        let (stream, watch) = (&self.stream, &self.watch);
+        let mut source = Source { incoming: &mut incoming, stream, watch, limits, heard: Instant::now() };
         loop {
             let header = source.header(&self.terms)?;
             let (mut assembly, mut data) = {
@@ -187,15 +231,16 @@ impl Connection {
                 data.resize(assembly.data_len(), 0);
             }
             let target = if direct { &mut *buf } else { &mut data[..] };
-            let last = source.body(self.terms.style, &mut assembly, header.body, target)?;
+            let last = source.body(self.terms.style, &mut assembly, header.body, target);
             let mut state = lock(&self.state);
             let Some(slot) = state.slots.get_mut(&header.cookie) else { return Err(lost()) };
-            if !last {
+            slot.data = data;
+            if !matches!(last, Ok(true)) {
                 slot.assembly = Some(assembly);
-                slot.data = data;
+                drop(state);
+                last?;
                 continue;
             }
-            slot.data = data;
             let result = assembly.end();
             let violation = result.as_ref().err().filter(|error| error.kind() == Kind::Protocol).cloned();
             slot.result = Some(result);
@@ -216,12 +261,18 @@ impl Connection {
     fn kill(&self, error: Error) {
         let mut state = lock(&self.state);
         state.dead.get_or_insert(error);
+        drop(state);
+        self.wake_all();
+        self.stream.shutdown(Shutdown::Both);
+    }
+
+    fn wake_all(&self) {
+        let state = lock(&self.state);
         for slot in state.slots.values() {
             slot.waiter.as_ref().inspect(|waiter| waiter.unpark());
         }
         drop(state);
         self.room.notify_all();
-        self.stream.shutdown(Shutdown::Both);
     }
 }
 
@@ -248,11 +299,22 @@ struct Incoming {
     end: usize,
 }
 
+/// How long a request may take.
+struct Limits {
+    /// All of it.
+    deadline: Instant,
+    /// Silence of the server.
+    patience: Duration,
+}
+
 /// Where replies come from.
 struct Source<'a> {
     incoming: &'a mut Incoming,
     stream: &'a Stream,
-    deadline: Instant,
+    watch: &'a Watch,
+    limits: &'a Limits,
+    /// When something came, or the wait began.
+    heard: Instant,
 }
 
 impl Source<'_> {
@@ -275,12 +337,12 @@ impl Source<'_> {
         let (take, last) = assembly.begin(style, body)?;
         match take {
             Take::Nothing => {}
-            Take::All => self.fill(data)?,
+            Take::All => self.place(assembly, 0..data.len(), data)?,
             Take::Data(len) => {
                 let mut offset = [0; 8];
                 self.fill(&mut offset)?;
                 let place = assembly.data(u64::from_be_bytes(offset), len)?;
-                self.fill(data.get_mut(place).ok_or_else(lost)?)?;
+                self.place(assembly, place, data)?;
             }
             Take::Digest(len) => {
                 let mut bytes = vec![0; len];
@@ -293,36 +355,65 @@ impl Source<'_> {
         Ok(last)
     }
 
-    fn fill(&mut self, mut buf: &mut [u8]) -> Result<()> {
-        while !buf.is_empty() {
-            let at_hand = &self.incoming.buffer[self.incoming.start..self.incoming.end];
-            let len = if !at_hand.is_empty() {
-                let len = at_hand.len().min(buf.len());
-                buf[..len].copy_from_slice(&at_hand[..len]);
-                self.incoming.start += len;
-                len
-            } else if buf.len() >= self.incoming.buffer.len() {
-                self.receive(buf)?
-            } else {
-                let mut buffer = std::mem::take(&mut self.incoming.buffer);
-                let received = self.receive(&mut buffer);
-                self.incoming.buffer = buffer;
-                (self.incoming.start, self.incoming.end) = (0, received?);
-                continue;
-            };
-            buf = &mut buf[len..];
+    /// Fills a part of a read's data; what does not come is not counted as come.
+    fn place(&mut self, assembly: &mut Assembly, place: Range<usize>, data: &mut [u8]) -> Result<()> {
+        let part = data.get_mut(place.clone()).ok_or_else(lost)?;
+        let (filled, result) = self.fill_partly(part);
+        if result.is_err() {
+            assembly.lose(place.start + filled..place.end);
         }
-        Ok(())
+        result
+    }
+
+    fn fill(&mut self, buf: &mut [u8]) -> Result<()> {
+        self.fill_partly(buf).1
+    }
+
+    /// Fills `buf`, and says how much of it.
+    fn fill_partly(&mut self, buf: &mut [u8]) -> (usize, Result<()>) {
+        let mut filled = 0;
+        while filled < buf.len() {
+            match self.next(&mut buf[filled..]) {
+                Ok(len) => filled += len,
+                Err(error) => return (filled, Err(error)),
+            }
+        }
+        (filled, Ok(()))
+    }
+
+    /// Some more bytes.
+    fn next(&mut self, buf: &mut [u8]) -> Result<usize> {
+        if self.incoming.start == self.incoming.end {
+            if buf.len() >= self.incoming.buffer.len() {
+                return self.receive(buf);
+            }
+            let mut buffer = std::mem::take(&mut self.incoming.buffer);
+            let received = self.receive(&mut buffer);
+            self.incoming.buffer = buffer;
+            (self.incoming.start, self.incoming.end) = (0, received?);
+        }
+        let at_hand = &self.incoming.buffer[self.incoming.start..self.incoming.end];
+        let len = at_hand.len().min(buf.len());
+        buf[..len].copy_from_slice(&at_hand[..len]);
+        self.incoming.start += len;
+        Ok(len)
     }
 
     /// Waits for bytes, though not for ever.
-    fn receive(&self, buf: &mut [u8]) -> Result<usize> {
-        if Instant::now() >= self.deadline {
-            return Err(io::Error::from(io::ErrorKind::TimedOut).into());
-        }
-        match self.stream.receive(buf)? {
-            0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            len => Ok(len),
+    fn receive(&mut self, buf: &mut [u8]) -> Result<usize> {
+        loop {
+            if Instant::now() >= self.limits.deadline {
+                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+            }
+            match self.stream.receive(buf) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Ok(len) => {
+                    self.heard = Instant::now();
+                    return Ok(len);
+                }
+                Err(error) if is_wait(&error) => self.watch.check(self.heard, self.limits.patience)?,
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 }

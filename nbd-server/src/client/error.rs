@@ -20,7 +20,9 @@ pub enum Kind {
     Uri,
     /// The server cannot be reached.
     Connect,
-    /// The server does not want to: no such export, or TLS comes first.
+    /// The server has no such export.
+    Missing,
+    /// The server does not want to: TLS comes first, or a policy of its own.
     Refused,
     /// The server does not prove who it is, or the certificates are of no use.
     Tls,
@@ -32,6 +34,8 @@ pub enum Kind {
     TimedOut,
     /// The server is back, but serves something else.
     Changed,
+    /// The caller had asked to give up.
+    Stopped,
     /// Writes may be lost: the connection broke after them and before a flush.
     Unflushed,
     /// The caller asked for what the export cannot do.
@@ -75,6 +79,9 @@ impl std::error::Error for Error {}
 
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
+        if let Some(own) = error.get_ref().and_then(|inner| inner.downcast_ref::<Self>()) {
+            return own.clone();
+        }
         match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                 Self::new(Kind::TimedOut, "the NBD server has not answered in time")

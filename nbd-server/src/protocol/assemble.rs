@@ -311,6 +311,21 @@ impl Assembly {
         Ok(new)
     }
 
+    /// Notes that bytes were to come and did not.
+    pub fn lose(&mut self, missing: Range<usize>) {
+        let kept = |old: Range<usize>| {
+            [old.start..old.end.min(missing.start), old.start.max(missing.end)..old.end].into_iter()
+        };
+        let covered = std::mem::take(&mut self.covered);
+        self.covered = covered.into_iter().flat_map(kept).filter(|part| !part.is_empty()).collect();
+    }
+
+    /// How many bytes of the data, from the front, have come.
+    #[must_use]
+    pub fn front(&self) -> usize {
+        self.covered.first().filter(|first| first.start == 0).map_or(0, |first| first.end)
+    }
+
     /// Notes extents of a context. The last one is cut at the end of what was asked for.
     fn status(&mut self, number: u32, extents: Vec<(u64, u64)>) -> Result<()> {
         let Want::Status(wanted, length) = &self.want else { return Err(cut()) };
@@ -387,6 +402,23 @@ mod tests {
         }
         assert_eq!(reply.data(1000, 50).unwrap(), 0..50);
         assert!(reply.end().is_ok());
+    }
+
+    #[test]
+    fn what_did_not_come_is_not_counted() {
+        let mut reply = read(100);
+        for (offset, len) in [(1000, 40), (1060, 40), (1040, 20)] {
+            reply.data(offset, len).unwrap();
+        }
+        assert_eq!(reply.front(), 100);
+        reply.lose(50..60);
+        assert_eq!((reply.front(), reply.covered.clone()), (50, vec![0..50, 60..100]));
+        reply.lose(90..100);
+        assert!(is_protocol(reply.end()));
+        assert_eq!(reply.data(1050, 10).unwrap(), 50..60);
+        assert_eq!(reply.front(), 90);
+        reply.lose(0..1);
+        assert_eq!(reply.front(), 0);
     }
 
     #[test]

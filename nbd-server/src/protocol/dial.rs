@@ -329,7 +329,11 @@ fn refusal(what: &str, reply: &OptionReply) -> Error {
     let said = String::from_utf8_lossy(data);
     let said: String = said.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let said = if said.is_empty() { said } else { format!(" ({said})") };
-    let kind = if reply.kind == REP_ERR_SHUTDOWN { Kind::Lost } else { Kind::Refused };
+    let kind = match reply.kind {
+        REP_ERR_SHUTDOWN => Kind::Lost,
+        REP_ERR_UNKNOWN => Kind::Missing,
+        _ => Kind::Refused,
+    };
     Error::new(kind, format!("the NBD server refuses {what}: {why}{said}"))
 }
 
