@@ -66,14 +66,25 @@ impl BootTest {
     /// Boots the guest and watches it until it shows that it lives or does not, ends, or takes too long.
     ///
     /// # Errors
-    /// `boot.qemu-missing`, `boot.firmware-missing`, `boot.pattern`, and `boot.qemu` when QEMU itself fails. A guest that does
+    /// `boot.disks`, `boot.qemu-missing`, `boot.firmware-missing`, `boot.pattern`, and `boot.qemu` when QEMU itself fails. A guest that does
     /// not come up is no error but a [`Verdict`].
     pub fn run(&self, session: &Session) -> Result<BootReport> {
+        self.check_disks()?;
         let signs = signs::Signs::new(&self.expect)?;
         let firmware = firmware::find(self.firmware)?;
         let qemu = qemu::Qemu::find()?;
         let arguments = command::arguments(self, firmware.as_ref());
         qemu::watch(session, self, &qemu, &arguments, signs)
+    }
+
+    fn check_disks(&self) -> Result<()> {
+        let most = self.bus.most_disks();
+        if self.disks.len() <= most {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Usage, "boot.disks", format!("{} takes no more than {most} disks", self.bus))
+            .found(self.disks.len())
+            .hint("virtio-scsi takes 256"))
     }
 }
 
@@ -125,6 +136,21 @@ macro_rules! named {
             }
         }
     };
+}
+
+impl Bus {
+    /// How many disks the test machine has places for.
+    #[must_use]
+    pub const fn most_disks(self) -> usize {
+        match self {
+            Self::Ide => 4,
+            Self::Pvscsi => 64,
+            Self::Sata => 6,
+            // Places on the PCI bus, less those of other devices.
+            Self::VirtioBlk => 24,
+            Self::VirtioScsi => 256,
+        }
+    }
 }
 
 named! {

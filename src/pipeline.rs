@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 use crate::chain::Opened;
 use crate::container::digests::Verified;
 use crate::container::ovf::{Firmware, Ovf};
+use crate::disk::Traffic;
 use crate::error::Result;
+use crate::session::Session;
+use crate::source::{Network, Spoken};
 
 pub mod copies;
 pub mod device;
@@ -40,6 +43,30 @@ pub fn finish_digests(opened: &Opened) -> Result<Vec<Verified>> {
 #[must_use]
 pub fn digests_json(verified: &[Verified]) -> Value {
     verified.iter().map(|v| json!({ "name": v.name, "algorithm": v.algorithm, "digest": v.digest })).collect()
+}
+
+/// What went over the network for each source on another machine, as JSON.
+#[must_use]
+pub fn network_json(session: &Session) -> Value {
+    let one = |source: Spoken| {
+        let mut json = traffic_json(source.traffic);
+        json["kind"] = source.kind.into();
+        json["source"] = source.name.into();
+        json
+    };
+    Network::of(session).sources().into_iter().map(one).collect()
+}
+
+/// Requests, bytes and times, as JSON.
+#[must_use]
+pub fn traffic_json(traffic: Traffic) -> Value {
+    json!({
+        "requests": traffic.requests,
+        "bytes": traffic.bytes,
+        "retries": traffic.retries,
+        "nanoseconds": traffic.nanoseconds,
+        "waited": traffic.waited,
+    })
 }
 
 /// The machine that an OVF describes, as JSON (`docs/json.md`).

@@ -22,7 +22,7 @@ const SHAPES: &[(&str, &[&str])] = &[
     ("v5-all", &["-m", "rmapbt=1", "-i", "nrext64=1"]),
     // Blocks larger than a page need Linux 6.12.
     ("v5-16k", &["-b", "size=16384"]),
-    ("v5-64k", &["-b", "size=65536", "-m", "rmapbt=1", "-i", "size=2048", "-l", "size=64m"]),
+    ("v5-64k", &["-b", "size=65536", "-m", "rmapbt=1", "-i", "size=2048", "-d", "agcount=2"]),
     ("v5-many-groups", &["-b", "size=1024", "-m", "rmapbt=1", "-d", "agcount=20", "-l", "size=8m"]),
     ("v5-one-group", &["-m", "rmapbt=1", "-d", "agcount=1"]),
     ("v5-sector-4k", &["-s", "size=4096", "-l", "su=32768"]),

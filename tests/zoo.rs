@@ -7,10 +7,7 @@ use std::sync::OnceLock;
 
 use roxmltree::{Document, Node};
 
-use crate::support::{Lab, Mounted, Run, Tree, Variant, tools};
-
-mod boots;
-mod undone;
+use crate::support::{Lab, Mounted, Run, Tree, Variant, fixtures, tools};
 
 /// A test of this name on each of these guests.
 macro_rules! on_each {
@@ -27,17 +24,26 @@ macro_rules! on_each {
     };
 }
 
-on_each!(digests_are_those_of_guestfish: lvm uefi luks md sdboot);
-on_each!(facts_are_those_of_virt_inspector: xfs btrfs lvm uefi dracut luks md sdboot plain);
+mod boots;
+mod crashed;
+mod engines;
+mod guest;
+mod packed;
+mod undone;
+
+on_each!(digests_are_those_of_guestfish: lvm uefi luks md sdboot ubuntu);
+on_each!(facts_are_those_of_virt_inspector: xfs btrfs lvm uefi dracut luks md sdboot ubuntu plain);
 
 fn disk(layout: &str) -> PathBuf {
     disks(layout).remove(0)
 }
 
-/// The disks of a guest, in order. `plain` is the one that the other tests use.
+/// The disks of a guest, in order. `plain` and `crashed` are of `make test`.
 fn disks(layout: &str) -> Vec<PathBuf> {
-    if layout == "plain" {
-        return vec![Variant::Plain.raw()];
+    match layout {
+        "plain" => return vec![Variant::Plain.raw()],
+        "crashed" => return vec![fixtures::crashed_xfs()],
+        _ => {}
     }
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| match std::env::var_os("HYPER2KVM_ZOO_DIR") {
@@ -134,6 +140,7 @@ fn facts_are_those_of_virt_inspector(name: &str) {
     let release = match name {
         "md" => "Debian GNU/Linux 11 (bullseye)",
         "sdboot" => "Debian GNU/Linux 13 (trixie)",
+        "ubuntu" => "Ubuntu 24.04 LTS",
         _ => "Debian GNU/Linux 12 (bookworm)",
     };
     assert_eq!(named.0, Some(release));

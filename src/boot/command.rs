@@ -161,6 +161,20 @@ mod tests {
     }
 
     #[test]
+    fn a_bus_has_places_for_so_many_disks() {
+        for bus in Bus::ALL {
+            let with = |count: usize| {
+                let mut test = test(*bus, Nic::None);
+                test.disks = vec![test.disks[0].clone(); count];
+                test.check_disks().map_err(|error| error.code())
+            };
+            let most = bus.most_disks();
+            assert!(with(most - 1).is_ok() && with(most).is_ok(), "{bus}");
+            assert_eq!(with(most + 1), Err("boot.disks"), "{bus}");
+        }
+    }
+
+    #[test]
     fn uefi_never_writes_the_template() {
         let uefi = Uefi { code: "/f/code.fd".into(), variables: "/f/vars.fd".into() };
         let test = BootTest { firmware: Firmware::Uefi, accel: Accel::Auto, ..test(Bus::Sata, Nic::None) };

@@ -15,7 +15,7 @@ use super::signs::{Meaning, Signs};
 use super::{BootReport, BootTest, Seen, Verdict};
 use crate::error::{Error, Result, escape_bytes};
 use crate::limits::{MAX_CONSOLE_LOG, MAX_QEMU_MESSAGE};
-use crate::session::Session;
+use crate::session::{Session, VARIABLES};
 
 /// QEMU's names: everywhere, and on RHEL.
 const PROGRAMS: &[&str] = &["qemu-system-x86_64", "/usr/libexec/qemu-kvm"];
@@ -206,6 +206,7 @@ impl Guest {
         let (program, arguments) = line.split_first().ok_or_else(|| failed(ErrorKind::InvalidInput.into()))?;
         // A guest's console reads nothing: an open pipe keeps QEMU from polling one that has ended.
         let mut command = Command::new(program);
+        VARIABLES.iter().for_each(|name| _ = command.env_remove(name));
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
         let (sender, output) = mpsc::sync_channel(16);

@@ -3,6 +3,7 @@
 
 use super::draft::Draft;
 use crate::error::Result;
+use crate::inspect::Init;
 
 /// Whether the hardware clock keeps local time: adjtime(5), or what distributions had before they used that.
 pub(super) fn is_local(draft: &mut Draft<'_>) -> Result<bool> {
@@ -10,6 +11,8 @@ pub(super) fn is_local(draft: &mut Draft<'_>) -> Result<bool> {
     match adjtime.lines().nth(2).map(str::trim) {
         Some("LOCAL") => return Ok(true),
         Some("UTC") => return Ok(false),
+        // systemd looks nowhere else.
+        _ if matches!(draft.facts().init, Init::Systemd(_)) => return Ok(false),
         _ => {}
     }
     const FILES: &[(&str, &str, &[&str])] = &[

@@ -57,7 +57,7 @@ fn inittab(draft: &mut Draft<'_>) -> Result<()> {
     let is_active = |line: &str| !line.trim_start().starts_with('#');
     let mut is_there = lines.lines().any(|line| is_active(line) && words(line).any(|word| word == SERIAL));
     let content = edit_lines(&text, |_, line| {
-        let new = on_serial(line).filter(|_| is_active(line))?;
+        let new = getty(line).filter(|_| is_active(line))?;
         Some(if std::mem::replace(&mut is_there, true) { format!("#{line}") } else { new })
     });
     draft.edit(FIX, &path, content, "ask for a login at the serial port", WHY, Vital::No)
@@ -72,6 +72,15 @@ fn securetty(draft: &mut Draft<'_>) -> Result<()> {
         return Ok(());
     }
     draft.edit(FIX, &path, add_lines(&text, [SERIAL]), "let root log in at the serial port", WHY, Vital::No)
+}
+
+/// A line of `inittab` with Xen's consoles replaced. System V's init takes no name of a line that has more than four letters, and the
+/// name means nothing to it; busybox's, for which there are no run levels, takes it for the console.
+fn getty(line: &str) -> Option<String> {
+    match line.split_once(':') {
+        Some((id, rest)) if !rest.starts_with(':') => Some(format!("{id}:{}", on_serial(rest)?)),
+        _ => on_serial(line),
+    }
 }
 
 /// A line with Xen's consoles replaced; `None` when it has none.

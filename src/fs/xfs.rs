@@ -52,6 +52,18 @@ pub struct Xfs {
 struct Mounted {
     store: Store,
     sb: Superblock,
+    /// Whether a change could not be stored, and may be there by half: nothing can be written any more, and nothing is known to be
+    /// free.
+    broken: bool,
+}
+
+impl Mounted {
+    fn check(&self) -> Result<()> {
+        if self.broken {
+            return Err(Error::failed("xfs.aborted", "a change could not be stored, so nothing can be written"));
+        }
+        Ok(())
+    }
 }
 
 impl Xfs {
@@ -104,7 +116,7 @@ impl Xfs {
 
     fn assembled(store: Store, sb: Superblock, dirty: bool, target: Result<Arc<dyn DiskMut>>, current: bool) -> Self {
         let facts = sb.facts(dirty, sb.free_blocks());
-        Self { state: RwLock::new(Mounted { store, sb }), facts, target, current }
+        Self { state: RwLock::new(Mounted { store, sb, broken: false }), facts, target, current }
     }
 
     fn state(&self) -> RwLockReadGuard<'_, Mounted> {
@@ -120,10 +132,16 @@ impl Xfs {
     fn writing<T>(&self, work: impl FnOnce(&mut Writer<'_>) -> Result<T>) -> Result<T> {
         let target = self.target.as_ref().map_err(Clone::clone)?;
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let Mounted { store, sb } = &mut *state;
+        state.check()?;
+        let Mounted { store, sb, broken } = &mut *state;
         let before = sb.clone();
         let mut writer = Writer::new(store, sb);
-        let done = work(&mut writer).and_then(|value| writer.commit(&**target).map(|()| value));
+        let done = work(&mut writer).and_then(|value| writer.prepare().map(|()| value)).and_then(|value| {
+            *broken = true;
+            writer.commit(&**target)?;
+            *broken = false;
+            Ok(value)
+        });
         if done.is_err() {
             state.store.undo();
             state.sb = before;
@@ -234,7 +252,8 @@ impl Recovered {
                 (Err(error.hint("mount and unmount the file system in the guest")), false)
             }
         };
-        Xfs { state: RwLock::new(Mounted { store: self.store, sb: self.sb }), facts, target, current }
+        let state = Mounted { store: self.store, sb: self.sb, broken: false };
+        Xfs { state: RwLock::new(state), facts, target, current }
     }
 }
 
@@ -321,6 +340,7 @@ impl Filesystem for Xfs {
     }
 
     fn free_ranges(&self, visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>) -> Result<()> {
+        self.state().check()?;
         if self.current { self.reading(|view| view.free_ranges(visit)) } else { Ok(()) }
     }
 
@@ -389,6 +409,7 @@ impl FilesystemMut for Xfs {
     }
 
     fn sync(&self) -> Result<()> {
+        self.state().check()?;
         self.target.as_ref().map_err(Clone::clone)?.flush()
     }
 }

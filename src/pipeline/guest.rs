@@ -13,14 +13,17 @@ use crate::fs::{self, Filesystem, Tree};
 use crate::inspect::{self, Deeper, Facts, Linux, Machine, MachineDisk, MachineNic, Root, Volume};
 use crate::limits;
 use crate::overlay::Overlay;
-use crate::session::Session;
+use crate::session::{Engine, Session};
 use crate::volume::signature::{Signature, Usage};
 use crate::volume::stack::{Layer, LayerKind, Stack, Whole};
 use crate::volume::trim::{FreeMap, FreeSpace, Trimmed};
 use crate::volume::{self, Table};
 
+mod engine;
 mod inspector;
 mod tree;
+
+use engine::Hosted;
 
 /// A machine, opened for inspection and fixing. Nothing is written but its overlays.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub struct Guest {
     pub systems: Vec<System>,
     /// What could not be read, and why.
     pub notes: Vec<String>,
+    /// The appliance that has the file systems, where the own drivers do not.
+    hosted: Option<Hosted>,
 }
 
 /// An installed system and what is known about it.
@@ -49,8 +54,18 @@ pub struct System {
 }
 
 impl Guest {
-    /// Looks inside `disks`. Journals are replayed into the overlays, which spill into `spill_dir`.
+    /// Looks inside `disks` with the session's engine. Journals are replayed into the overlays, which spill into `spill_dir`.
     pub fn open(
+        disks: &[OpenedDisk],
+        described: Option<&Ovf>,
+        session: &Arc<Session>,
+        spill_dir: Option<&Path>,
+    ) -> Result<Self> {
+        Self::open_by(session.policy.engine, disks, described, session, spill_dir)
+    }
+
+    fn open_by(
+        engine: Engine,
         disks: &[OpenedDisk],
         described: Option<&Ovf>,
         session: &Arc<Session>,
@@ -62,11 +77,12 @@ impl Guest {
             machine: Machine { nics: nics(described, session), ..Machine::default() },
             systems: Vec::new(),
             notes: Vec::new(),
+            hosted: None,
         };
         for (index, disk) in disks.iter().enumerate() {
             guest.add_disk(index, disk, session, spill_dir)?;
         }
-        guest.add_volumes(session)?;
+        guest.add_volumes(engine, session)?;
         guest.machine.uefi =
             described.map_or_else(|| guest.looks_like_uefi(), |machine| machine.firmware == ovf::Firmware::Uefi);
         for root in inspect::find_roots(&guest.machine)? {
@@ -106,16 +122,19 @@ impl Guest {
     }
 
     /// Finds the volumes on all disks and opens the file systems on them.
-    fn add_volumes(&mut self, session: &Session) -> Result<()> {
+    fn add_volumes(&mut self, engine: Engine, session: &Arc<Session>) -> Result<()> {
         let whole = |(overlay, table): (&Arc<Checked<Overlay>>, _)| Whole { disk: Arc::clone(overlay) as _, table };
         let disks: Vec<Whole<'_>> =
             self.overlays.iter().zip(self.tables.iter().map(Option::as_ref)).map(whole).collect();
         let Stack { layers, notes } = Stack::find(&disks, session.keys())?;
         self.notes.extend(notes);
+        if engine == Engine::Appliance {
+            self.hosted = Hosted::start(&layers, session)?;
+        }
         let spread = spread(&layers);
         for (index, layer) in layers.iter().enumerate() {
             session.check()?;
-            self.add_volume(layer, spread.iter().any(|parts| parts.contains(&index)));
+            self.add_volume(index, layer, spread.iter().any(|parts| parts.contains(&index)));
         }
         spread.iter().for_each(|parts| self.open_spread(parts, &layers));
         name_encrypted(&mut self.machine, &layers);
@@ -123,7 +142,7 @@ impl Guest {
     }
 
     /// Adds a volume. One that is a part of a file system is opened later.
-    fn add_volume(&mut self, layer: &Layer, is_part: bool) {
+    fn add_volume(&mut self, index: usize, layer: &Layer, is_part: bool) {
         let leaves = leaves(&layer.disk, &self.overlays);
         let disk = match layer.kind {
             LayerKind::Place { disk } => disk,
@@ -144,7 +163,7 @@ impl Guest {
             ..Volume::default()
         };
         if let Some(signature) = layer.sole() {
-            self.open_volume(&mut volume, signature, (!is_part).then_some(&layer.disk));
+            self.open_volume(&mut volume, signature, (!is_part).then_some((index, layer)));
         } else if layer.signatures.len() > 1 {
             let kinds: Vec<&str> = layer.signatures.iter().map(|signature| signature.kind).collect();
             self.notes.push(format!("{} carries several signatures: {}", layer.name, kinds.join(", ")));
@@ -152,16 +171,17 @@ impl Guest {
         self.machine.volumes.push(volume);
     }
 
-    fn open_volume(&mut self, volume: &mut Volume, signature: &Signature, disk: Option<&Arc<dyn DiskMut>>) {
+    fn open_volume(&mut self, volume: &mut Volume, signature: &Signature, whole: Option<(usize, &Layer)>) {
         volume.fs_kind = Some(signature.kind.to_owned());
         volume.fs_uuid.clone_from(&signature.uuid);
         volume.fs_label.clone_from(&signature.label);
-        let opened = match (signature.usage, disk) {
-            (Usage::Filesystem, Some(disk)) => fs::open::open_mut(signature.kind, Arc::clone(disk)),
+        let opened = match (signature.usage, whole, &self.hosted) {
+            (Usage::Filesystem, Some((index, layer)), Some(hosted)) => hosted.open(index, layer),
+            (Usage::Filesystem, Some((_, layer)), None) => fs::open::open_mut(signature.kind, Arc::clone(&layer.disk)),
             _ => None,
         };
         match opened {
-            None if signature.usage == Usage::Filesystem && disk.is_some() => {
+            None if signature.usage == Usage::Filesystem && whole.is_some() => {
                 self.notes.push(format!("{} holds {}, of which no files can be read", volume.name, signature.kind));
             }
             None if signature.kind == "BitLocker" => {
@@ -184,8 +204,11 @@ impl Guest {
     fn open_spread(&mut self, parts: &[usize], layers: &[Layer]) {
         let layers: Vec<&Layer> = parts.iter().filter_map(|part| layers.get(*part)).collect();
         let Some(kind) = layers.first().and_then(|layer| layer.sole()).map(|signature| signature.kind) else { return };
-        let disks = layers.iter().map(|layer| Arc::clone(&layer.disk)).collect();
-        match fs::open::open_spread(kind, disks) {
+        let opened = match (&self.hosted, parts.first(), layers.first()) {
+            (Some(hosted), Some(first), Some(layer)) => hosted.open(*first, layer),
+            _ => fs::open::open_spread(kind, layers.iter().map(|layer| Arc::clone(&layer.disk)).collect()),
+        };
+        match opened {
             None => {}
             Some(Err(error)) => self.notes.push(format!("the {kind} of several volumes cannot be opened: {error}")),
             Some(Ok(fs)) => {
@@ -251,7 +274,7 @@ impl Guest {
         has(ESP) && !has(BIOS_BOOT)
     }
 
-    /// Leaves every file system clean: what was changed is in the overlays.
+    /// Leaves every file system clean: what was changed is in the overlays. With an appliance no file can be read any more.
     pub fn settle(&self) -> Result<()> {
         for fs in self.machine.volumes.iter().filter_map(|volume| volume.fs.as_ref()) {
             match fs.writer() {
@@ -259,7 +282,7 @@ impl Guest {
                 Err(error) => tracing::info!(%error, "a file system is left as it is"),
             }
         }
-        Ok(())
+        self.hosted.as_ref().map_or(Ok(()), Hosted::finish)
     }
 
     /// Leaves every file system clean and the overlays frozen, and gives each disk as it will be copied.
@@ -287,8 +310,14 @@ impl Guest {
             if !counts(&**fs) {
                 continue;
             }
+            // What the appliance left, the own driver knows, if there is one.
+            let own = match self.hosted {
+                None => Some(Arc::clone(fs)),
+                Some(_) => fs::open::open(fs.facts().kind, Arc::clone(bytes) as Arc<dyn Disk>).and_then(Result::ok),
+            };
+            let Some(own) = own else { continue };
             let mut free = FreeMap::new();
-            if let Err(error) = free.add(&(0..bytes.len()), &Free(&**fs)) {
+            if let Err(error) = free.add(&(0..bytes.len()), &Free(&*own)) {
                 tracing::warn!(%error, "free space is copied, since it cannot be told from the rest");
                 continue;
             }
@@ -380,7 +409,7 @@ fn name_encrypted(machine: &mut Machine, layers: &[Layer]) {
 /// A file system with something to replay or to finish keeps all its bytes: what is free afterwards is still in use for whoever
 /// reads it before, such as a boot loader, or the kernel that does the finishing.
 pub fn without_free_space(disk: &OpenedDisk, session: &Arc<Session>) -> Result<Arc<dyn Disk>> {
-    let guest = Guest::open(std::slice::from_ref(disk), None, session, None)?;
+    let guest = Guest::open_by(Engine::Own, std::slice::from_ref(disk), None, session, None)?;
     Ok(Checked::wrap(Trimmed::new(disk.disk(), guest.free_map(0, |fs| !fs.facts().dirty))))
 }
 

@@ -1,14 +1,11 @@
 //! Real boots, by QEMU's own command line and not by ours: an oracle must not share the code it judges.
 
-use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
 
-/// Emulation on a busy machine takes a minute or two; a guest that says nothing for so long will not.
-const PATIENCE: Duration = Duration::from_secs(600);
+mod live;
+
+pub(crate) use live::{Boot, Live};
 
 /// How the disk hangs on the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,45 +63,28 @@ impl<'a> Machine<'a> {
         self
     }
 
-    /// Boots it until it is up, has given up, or nothing more can be expected.
+    /// Boots it until it is up, has given up, or nothing more can be expected. Nothing is written to the disks.
     pub(crate) fn boot(&self) -> Boot {
-        self.boot_with("snapshot=on")
+        self.try_out().ends()
     }
 
     /// The same, but what the guest writes goes to the disk.
     pub(crate) fn boot_in_place(&self) -> Boot {
-        self.boot_with("snapshot=off")
+        self.start().ends()
     }
 
-    fn boot_with(&self, writes: &str) -> Boot {
-        let start = Instant::now();
-        let mut qemu =
-            self.command(writes).spawn().expect("qemu-system-x86_64, which scripts/install-deps.sh installs");
-        let mut serial = qemu.stdout.take().expect("a serial port");
-        let (sender, receiver) = mpsc::channel();
-        let reader = std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(count @ 1..) = serial.read(&mut buffer) {
-                if sender.send(buffer[..count].to_vec()).is_err() {
-                    return;
-                }
-            }
-        });
-        let mut console = Vec::new();
-        let outcome = loop {
-            match receiver.recv_timeout(PATIENCE.saturating_sub(start.elapsed())) {
-                Ok(bytes) => console.extend(bytes),
-                Err(_) => break Outcome::Silent,
-            }
-            if let Some(outcome) = Outcome::find(&String::from_utf8_lossy(&console)) {
-                break outcome;
-            }
-        };
-        drop(receiver);
-        let _ = qemu.kill();
-        let _ = qemu.wait();
-        let _ = reader.join();
-        Boot { outcome, console: String::from_utf8_lossy(&console).into_owned() }
+    /// Switches it on. Nothing is written to the disks.
+    pub(crate) fn try_out(&self) -> Live {
+        self.live("snapshot=on")
+    }
+
+    /// Switches it on; what the guest writes goes to the disk.
+    pub(crate) fn start(&self) -> Live {
+        self.live("snapshot=off")
+    }
+
+    fn live(&self, writes: &str) -> Live {
+        Live::over(self.command(writes).spawn().expect("qemu-system-x86_64, which scripts/install-deps.sh installs"))
     }
 
     fn command(&self, writes: &str) -> Command {
@@ -155,81 +135,7 @@ impl<'a> Machine<'a> {
                 "vmxnet3,bus=port192,netdev=net,romfile=",
             ],
         });
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         command
     }
-}
-
-/// How a boot ended.
-pub(crate) struct Boot {
-    outcome: Outcome,
-    console: String,
-}
-
-enum Outcome {
-    /// The marker line's `key=[value]` pairs.
-    Up(BTreeMap<String, String>),
-    /// What the guest said when it gave up.
-    Dead(&'static str),
-    /// It said nothing more.
-    Silent,
-}
-
-impl Outcome {
-    fn find(console: &str) -> Option<Self> {
-        const DEATHS: [&str; 8] = [
-            "Gave up waiting for root",
-            "Kernel panic",
-            "You are in emergency mode",
-            "Entering emergency mode",
-            // dracut without systemd.
-            "Could not boot.",
-            "No bootable device",
-            "Shell> ",
-            // Newer images wait for a disk without end.
-            ".device/start running (2min",
-        ];
-        if let Some(line) =
-            console.split_inclusive('\n').find(|line| line.contains("BOOTMARK ") && line.ends_with('\n'))
-        {
-            return Some(Self::Up(parse_mark(line)));
-        }
-        DEATHS.into_iter().find(|death| console.contains(death)).map(Self::Dead)
-    }
-}
-
-/// A value may itself have brackets, as that of a btrfs root.
-fn parse_mark(line: &str) -> BTreeMap<String, String> {
-    let parts: Vec<&str> = line.split("=[").collect();
-    let pair = |pair: &[&str]| {
-        let name = pair[0].rsplit(' ').next().unwrap_or_default();
-        let (value, _) = pair[1].rsplit_once(']').unwrap_or((pair[1], ""));
-        (name.to_owned(), value.to_owned())
-    };
-    parts.windows(2).map(pair).collect()
-}
-
-impl Boot {
-    /// It came up; what it says of itself.
-    pub(crate) fn up(self) -> BTreeMap<String, String> {
-        match self.outcome {
-            Outcome::Up(facts) => facts,
-            Outcome::Dead(death) => panic!("the guest died ({death}):\n{}", tail(&self.console)),
-            Outcome::Silent => panic!("the guest did not come up:\n{}", tail(&self.console)),
-        }
-    }
-
-    /// It gave up; what it said.
-    pub(crate) fn dead(self) -> &'static str {
-        match self.outcome {
-            Outcome::Dead(death) => death,
-            Outcome::Up(facts) => panic!("the guest came up: {facts:?}"),
-            Outcome::Silent => panic!("the guest neither came up nor gave up:\n{}", tail(&self.console)),
-        }
-    }
-}
-
-fn tail(console: &str) -> &str {
-    let start = console.char_indices().rev().nth(3000).map_or(0, |(index, _)| index);
-    &console[start..]
 }

@@ -44,10 +44,19 @@ impl Variant {
     }
 
     fn file(self, name: &str) -> PathBuf {
-        let path = folder().join(self.name()).join(name);
-        assert!(path.exists(), "{} is missing: run `make fixtures`", path.display());
-        path
+        file(self.name(), name)
     }
+}
+
+/// The disk of a guest on XFS: a crash-consistent snapshot, whose log needs a replay.
+pub(crate) fn crashed_xfs() -> PathBuf {
+    file("xfs", "guest.raw")
+}
+
+fn file(guest: &str, name: &str) -> PathBuf {
+    let path = folder().join(guest).join(name);
+    assert!(path.exists(), "{} is missing: run `make fixtures`", path.display());
+    path
 }
 
 fn folder() -> &'static PathBuf {

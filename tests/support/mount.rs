@@ -51,10 +51,13 @@ impl Mounted {
 
     /// A partition of a disk, by number, at `point`, with these options.
     pub(crate) fn part(disk: &Path, number: usize, options: &str, point: &Path) -> Self {
-        let table = tools::ok("sfdisk", ["--json".as_ref(), disk.as_os_str()]);
-        let table: serde_json::Value = serde_json::from_str(&table).expect("JSON");
-        let bytes = |name| table["partitiontable"]["partitions"][number - 1][name].as_u64().expect("a partition") * 512;
-        let options = format!("loop,{options},offset={},sizelimit={}", bytes("start"), bytes("size"));
+        let (start, size) = partition(disk, number);
+        Self::range(disk, start, size, options, point)
+    }
+
+    /// A range of a disk, at `point`, with these options.
+    pub(crate) fn range(disk: &Path, start: u64, size: u64, options: &str, point: &Path) -> Self {
+        let options = format!("loop,{options},offset={start},sizelimit={size}");
         tools::ok("mount", ["-o", &options].map(Path::new).into_iter().chain([disk, point]));
         Self { point: point.to_owned() }
     }
@@ -82,6 +85,14 @@ impl Drop for Mounted {
     fn drop(&mut self) {
         tools::output("umount", ["--lazy".as_ref(), self.point.as_os_str()]);
     }
+}
+
+/// Where a partition of a disk, by number, begins, and its size, in bytes.
+pub(crate) fn partition(disk: &Path, number: usize) -> (u64, u64) {
+    let table = tools::ok("sfdisk", ["--json".as_ref(), disk.as_os_str()]);
+    let table: serde_json::Value = serde_json::from_str(&table).expect("JSON");
+    let bytes = |name| table["partitiontable"]["partitions"][number - 1][name].as_u64().expect("a partition") * 512;
+    (bytes("start"), bytes("size"))
 }
 
 /// A place where something is mounted, until this is dropped.

@@ -30,9 +30,10 @@ on_each! {
     luks: &[];
     md: &[];
     sdboot: &[];
+    ubuntu: &[(2, "ro")];
 }
 
-fn results(folder: &Path, extension: &str) -> Vec<PathBuf> {
+pub(super) fn results(folder: &Path, extension: &str) -> Vec<PathBuf> {
     let all = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
     let mut all: Vec<PathBuf> = all.filter(|path| path.extension().is_some_and(|known| known == extension)).collect();
     all.sort();

@@ -1,6 +1,6 @@
 //! `test`: boots an image and waits for a sign of life.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Context;
@@ -8,15 +8,18 @@ use crate::boot::{self, Accel, BootReport, BootTest, Firmware, Image, ImageForma
 use crate::chain::open;
 use crate::cli::args::{Bus, Nic, TestArgs};
 use crate::cli::signals;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// Bytes in the MiB that QEMU counts memory in.
 const MIB: u64 = 1 << 20;
 
 pub(super) fn run(args: &TestArgs, context: &Context) -> Result<()> {
     signals::cancel_on_signal(&context.session, || ())?;
-    let image = Image { path: args.image.clone(), format: format(args, context)? };
-    let console = args.console.clone().unwrap_or_else(|| default_console(args));
+    let image = |path: &PathBuf| Ok(Image { path: path.clone(), format: format(path, context)? });
+    let disks: Vec<Image> = args.images.iter().map(image).collect::<Result<_>>()?;
+    let first =
+        disks.first().cloned().ok_or_else(|| Error::new(Kind::Usage, "boot.disks", "there is no image to boot"))?;
+    let console = args.console.clone().unwrap_or_else(|| default_console(&first.path));
     let test = BootTest {
         bus: bus(args.bus),
         nic: nic(args.nic),
@@ -26,7 +29,8 @@ pub(super) fn run(args: &TestArgs, context: &Context) -> Result<()> {
         cpus: args.cpus,
         timeout: Duration::from_secs(args.timeout),
         expect: args.expect.clone(),
-        ..BootTest::new(image, console)
+        disks,
+        ..BootTest::new(first, console)
     };
     let report = test.run(&context.session)?;
     let json = serde_json::to_value(&report)
@@ -36,23 +40,23 @@ pub(super) fn run(args: &TestArgs, context: &Context) -> Result<()> {
 }
 
 /// The image's format, found by our own reader, which also refuses references that lead elsewhere: QEMU would follow them.
-fn format(args: &TestArgs, context: &Context) -> Result<ImageFormat> {
+fn format(image: &Path, context: &Context) -> Result<ImageFormat> {
     let options = context.global.open_options();
-    let opened = open(&args.image, &options, &context.session)?;
+    let opened = open(image, &options, &context.session)?;
     let format = opened.disks.first().and_then(|disk| disk.image.inner().layers().next().map(|layer| layer.format()));
     match format {
         Some("qcow2") => Ok(ImageFormat::Qcow2),
         Some("raw") => Ok(ImageFormat::Raw),
         Some("vmdk") => Ok(ImageFormat::Vmdk),
         other => Err(Error::unsupported("test.format", "only qcow2, raw and vmdk images can be booted")
-            .path(&args.image)
+            .path(image)
             .found(other.unwrap_or("nothing"))
             .hint("convert or migrate it first")),
     }
 }
 
-fn default_console(args: &TestArgs) -> PathBuf {
-    let mut name = args.image.clone().into_os_string();
+fn default_console(image: &Path) -> PathBuf {
+    let mut name = image.to_owned().into_os_string();
     name.push(".console.log");
     PathBuf::from(name)
 }

@@ -69,6 +69,14 @@ fn consoles_of_xen_become_the_serial_port() {
 +exec /sbin/getty -8 38400 ttyS0
 "
     );
+    // System V's init takes no longer names of lines than these, and busybox's takes them for consoles.
+    for (line, expected) in [
+        ("hvc0:2345:respawn:/sbin/getty 38400 hvc0", "hvc0:2345:respawn:/sbin/getty 38400 ttyS0"),
+        ("hvc0::respawn:/sbin/getty -L hvc0 115200 vt100", "ttyS0::respawn:/sbin/getty -L ttyS0 115200 vt100"),
+    ] {
+        let expected = format!("/etc/inittab\n-{line}\n+{expected}\n");
+        assert_eq!(shown(&[("/etc/inittab", &format!("{line}\n"))]), expected);
+    }
     let both = [
         (getty, ""),
         (

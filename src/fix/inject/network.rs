@@ -5,7 +5,10 @@
 //! some are.
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
+mod dhcpcd;
+mod netifrc;
 mod netplan;
+mod sysconfig;
 
 use std::net::IpAddr;
 
@@ -56,16 +59,24 @@ pub(super) fn plan(draft: &mut Draft<'_>, interface: &NewAddresses) -> Result<()
     let asked = Asked::of(interface)?;
     let known = draft.facts().interfaces.iter().find(|known| known.name.as_deref() == Some(asked.name));
     let known = known.ok_or_else(|| absent("the guest's configuration has no interface of that name", asked.name))?;
-    let (manager, source) = (known.manager, known.source.clone());
+    let (manager, source, addresses) = (known.manager, known.source.clone(), known.addresses.clone());
     let Some((path, text)) = draft.read(&source)? else {
         return Err(absent("the file that configures an interface cannot be read", &source));
     };
     let text = String::from_utf8(text).map_err(|_| impossible(&path, "it is no text"))?;
     let new = match manager {
+        "dhcpcd" => dhcpcd::edit(&text, &asked)
+            .ok_or_else(|| impossible(&path, "dhcpcd takes one address of a kind, and no gateway of IPv6"))?,
         "ifcfg" if path.starts_with("/etc/sysconfig/network-scripts/") => ifcfg(&text, &asked),
+        "ifcfg" if path.starts_with(sysconfig::DIR) => {
+            of_the_system(draft, &asked, &path, &addresses)?;
+            sysconfig::addresses(&text, &asked)
+        }
         "ifupdown" => {
             ifupdown(&text, &asked).ok_or_else(|| impossible(&path, "ifupdown takes one address of a kind"))?
         }
+        "netifrc" => netifrc::edit(&text, &asked)
+            .ok_or_else(|| impossible(&path, "it is not laid out so that it can be edited safely"))?,
         "networkmanager" => keyfile(&text, &asked).ok_or_else(|| {
             impossible(&path, "name servers of IPv6 go with addresses of IPv6, and those of IPv4 likewise")
         })?,
@@ -79,6 +90,29 @@ pub(super) fn plan(draft: &mut Draft<'_>, interface: &NewAddresses) -> Result<()
     };
     let what = format!("give {} its addresses", asked.name);
     draft.edit(FIX, &path, new.into_bytes(), &what, WHY, Vital::No)
+}
+
+/// What SUSE keeps beside the file of an interface: its routes, and the system's own routes and name servers.
+fn of_the_system(draft: &mut Draft<'_>, asked: &Asked<'_>, path: &str, old: &[String]) -> Result<()> {
+    let suffix = path.rsplit("ifcfg-").next().unwrap_or(asked.name);
+    let mut change = |name: &str, what: &str, edit: &dyn Fn(&str) -> String| -> Result<()> {
+        let path = format!("{}{name}", sysconfig::DIR);
+        let before = draft.read(&path)?;
+        let is_there = before.is_some();
+        let (path, before) = before.unwrap_or((path, Vec::new()));
+        let before = String::from_utf8(before).map_err(|_| impossible(&path, "it is no text"))?;
+        let new = edit(&before);
+        let is_same = new.lines().eq(before.lines());
+        match (is_same, is_there) {
+            (true, _) => Ok(()),
+            (false, true) => draft.edit(FIX, &path, new.into_bytes(), what, WHY, Vital::No),
+            (false, false) => draft.create(FIX, &path, &new, what, WHY),
+        }
+    };
+    let routes = format!("give {} its default gateways", asked.name);
+    change(&format!("ifroute-{suffix}"), &routes, &|text| sysconfig::own_routes(text, asked))?;
+    change("routes", &routes, &|text| sysconfig::all_routes(text, asked, old))?;
+    change("config", "give the system its name servers", &|text| sysconfig::servers(text, asked))
 }
 
 fn impossible(path: &str, why: &str) -> Error {

@@ -625,3 +625,28 @@ fn unified_kernel_images() {
         );
     }
 }
+
+#[test]
+fn images_of_kdump_get_drivers_and_those_in_a_squashfs_are_left() {
+    let squashed = packed(None, RELEASE, &["ext4"], &[("squash-root.img", "hsqs")]);
+    let (kdump, other) =
+        (format!("/var/lib/kdump/initrd.img-{RELEASE}"), format!("/boot/initramfs-{RELEASE}kdump.img"));
+    let fs = debian();
+    fs.add_file(&kdump, packed(None, RELEASE, &["ext4"], &[])).unwrap();
+    fs.add_file(&other, &squashed).unwrap();
+    let (plan, root) = fix(&machine(vec![volume(1, "ext4", UUID, Some(fs))]));
+    let changed = plan.paths();
+    assert!(changed.contains(&kdump.as_str()) && !changed.contains(&other.as_str()), "{changed:?}");
+    let content = root.tree.read(&kdump, 1 << 20).unwrap().unwrap();
+    assert!(modules_in(&content, RELEASE).contains(&"kernel/virtio_blk.ko".to_owned()));
+    let left = plan.left.iter().find(|left| left.path == other).unwrap();
+    assert!(!left.stops_boot && left.why.contains("squashfs"), "{left:?}");
+    assert!(!plan.stops_boot(), "{:?}", plan.left);
+
+    let fs = debian();
+    let image = format!("/boot/initrd.img-{RELEASE}");
+    fs.add_file(&image, &squashed).unwrap();
+    let (plan, _) = fix(&machine(vec![volume(1, "ext4", UUID, Some(fs))]));
+    let left = plan.left.iter().find(|left| left.path == image).unwrap();
+    assert!(left.stops_boot && left.why.contains("squashfs"), "{left:?}");
+}

@@ -7,6 +7,8 @@
 )]
 
 mod bounds;
+mod cut;
+mod growth;
 mod hostile;
 mod writing;
 
@@ -34,15 +36,22 @@ fn make() -> Vec<u8> {
     let (root, image) = (folder.path().join("root"), folder.path().join("image"));
     fill(&root);
     std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
-    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-    let mkfs = std::process::Command::new("mkfs.btrfs")
-        .args(["-q", "-f", "-M", "-n", "4096", "-m", "single", "-d", "single", "-L", "label", "--shrink", "--rootdir"])
-        .args([&root, &image])
-        .env("PATH", path)
-        .output();
+    let options = ["-M", "-n", "4096", "-m", "single", "-d", "single", "-L", "label", "--shrink", "--rootdir"];
+    mkfs(options.map(Path::new).into_iter().chain([&*root, &*image]));
+    std::fs::read(image).unwrap()
+}
+
+#[allow(clippy::disallowed_methods, reason = "btrfs-progs is the second implementation")]
+fn mkfs<'a>(options: impl Iterator<Item = &'a Path>) {
+    let mkfs =
+        std::process::Command::new("mkfs.btrfs").args(["-q", "-f"]).args(options).env("PATH", search_path()).output();
     let output = mkfs.unwrap_or_else(|error| panic!("mkfs.btrfs is needed: {error}"));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    std::fs::read(image).unwrap()
+}
+
+/// Where programs are.
+fn search_path() -> String {
+    format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
 }
 
 #[allow(clippy::disallowed_methods, reason = "a tree for mkfs.btrfs")]
@@ -55,6 +64,21 @@ fn fill(root: &Path) {
     std::fs::write(root.join("long"), long).unwrap();
     std::fs::write(root.join("short"), "inline").unwrap();
     std::os::unix::fs::symlink("target", root.join("link")).unwrap();
+}
+
+/// Has `btrfs check` look at everything in an image.
+#[allow(clippy::disallowed_methods, reason = "btrfs-progs is the second implementation")]
+fn assert_clean(image: &[u8]) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image");
+    std::fs::write(&path, image).unwrap();
+    let check = std::process::Command::new("btrfs")
+        .args(["check", "--readonly", "--force", "--check-data-csum"])
+        .arg(&path)
+        .env("PATH", search_path())
+        .output();
+    let output = check.unwrap_or_else(|error| panic!("btrfs is needed: {error}"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
 }
 
 fn disk(image: Vec<u8>) -> Arc<dyn Disk> {

@@ -241,3 +241,15 @@ const SPACE: &str = "btrfs.space";
 fn full(what: impl Into<String>) -> Error {
     Error::failed(SPACE, what)
 }
+
+#[cfg(test)]
+impl Writing {
+    /// Bytes that groups of a kind have left.
+    pub(super) fn unused(&self, kind: u64) -> u64 {
+        self.space.unused(kind)
+    }
+
+    pub(super) fn give_back(&mut self, range: Range<u64>) -> Result<()> {
+        self.space.release(&range, true)
+    }
+}

@@ -71,14 +71,18 @@ impl<'a> Writer<'a> {
         Self { store, sb, data: Vec::new() }
     }
 
-    /// Stores everything on `target`.
-    pub(super) fn commit(self, target: &dyn DiskMut) -> Result<()> {
+    /// Makes what changed ready to be stored.
+    pub(super) fn prepare(&mut self) -> Result<()> {
         if self.store.changed() == 0 && self.data.is_empty() {
             return Ok(());
         }
         // The kernel counts anew what it has not checked.
         self.sb.forget_quotas();
-        self.store.change(&self.sb.sealed(), 0)?;
+        self.store.change(&self.sb.sealed(), 0)
+    }
+
+    /// Stores everything on `target`. When that fails, what is there may be half of a change.
+    pub(super) fn commit(self, target: &dyn DiskMut) -> Result<()> {
         for Data { offset, bytes, range } in &self.data {
             target.write_at(bytes.get(range.clone()).unwrap_or_default(), *offset)?;
         }

@@ -84,13 +84,126 @@ fn files_of_netplan() {
     assert_eq!(known.mac.as_deref(), Some("00:50:56:ab:00:01"));
     let (text, known) = made(path, before, DHCP);
     assert_eq!((known.ipv4, known.addresses.len(), known.gateways.len()), (Method::Dhcp, 0, 0));
-    assert!(text.contains("\"link\": \"lan\""), "{text}");
+    assert!(text.starts_with("# own\n") && text.ends_with("  vlans:\n    v5: {id: 5, link: lan}\n"), "{text}");
+}
+
+#[test]
+fn a_file_of_netplan_keeps_its_layout_but_for_what_changes() {
+    let path = "/etc/netplan/01.yaml";
+    let before = "network:\n  version: 2\n  # all cards\n  ethernets:\n    # uplink\n    \"ens192\":  # own\n      mtu: 9000 # jumbo\n      routes:\n      - to: default\n        via: 192.0.2.1\n      - {to: 198.51.100.0/24, via: 192.0.2.9}\n      # fixed\n      addresses:\n        - 192.0.2.7/24\n        - 2001:db8:1::7/64\n\n    ens224: {dhcp4: true} # last\n";
+    let (text, _) = made(path, before, DHCP);
+    assert_eq!(
+        text,
+        "network:\n  version: 2\n  # all cards\n  ethernets:\n    # uplink\n    \"ens192\":  # own\n      mtu: 9000 # jumbo\n      routes: [{\"to\":\"198.51.100.0/24\",\"via\":\"192.0.2.9\"}]\n      # fixed\n      addresses: [\"2001:db8:1::7/64\"]\n      dhcp4: true\n\n    ens224: {dhcp4: true} # last\n"
+    );
+    // What is all in braces becomes JSON.
+    let (text, known) = made(path, "network: {ethernets: {ens192: {addresses: [192.0.2.7/24]}}}\n", DHCP);
+    assert!(text.starts_with("{\n") && known.ipv4 == Method::Dhcp, "{text}");
+}
+
+#[test]
+fn files_of_suse() {
+    let files = [
+        ("/usr/lib/systemd/systemd", ""),
+        (
+            "/etc/sysconfig/network/ifcfg-ens192",
+            "BOOTPROTO='static'\n# own\nIPADDR='192.0.2.7/24'\nIPADDR_1='192.0.2.8'\nNETMASK_1='255.255.255.0'\nIPADDR_x='2001:db8:1::7/64'\nSTARTMODE='auto'\nMTU='9000'\n",
+        ),
+        (
+            "/etc/sysconfig/network/routes",
+            "default 192.0.2.1 - -\ndefault 203.0.113.1 - -\n198.51.100.0/24 192.0.2.9 - -\n",
+        ),
+        (
+            "/etc/sysconfig/network/config",
+            "# own\nNETCONFIG_DNS_STATIC_SERVERS=\"192.0.2.2\"\nNETCONFIG_DNS_POLICY=\"auto\"\n",
+        ),
+    ];
+    let machine = guest(&[&files]);
+    let (_, root) = done(&machine, BOTH);
+    assert_eq!(
+        text(&root, "/etc/sysconfig/network/ifcfg-ens192"),
+        "# own\nSTARTMODE='auto'\nMTU='9000'\nBOOTPROTO='static'\nIPADDR='10.0.0.5/24'\nIPADDR_1='2001:db8::5/64'\n"
+    );
+    assert_eq!(
+        text(&root, "/etc/sysconfig/network/ifroute-ens192"),
+        "default 10.0.0.1 - ens192\ndefault 2001:db8::1 - ens192\n"
+    );
+    // The other gateway may be another card's.
+    assert_eq!(
+        text(&root, "/etc/sysconfig/network/routes"),
+        "default 203.0.113.1 - -\n198.51.100.0/24 192.0.2.9 - -\n"
+    );
+    assert_eq!(
+        text(&root, "/etc/sysconfig/network/config"),
+        "# own\nNETCONFIG_DNS_STATIC_SERVERS=\"10.0.0.2 2001:db8::2\"\nNETCONFIG_DNS_POLICY=\"auto\"\nNETCONFIG_DNS_STATIC_SEARCHLIST=\"example.org lan\"\n"
+    );
+    let known = linux(&root.tree).unwrap().interfaces.remove(0);
+    assert_eq!((known.addresses.len(), known.ipv4, known.mtu), (2, Method::Static, Some(9000)));
+    assert!(known.gateways.contains(&"10.0.0.1".to_owned()) && known.gateways.contains(&"2001:db8::1".to_owned()));
+
+    let (_, root) = done(&guest(&[&files]), DHCP);
+    assert_eq!(
+        text(&root, "/etc/sysconfig/network/ifcfg-ens192"),
+        "# own\nIPADDR_x='2001:db8:1::7/64'\nSTARTMODE='auto'\nMTU='9000'\nBOOTPROTO='dhcp4'\n"
+    );
+    assert!(!root.tree.exists("/etc/sysconfig/network/ifroute-ens192").unwrap());
+    let by_both = [("/etc/sysconfig/network/ifcfg-ens192", "BOOTPROTO=dhcp\nSTARTMODE=auto\n")];
+    for (wish, expected) in [
+        (BOTH, "STARTMODE=auto\nBOOTPROTO='static'\nIPADDR='10.0.0.5/24'\nIPADDR_1='2001:db8::5/64'\n"),
+        (DHCP, "STARTMODE=auto\nBOOTPROTO='dhcp'\n"),
+        (
+            "network: [{name: ens192, addresses: [10.0.0.5/24]}]",
+            "STARTMODE=auto\nBOOTPROTO='dhcp6'\nIPADDR='10.0.0.5/24'\n",
+        ),
+        (
+            "network: [{name: ens192, addresses: ['2001:db8::5/64']}]",
+            "STARTMODE=auto\nBOOTPROTO='dhcp4'\nIPADDR='2001:db8::5/64'\n",
+        ),
+    ] {
+        let (_, root) = done(&guest(&[&by_both]), wish);
+        assert_eq!(text(&root, "/etc/sysconfig/network/ifcfg-ens192"), expected, "{wish}");
+    }
+}
+
+#[test]
+fn the_file_of_netifrc() {
+    check(
+        "/etc/conf.d/net",
+        "# own\nconfig_ens192=\"192.0.2.7/24 brd 192.0.2.255\n2001:db8:1::7/64\"\nroutes_ens192='default via 192.0.2.1\n198.51.100.0/24 via 192.0.2.9'\nmtu_ens192=\"9000\"\nconfig_ens224=\"dhcp\"\n",
+        "# own\nconfig_ens192=\"10.0.0.5/24\n2001:db8::5/64\"\nroutes_ens192=\"198.51.100.0/24 via 192.0.2.9\ndefault via 10.0.0.1\ndefault via 2001:db8::1\"\nmtu_ens192=\"9000\"\nconfig_ens224=\"dhcp\"\n\
+         dns_servers_ens192=\"10.0.0.2 2001:db8::2\"\ndns_search_ens192=\"example.org lan\"\n",
+        "# own\nconfig_ens192=\"dhcp\n2001:db8:1::7/64\"\nroutes_ens192=\"198.51.100.0/24 via 192.0.2.9\"\nmtu_ens192=\"9000\"\nconfig_ens224=\"dhcp\"\n",
+    );
+}
+
+#[test]
+fn the_file_of_dhcpcd() {
+    let path = "/etc/dhcpcd.conf";
+    let before = "# own\nhostname\ninterface ens192\n\tstatic ip_address=192.0.2.7/24\n\tstatic routers=192.0.2.1\n\tmetric 5\n\ninterface ens224\nstatic ip_address=192.0.2.9/24\n";
+    let wish = "network: [{name: ens192, addresses: [10.0.0.5/24, '2001:db8::5/64'], gateways: [10.0.0.1], dns: [10.0.0.2], search: [lan]}]";
+    let (text, known) = made(path, before, wish);
+    assert_eq!(
+        text,
+        "# own\nhostname\ninterface ens192\nstatic ip_address=10.0.0.5/24\nstatic routers=10.0.0.1\nstatic ip6_address=2001:db8::5/64\nstatic domain_name_servers=10.0.0.2\nstatic domain_search=lan\n\tmetric 5\n\ninterface ens224\nstatic ip_address=192.0.2.9/24\n"
+    );
+    assert_eq!(
+        (known.addresses.len(), known.gateways, known.dns),
+        (2, vec!["10.0.0.1".to_owned()], vec!["10.0.0.2".to_owned()])
+    );
+    let (text, known) = made(path, before, DHCP);
+    assert_eq!(
+        text,
+        "# own\nhostname\ninterface ens192\n\tmetric 5\n\ninterface ens224\nstatic ip_address=192.0.2.9/24\n"
+    );
+    assert_eq!(known.ipv4, Method::Dhcp);
 }
 
 #[test]
 fn what_cannot_be_followed_is_an_error() {
     let ens = [("/etc/network/interfaces", "iface ens192 inet dhcp\n")];
-    let suse = [("/etc/sysconfig/network/ifcfg-ens192", "BOOTPROTO='dhcp'\nSTARTMODE='auto'\n")];
+    let wicked = [("/etc/wicked/ifconfig/a.xml", "<interface><name>ens192</name></interface>\n")];
+    let netifrc = [("/etc/conf.d/net", "config_ens192=( \"192.0.2.7/24\" )\n")];
+    let dhcpcd = [("/etc/dhcpcd.conf", "interface ens192\n")];
     let parts = [("/etc/systemd/network/a.network", "[Match]\nName=ens192\n[Address]\nAddress=10.0.0.9/24\n")];
     let keyfile = [(
         "/etc/NetworkManager/system-connections/a",
@@ -110,7 +223,10 @@ fn what_cannot_be_followed_is_an_error() {
         (&ens, "name: ens224, dhcp: true", "inject.absent"),
         (&ens, "name: ens192, addresses: [10.0.0.5/24, 10.0.0.6/24]", "inject.impossible"),
         (&ens, "name: ens192, dhcp: true, mtu: 9000", "inject.config"),
-        (&suse, "name: ens192, dhcp: true", "inject.impossible"),
+        (&wicked, "name: ens192, dhcp: true", "inject.impossible"),
+        (&netifrc, "name: ens192, dhcp: true", "inject.impossible"),
+        (&dhcpcd, "name: ens192, addresses: ['2001:db8::5/64'], gateways: ['2001:db8::1']", "inject.impossible"),
+        (&dhcpcd, "name: ens192, addresses: [10.0.0.5/24, 10.0.0.6/24]", "inject.impossible"),
         (&parts, "name: ens192, dhcp: true", "inject.impossible"),
         (&keyfile, "name: ens192, addresses: [10.0.0.5/24], dns: ['2001:db8::2']", "inject.impossible"),
     ] {

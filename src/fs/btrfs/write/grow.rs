@@ -76,7 +76,7 @@ enum Bound {
 
 impl Core {
     /// Adds a block group of `kind`. Whether there was room for one.
-    pub(super) fn grow(&mut self, kind: u64) -> Result<bool> {
+    pub(in super::super) fn grow(&mut self, kind: u64) -> Result<bool> {
         let rooms = self.rooms()?;
         match self.next_chunk(&rooms, kind, Bound::Usual) {
             Some(chunk) => self.add_chunk(&chunk),

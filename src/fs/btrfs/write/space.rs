@@ -205,7 +205,7 @@ impl Core {
     }
 
     /// Allocates a node of a tree in a group of `kind`, in a new one if need be.
-    pub(super) fn allocate_node(&mut self, kind: u64) -> Result<u64> {
+    pub(in super::super) fn allocate_node(&mut self, kind: u64) -> Result<u64> {
         loop {
             if let Some(at) = self.find_node(kind)? {
                 return Ok(at);

@@ -271,3 +271,84 @@ fn rings_of_older_kernels_are_read_and_left_as_all_kernels_read_them() {
         assert!(new_first == 0 && last + 1 == count && last < 117, "{new_first} {last} {count}");
     }
 }
+
+/// Some of every kind of change.
+fn changes(fs: &Xfs) -> Result<()> {
+    let writer = fs.writer()?;
+    let find = |dir, name: &str| fs.lookup(dir, name.as_bytes())?.ok_or_else(|| corrupt("not there"));
+    let (root, file) = (fs.root(), find(fs.root(), "file")?);
+    writer.replace(file, &[1; 12_345])?;
+    writer.append(file, &[2; 30_000])?;
+    writer.set_xattr(file, b"user.x", &[3; 2000])?;
+    let dir = writer.create_dir(root, b"new-dir", &attributes())?;
+    for index in 0..6 {
+        writer.create(dir, format!("{index:0100}").as_bytes(), &attributes(), &[index; 500])?;
+    }
+    writer.rename(root, b"file", dir, b"moved")?;
+    writer.remove(dir, format!("{:0100}", 3).as_bytes())?;
+    writer.symlink(dir, b"to", &[b't'; 700], &attributes())?;
+    writer.sync()
+}
+
+/// Whichever read or write fails: what was stored until then is sound, or nothing is written any more and nothing is free.
+#[test]
+fn a_failure_of_any_read_or_write_is_noticed_and_never_written_upon() {
+    let memory = std::sync::Mutex::new(disk(Vec::new()));
+    let stopped = std::sync::atomic::AtomicU64::new(0);
+    let calls = crate::disk::until_it_succeeds(
+        2000,
+        |n, calls| {
+            let disk = disk(summed());
+            *memory.lock().unwrap() = disk.clone();
+            let faulty: Arc<dyn DiskMut> = Checked::wrap(crate::disk::Fault::nth_mut(disk, Arc::clone(calls), n));
+            let fs = Xfs::open_mut(faulty)?;
+            let done = changes(&fs);
+            if done.is_err() {
+                let next = fs.writer()?.create(fs.root(), b"next", &attributes(), b"more");
+                let free = fs.free_ranges(&mut |_| ControlFlow::Break(()));
+                match next {
+                    Ok(_) => free.unwrap(),
+                    Err(error) => {
+                        assert_eq!(error.code(), "xfs.aborted", "{n}: {error}");
+                        let codes = [fs.writer()?.sync().unwrap_err().code(), free.unwrap_err().code()];
+                        assert_eq!(codes, ["xfs.aborted"; 2]);
+                        stopped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        *memory.lock().unwrap() = self::disk(Vec::new());
+                    }
+                }
+            }
+            done
+        },
+        |n| {
+            let image = memory.lock().unwrap().inner().snapshot();
+            if !image.is_empty() && n % 40 == 0 {
+                assert_clean(&image);
+            }
+        },
+    );
+    assert!(calls.unwrap() > 50 && stopped.into_inner() > 10);
+}
+
+/// A target that attributes drove out of the inode comes back when they go, or become fewer or too many to be beside it.
+#[test]
+fn the_target_of_a_link_is_in_the_inode_whenever_it_has_room() {
+    for image in [plain(), summed()] {
+        for (target, counts) in
+            [(250, [1, 0]), (300, [1, 0]), (250, [9, 0]), (250, [9, 1]), (120, [3, 60]), (200, [2, 60])]
+        {
+            let after = changed(&image, |fs| {
+                let writer = fs.writer().unwrap();
+                let link = writer.symlink(fs.root(), b"to", &vec![b't'; target], &Attributes::default()).unwrap();
+                let [more, fewer] = counts;
+                (0..more).for_each(|n| writer.set_xattr(link, format!("trusted.{n}").as_bytes(), &[7; 50]).unwrap());
+                (fewer..more).for_each(|n| writer.remove_xattr(link, format!("trusted.{n}").as_bytes()).unwrap());
+                (more..fewer)
+                    .for_each(|n| writer.set_xattr(link, format!("trusted.{n}").as_bytes(), &[7; 50]).unwrap());
+                assert_eq!(fs.read_link(link).unwrap(), vec![b't'; target]);
+                assert_eq!(fs.xattrs(link).unwrap().len(), fewer);
+            });
+            let fs = Xfs::open(disk(after)).unwrap();
+            assert_eq!(fs.read_link(lookup(&fs, "to")).unwrap(), vec![b't'; target]);
+        }
+    }
+}

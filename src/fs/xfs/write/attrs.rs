@@ -100,14 +100,16 @@ impl Writer<'_> {
             if let Body::Mapped(map) = old {
                 self.drop_map(node.number, Fork::Attr, map)?;
             }
+            let data = self.target_back(node, data, &short)?;
             return self.put_bodies(node, data, short);
         }
         let data = self.make_room(node, data)?;
         if let Body::Mapped(map) = old {
             self.drop_map(node.number, Fork::Attr, map)?;
         }
-        let map = self.leaves(node.number, all)?;
-        self.put_bodies(node, data, Body::Mapped(map))
+        let attr = Body::Mapped(self.leaves(node.number, all)?);
+        let data = self.target_back(node, data, &attr)?;
+        self.put_bodies(node, data, attr)
     }
 
     /// Moves data out of the inode if that leaves no room for a fork of attributes beside it; gives what is in the data fork.

@@ -4,6 +4,7 @@ use super::Writer;
 use super::fork::{Body, Map};
 use crate::disk::bytes::{long, put, put_be32, size};
 use crate::error::{Error, Kind, Result};
+use crate::fs::FileKind;
 use crate::fs::xfs::block;
 use crate::fs::xfs::link::{HEADER, MAX_TARGET};
 use crate::fs::xfs::node::{Fork, Node};
@@ -22,6 +23,21 @@ impl Writer<'_> {
             return self.put_bodies(node, data, attr);
         }
         self.put_long_target(node, target)
+    }
+
+    /// Takes the target of a link back into the inode where attributes leave it room again: `xfs_repair` takes one that could be
+    /// there and is not for damage.
+    pub(super) fn target_back(&mut self, node: &Node, data: Body, attr: &Body) -> Result<Body> {
+        let (Body::Mapped(map), Some(FileKind::Symlink)) = (&data, node.kind()) else { return Ok(data) };
+        if node.size() > long(node.room()) {
+            return Ok(data);
+        }
+        let inside = Body::Local(self.view().target(node)?);
+        if self.fork_offset(node, &inside, attr).is_none() {
+            return Ok(data);
+        }
+        self.drop_map(node.number, Fork::Data, map.clone())?;
+        Ok(inside)
     }
 
     /// Puts the target into blocks: each run of them has a header in version 5.
