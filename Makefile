@@ -1,6 +1,6 @@
 # The project's commands. `make` alone lists them; the work is in scripts/ and in cargo.
 .DEFAULT_GOAL := help
-.PHONY: help build test demo lint fmt fixtures bench benchdevice fuzz soak zoo clean
+.PHONY: help build test demo lint fmt fixtures bench benchdevice benchremote fuzz soak zoo clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ bench: ## time migrate and convert against qemu-img, in alternating pairs
 
 benchdevice: ## time serve and mount against nbdkit, qemu-nbd, nbdfuse and qemu-storage-daemon, in alternating pairs
 	@scripts/bench-device.sh
+
+benchremote: ## time a disk on a web server at the end of a long line against curl and qemu-img, as root
+	@scripts/bench-remote.sh
 
 fuzz: ## fuzz every target for SECONDS=60 (or TARGETS="a b")
 	@scripts/fuzz.sh $(or $(SECONDS),60) $(TARGETS)

@@ -217,6 +217,9 @@ for expression in 'Mon..Fri *-*-* 02:30:00' '*-*~03/7:0/5 Europe/Berlin' 'Sat,Su
     printf '%s' "$expression" | seed calendar "$number"
 done
 printf 'a\33]0;x\7\342\200\256\377\0' | seed escape escapes
+part='HTTP/1.1 206 Partial Content\r\nETag: "a"\r\nContent-Length: 4\r\nContent-Range: bytes'
+printf "machine 127.0.0.1 login a password b\n\377$part 0-3/8\r\n\r\nabcd\377$part 4-7/8\r\n\r\nefgh" | seed http parts
+printf '\377HTTP/1.1 302 Found\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n\377HTTP/1.1 503 Busy\r\nRetry-After: 400\r\n\r\n' | seed http moved
 seq 500 | seed deflate numbers
 
 # What is described by structures: made field by field.

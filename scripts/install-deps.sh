@@ -10,17 +10,18 @@ guest=(debian-archive-keyring e2fsprogs fdisk mmdebstrap mount util-linux zstd)
 # What the tests compare with, and the machine they boot.
 oracles=(
     acl attr btrfs-progs bzip2 chntpw cpio db-util dnf dosfstools exfat-fuse exfatprogs fio fuse3 genisoimage grub-common gzip ifupdown kmod libarchive-tools libhivex-bin
-    libnbd-bin libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu libwin-hivex-perl libxml2-utils mtools nbdkit netplan.io ntfs-3g openssl p7zip-full
+    libnbd-bin libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu libwin-hivex-perl libxml2-utils mtools nbdkit netplan.io nginx-light ntfs-3g openssh-client openssh-server openssl p7zip-full
     pacman-package-manager parted psmisc python3 python3-libnbd python3-libvhdi python3-libvmdk python3-jsonschema python3-pycdlib rpm selinux-utils squashfs-tools
     strace sudo systemd systemd-journal-remote tar udftools xfsprogs xorriso xz-utils
 )
 qemu=(ovmf qemu-system-x86 qemu-utils)
-# With `zoo`: the small machine that makes volumes of LVM, MD and LUKS, made of what is installed here, a kernel too.
-zoo=()
+# With `remote`: what benchmarks over a line are compared with. With `zoo`: the small machine that makes volumes of LVM, MD and LUKS, made of what is installed here, a kernel too.
+more=()
 
 main() {
     check_rust
-    [ "${1:-}" != zoo ] || zoo=(cryptsetup-bin guestfs-tools libguestfs-tools lvm2 mdadm python3-cryptography "$(kernel)")
+    [ "${1:-}" != remote ] || more=(curl iproute2 qemu-block-extra)
+    [ "${1:-}" != zoo ] || more=(cryptsetup-bin f2fs-tools guestfs-tools libguestfs-tools lvm2 lz4 lzop mdadm python3-cryptography ubuntu-keyring "$(kernel)")
     local missing
     mapfile -t missing < <(missing_packages)
     if [ "${#missing[@]}" -eq 0 ]; then
@@ -37,7 +38,7 @@ main() {
 # Debian keeps the status of removed packages too, so only "installed" counts.
 missing_packages() {
     local package
-    for package in "${build[@]}" "${guest[@]}" "${oracles[@]}" "${qemu[@]}" "${zoo[@]}"; do
+    for package in "${build[@]}" "${guest[@]}" "${oracles[@]}" "${qemu[@]}" "${more[@]}"; do
         [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || echo "$package"
     done
 }
@@ -70,8 +71,18 @@ install() {
             *) plain+=("$package") ;;
         esac
     done
+    # The tests start the servers that they need; nothing else on this machine is to listen because of them.
+    local policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod +x "$policy"
+    fi
     [ "${#plain[@]}" -eq 0 ] || "${apt[@]}" install -y --no-install-recommends "${plain[@]}"
     [ "${#newest[@]}" -eq 0 ] || "${apt[@]}" install -y --no-install-recommends "${release[@]}" "${newest[@]}"
+    if [[ " ${plain[*]} " == *" openssh-server "* ]]; then
+        systemctl --quiet disable ssh.service ssh.socket 2>/dev/null || true
+    fi
 }
 
 # The mirror from which this machine takes the release $1.

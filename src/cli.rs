@@ -7,6 +7,7 @@ use clap::Parser;
 
 use crate::error::Kind;
 
+mod access;
 pub mod args;
 mod commands;
 mod help;
@@ -50,8 +51,14 @@ fn start_logging(global: &Global) {
         (false, 2) => "debug",
         (false, _) => "trace",
     };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("HYPER2KVM_LOG")
+    let mut filter = tracing_subscriber::EnvFilter::try_from_env("HYPER2KVM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    // Addresses and headers have secrets in them, and what carries them logs them as they are.
+    for carrier in ["h2", "hyper", "hyper_util", "hyper_rustls", "reqwest", "rustls", "tower", "tower_http"] {
+        if let Ok(quiet) = format!("{carrier}=warn").parse() {
+            filter = filter.add_directive(quiet);
+        }
+    }
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

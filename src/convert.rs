@@ -19,6 +19,7 @@ use crate::disk::{Checked, Concat, Disk, Feed, Fingerprint, Zero};
 use crate::error::{Error, Kind, Result};
 use crate::limits::MAX_DISK_LEN;
 use crate::session::Session;
+use crate::source::Address;
 
 mod copy;
 pub mod deflate;
@@ -181,6 +182,8 @@ pub fn run(
 pub enum Place<'a> {
     /// A file or block device.
     Path(&'a Path),
+    /// An export of an NBD server, as a device is one.
+    Export(&'a Address),
     /// Standard output, which cannot be read back: [`Options::verify`] says nothing then.
     Stdout,
 }
@@ -255,6 +258,10 @@ fn claim(
             options.verify = false;
             Arc::new(Stream::stdout(session)?)
         }
+        Place::Export(address) => {
+            options.format.check(Surface::Used)?;
+            Arc::new(Device::claim_export(address, options.force, options.verify, source, session)?)
+        }
         Place::Path(path) if device::is_device(path) => {
             options.format.check(Surface::Used)?;
             Arc::new(Device::claim(path, options.force, source, session)?)
@@ -295,11 +302,11 @@ fn prepare_output(
     if let Some(most) =
         output.capacity().filter(|most| matches!(options.format, Format::Raw(_)) && source.len() > *most)
     {
-        return Err(Error::new(Kind::NoSpace, "output.space", "the device is smaller than the disk")
+        return Err(Error::new(Kind::NoSpace, "output.space", "the output is smaller than the disk")
             .at(output.name())
             .expected(format!("at least {} bytes", source.len()))
             .found(most)
-            .hint("choose a larger device, or let this one grow"));
+            .hint("choose a larger one, or let this one grow"));
     }
     let fingerprint = source.fingerprint()?;
     let sharing = match options.format.takes_plain() && options.base.is_none() && feed.is_none() {

@@ -22,7 +22,7 @@ mod read_only;
 mod slice;
 mod zero;
 
-pub use checked::{Checked, Stats};
+pub use checked::{Checked, Stats, Traffic};
 pub use concat::Concat;
 pub use fault::{Fault, until_it_succeeds};
 pub use feed::{Feed, Stream, read_full};
@@ -93,6 +93,17 @@ pub trait Disk: Debug + Send + Sync + 'static {
 
     /// Bytes and calls so far, where they are counted.
     fn stats(&self) -> Option<Stats> {
+        None
+    }
+
+    /// For a source on another machine: a digest of its whole address and of its state. The same in a later run only if the bytes
+    /// are; nothing where a change of the source could pass unnoticed.
+    fn origin(&self) -> Option<Fingerprint> {
+        None
+    }
+
+    /// What went over the network so far, for a source on another machine.
+    fn traffic(&self) -> Option<Traffic> {
         None
     }
 }

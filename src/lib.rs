@@ -11,6 +11,7 @@
 //! Every box takes `Arc<dyn Disk>` and gives `Arc<dyn Disk>` ([`disk::Disk`]), so order is data. Arrows between modules point
 //! one way (`docs/architecture.md`); a test reads the `use crate::` lines and fails on a wrong one.
 
+pub mod appliance;
 pub mod boot;
 pub mod browse;
 pub mod cache;

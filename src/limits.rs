@@ -539,3 +539,52 @@ pub const MAX_SQUASHFS_XATTRS: usize = 16 << 20;
 
 /// Blocks of squashfs content that are kept decoded: 8 MiB of the largest, and 1 MiB of usual ones.
 pub const SQUASHFS_DECODED: usize = 8;
+
+/// Bytes of one request to a source on another machine: some 0.3 s of a fast line, and little to ask for again when it fails.
+pub const MAX_REMOTE_REQUEST: usize = 8 << 20;
+
+/// Runs of data and holes that are remembered of a file on another machine: 6 MiB of them. Of a disk that is cut up more, the first
+/// ones are forgotten and asked for again.
+pub const MAX_MAP_RUNS: usize = 1 << 17;
+
+/// Names of exports that an error shows, and how much of each: enough to see a slip of the pen.
+pub const SHOWN_EXPORTS: (usize, usize) = (8, 64);
+
+/// Bytes that must come for failed requests to be forgotten: a few packets are no progress.
+pub const REMOTE_PROGRESS: u64 = 64 << 10;
+
+/// Longest pause that a server can ask for (`Retry-After`); what wants to be left alone for longer is left to the user.
+pub const MAX_RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// Redirections followed to find a file on a web server. Browsers follow 20, and real ones need two or three.
+pub const MAX_REDIRECTS: usize = 10;
+
+/// Bytes of a netrc file, a certificate or a key that the user names. A bundle of all authorities has some 250 KiB.
+pub const MAX_CREDENTIAL_FILE: u64 = 4 << 20;
+
+/// Drives of an appliance: libguestfs takes 255, one of which is its own.
+pub const MAX_APPLIANCE_DRIVES: usize = 254;
+
+/// Files of one file system in an appliance that are known by their paths: some 200 MiB of memory, and more files than a plan looks at.
+pub const MAX_APPLIANCE_FILES: usize = 1 << 20;
+
+/// Bytes that one command prints: libguestfs's own messages end at 4 MiB, and lists of a large directory take several.
+pub const MAX_APPLIANCE_ANSWER: usize = 64 << 20;
+
+/// Bytes of messages that are read behind one command.
+pub const MAX_APPLIANCE_MESSAGE: u64 = 64 << 10;
+
+/// Bytes of an answer of an SFTP server that has no data of a file in it. The protocol has servers take 34000.
+pub const MAX_SFTP_REPLY: u32 = 64 << 10;
+
+/// Bytes of a handle of an SFTP server (draft-ietf-secsh-filexfer-02, section 6.2).
+pub const MAX_SFTP_HANDLE: usize = 256;
+
+/// How deep configuration files of OpenSSH include each other, as it has that itself.
+pub const MAX_SSH_INCLUDES: usize = 16;
+
+/// Private keys that are tried at one host. Servers let go after six.
+pub const MAX_SSH_KEYS: usize = 64;
+
+/// Hosts on the way to an SSH server, itself included: each is a handshake of several round trips.
+pub const MAX_SSH_HOPS: usize = 8;

@@ -9,9 +9,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::error::{Error, Result};
 use crate::limits;
 
+mod access;
 mod keys;
+mod private;
 
+pub use access::{Access, Patience, SshAccess, Thumbprint, VARIABLES};
 pub use keys::{Keys, Secret};
+pub use private::PrivateFolder;
 
 /// Given at open to everything that reads, fixes or writes.
 #[derive(Debug)]
@@ -27,6 +31,7 @@ pub struct Session {
     streaming: AtomicBool,
     serving: AtomicBool,
     keys: OnceLock<Keys>,
+    access: OnceLock<Access>,
     shared: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
 }
 
@@ -43,6 +48,7 @@ impl Session {
             streaming: AtomicBool::new(false),
             serving: AtomicBool::new(false),
             keys: OnceLock::new(),
+            access: OnceLock::new(),
             shared: Mutex::default(),
         })
     }
@@ -121,6 +127,16 @@ impl Session {
     /// The keys of encrypted volumes.
     pub fn keys(&self) -> &Keys {
         self.keys.get_or_init(Keys::default)
+    }
+
+    /// Gives the run what lets it in at remote sources, once.
+    pub fn give_access(&self, access: Access) {
+        let _ = self.access.set(access);
+    }
+
+    /// What lets the run in at remote sources.
+    pub fn access(&self) -> &Access {
+        self.access.get_or_init(Access::default)
     }
 
     /// The session's one value of type `T`, made at first use: what several sources share, such as a cache's memory.
@@ -215,10 +231,22 @@ pub struct Policy {
     pub map_path: Vec<(String, PathBuf)>,
     /// Whether a parent is used though its identity is not the one that its child keeps (`--ignore-parent-id`).
     pub any_parent: bool,
+    /// What reads and writes the files of guests that are looked at or fixed (`--engine`).
+    pub engine: Engine,
     /// Whether a disk is read though its machine runs (`--allow-running`).
     pub allow_running: bool,
     /// What gives a VHD its size (`--vhd-size`).
     pub vhd_size: VhdSize,
+}
+
+/// What reads and writes the files of guests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// This program's own drivers.
+    #[default]
+    Own,
+    /// libguestfs, in its appliance.
+    Appliance,
 }
 
 /// What gives a VHD its virtual size. Its two fields differ in disks that old programs made.

@@ -20,7 +20,7 @@ const ORDER: &[&[&str]] = &[
     &["browse", "registry", "inspect"],
     &["fix"],
     &["convert"],
-    &["boot", "libvirt"],
+    &["appliance", "boot", "libvirt"],
     &["pipeline"],
     &["job"],
     &["cli"],
@@ -44,6 +44,12 @@ fn arrows_point_left() {
 fn only_the_packages_made_for_it_know_tokio() {
     let offenders: Vec<_> =
         source_files().into_iter().filter(|file| file.code.contains("tokio::")).map(|file| file.path).collect();
+    let is_home = |path: &String| {
+        path == "source/runtime.rs"
+            || ["source/http/", "source/ssh/"].iter().any(|home| path.starts_with(home))
+            || path == "source/ssh.rs"
+    };
+    let offenders: Vec<_> = offenders.into_iter().filter(|path| !is_home(path)).collect();
     assert!(offenders.is_empty(), "the core is synchronous, but these use tokio: {offenders:?}");
 }
 

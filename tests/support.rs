@@ -6,9 +6,12 @@ pub(crate) mod fixtures;
 pub(crate) mod lab;
 pub(crate) mod migrated;
 pub(crate) mod mount;
+pub(crate) mod nbd;
 pub(crate) mod run;
+pub(crate) mod ssh;
 pub(crate) mod tools;
 pub(crate) mod tree;
+pub(crate) mod web;
 
 pub(crate) use boot::{Bus, Machine, Nic};
 pub(crate) use device::Loop;

@@ -1,11 +1,14 @@
 //! A source seen through the pool: aligned blocks, fetched once.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
+use super::ahead::Ahead;
 use super::pool::{Block, Claim, Class, Key, Pool, Ticket, Waiting};
+use super::store::Store;
 use crate::disk::{Checked, Disk, Fingerprint, Hints, HostRange, Latency, SectorSize, Visit, read_vec};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::session::Session;
 
 /// Bytes in a block.
@@ -15,7 +18,7 @@ pub const BLOCK: u64 = 256 << 10;
 const WINDOW: u64 = 16;
 
 /// Blocks in one request to a source that answers slowly.
-const MERGE: usize = 16;
+pub(super) const MERGE: usize = 16;
 
 /// Sees every block that is fetched, once for each fetch: block `index` begins at `index * BLOCK`. No lock of the cache is
 /// held meanwhile, the block can already be read by others, and the calling thread owes no block to anyone: a tap may wait.
@@ -25,19 +28,33 @@ pub trait Tap: Send + Sync {
 }
 
 /// A source behind the session's pool.
+#[derive(Debug)]
 pub struct BlockCache {
+    core: Arc<Core>,
+    /// For a source on another machine.
+    ahead: Option<Ahead>,
+}
+
+/// What fetches blocks, also for those who fetch ahead.
+pub(super) struct Core {
     source: Arc<dyn Disk>,
     session: Arc<Session>,
     pool: Arc<Pool>,
     owner: u32,
     len: u64,
     slow: bool,
+    /// Where blocks are kept for a later run.
+    store: Option<Store>,
     tap: OnceLock<Weak<dyn Tap>>,
+    /// Blocks that were wanted and here or on their way.
+    hits: AtomicU64,
+    /// Blocks that were read.
+    misses: AtomicU64,
 }
 
-impl std::fmt::Debug for BlockCache {
+impl std::fmt::Debug for Core {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BlockCache").field("source", &self.source).field("owner", &self.owner).finish_non_exhaustive()
+        f.debug_struct("Core").field("source", &self.source).field("owner", &self.owner).finish_non_exhaustive()
     }
 }
 
@@ -52,20 +69,27 @@ impl BlockCache {
     #[must_use]
     pub fn wrap(source: Arc<dyn Disk>, session: &Arc<Session>) -> Arc<Checked<Self>> {
         let pool = Pool::of(session);
-        Checked::wrap(Self {
+        let core = Arc::new(Core {
             owner: pool.owner(),
             len: source.len(),
             slow: source.hints().latency == Latency::Remote,
+            store: store(&*source, session),
             session: Arc::clone(session),
             source,
             pool,
             tap: OnceLock::new(),
-        })
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        });
+        // What decodes the bytes of another machine's file is slow too, but would do so twice where readers take turns.
+        let far = core.slow && core.source.traffic().is_some();
+        let ahead = far.then(|| Ahead::new(Arc::clone(&core), session.budget.cache() / 4));
+        Checked::wrap(Self { core, ahead })
     }
 
     /// Shows every block that is fetched from now on to `tap`, while that lives. The first tap stays; false if there was one.
     pub fn set_tap(&self, tap: Weak<dyn Tap>) -> bool {
-        self.tap.set(tap).is_ok()
+        self.core.tap.set(tap).is_ok()
     }
 
     /// The block `index`, which must begin inside the source.
@@ -73,17 +97,60 @@ impl BlockCache {
     /// # Errors
     /// Those of reading the source.
     pub fn block(&self, index: u64) -> Result<Block> {
-        match self.pool.claim(self.key(index)) {
+        self.core.block(index)
+    }
+
+    /// The block `index` if it is here, without reading the source.
+    #[must_use]
+    pub fn peek(&self, index: u64) -> Option<Block> {
+        self.core.pool.peek(self.core.key(index))
+    }
+}
+
+impl Core {
+    /// Length of the source in bytes.
+    pub(super) const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether block `index` is here or on its way.
+    pub(super) fn knows(&self, index: u64) -> bool {
+        self.pool.knows(self.key(index))
+    }
+
+    /// Fetches those of `blocks` that nobody has asked for; how many bytes that were.
+    pub(super) fn fetch_ahead(&self, blocks: Range<u64>) -> Result<u64> {
+        self.session.check()?;
+        let mine = |index| match self.pool.claim(self.key(index)) {
+            Claim::Mine(ticket) => {
+                self.misses.fetch_add(1, Ordering::Relaxed);
+                Some(Duty { index, ticket })
+            }
+            Claim::Ready(_) | Claim::Wait(_) => None,
+        };
+        let duties = blocks.filter_map(mine).collect();
+        let mut bytes = 0;
+        for (index, block) in self.fetch(duties)? {
+            bytes += block.len() as u64;
+            self.show(index, &block);
+        }
+        Ok(bytes)
+    }
+
+    fn block(&self, index: u64) -> Result<Block> {
+        match self.claim(index) {
             Claim::Ready(block) => Ok(block),
             Claim::Wait(waiting) => waiting.wait(),
             Claim::Mine(ticket) => self.fetch_one(Duty { index, ticket }),
         }
     }
 
-    /// The block `index` if it is here, without reading the source.
-    #[must_use]
-    pub fn peek(&self, index: u64) -> Option<Block> {
-        self.pool.peek(self.key(index))
+    /// Claims a block that somebody wants now.
+    fn claim(&self, index: u64) -> Claim<'_> {
+        let claim = self.pool.claim(self.key(index));
+        let count = if matches!(claim, Claim::Mine(_)) { &self.misses } else { &self.hits };
+        count.fetch_add(1, Ordering::Relaxed);
+        claim
     }
 
     fn key(&self, index: u64) -> Key {
@@ -116,7 +183,7 @@ impl BlockCache {
         let mut duties: Vec<Duty<'_>> = Vec::new();
         let mut waits: Vec<(u64, Waiting)> = Vec::new();
         for index in first..end {
-            match self.pool.claim(self.key(index)) {
+            match self.claim(index) {
                 Claim::Ready(block) => request.take(index, &block),
                 Claim::Wait(waiting) => waits.push((index, waiting)),
                 Claim::Mine(ticket) => duties.push(Duty { index, ticket }),
@@ -137,6 +204,7 @@ impl BlockCache {
     fn fetch(&self, duties: Vec<Duty<'_>>) -> Result<Vec<(u64, Block)>> {
         let mut fresh = Vec::with_capacity(duties.len());
         let mut failed = None;
+        let duties: Vec<_> = duties.into_iter().filter_map(|duty| self.find(duty, &mut fresh)).collect();
         let mut duties = duties.into_iter().peekable();
         while let Some(duty) = duties.next() {
             let index = duty.index;
@@ -163,16 +231,39 @@ impl BlockCache {
         failed.map_or(Ok(fresh), Err)
     }
 
+    /// Hands out the block of `duty` if it was kept; else gives the duty back.
+    fn find<'a>(&self, duty: Duty<'a>, fresh: &mut Vec<(u64, Block)>) -> Option<Duty<'a>> {
+        let kept = self.store.as_ref().and_then(|store| store.get(duty.index, length(&self.range(duty.index))));
+        let Some(block) = kept else { return Some(duty) };
+        duty.ticket.complete(Ok(Arc::clone(&block)), Class::now(&self.session));
+        fresh.push((duty.index, block));
+        None
+    }
+
+    fn keep(&self, index: u64, block: &[u8]) {
+        if let Some(store) = &self.store {
+            store.keep(index, block);
+        }
+    }
+
     /// Hands out the blocks of neighbours that were read together.
     fn split(&self, group: Vec<Duty<'_>>, bytes: &[u8], fresh: &mut Vec<(u64, Block)>) {
         for (duty, part) in group.into_iter().zip(bytes.chunks(length(&(0..BLOCK)))) {
             let block = Block::from(part);
             duty.ticket.complete(Ok(Arc::clone(&block)), Class::now(&self.session));
+            self.keep(duty.index, &block);
             fresh.push((duty.index, block));
         }
     }
 
     fn fetch_one(&self, duty: Duty<'_>) -> Result<Block> {
+        if self.store.is_some() {
+            let index = duty.index;
+            let block = self.fetch(vec![duty])?.pop().map(|(_, block)| block);
+            let block = block.ok_or_else(|| Error::failed("cache.abandoned", "a block was not fetched"))?;
+            self.show(index, &block);
+            return Ok(block);
+        }
         let range = self.range(duty.index);
         let mut block: Block = std::iter::repeat_n(0, length(&range)).collect();
         let result = match Arc::get_mut(&mut block) {
@@ -231,14 +322,74 @@ impl Request<'_> {
 
 impl Disk for BlockCache {
     fn len(&self) -> u64 {
-        self.len
+        self.core.len
     }
 
     fn sector_size(&self) -> SectorSize {
-        self.source.sector_size()
+        self.core.source.sector_size()
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let Some(ahead) = &self.ahead else { return self.core.read(buf, offset) };
+        let range = offset..offset + buf.len() as u64;
+        for index in offset / BLOCK..range.end.div_ceil(BLOCK) {
+            if let Some(blocks) = ahead.take(index) {
+                // Whatever is wrong, the read finds it as well.
+                let _ = self.core.fetch_ahead(blocks);
+            }
+        }
+        self.core.read(buf, offset)?;
+        ahead.read(&range);
+        Ok(())
+    }
+
+    fn extents(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<()> {
+        self.core.source.extents(range, visit)
+    }
+
+    fn host(&self, range: Range<u64>) -> Result<Option<HostRange>> {
+        // A tap is to see every byte.
+        if self.core.tap().is_some() { Ok(None) } else { self.core.source.host(range) }
+    }
+
+    fn prefetch(&self, range: Range<u64>) {
+        match &self.ahead {
+            Some(ahead) => ahead.want(range.start / BLOCK..range.end.div_ceil(BLOCK)),
+            None => self.core.source.prefetch(range),
+        }
+    }
+
+    fn hints(&self) -> Hints {
+        self.core.source.hints()
+    }
+
+    fn fingerprint(&self) -> Result<Fingerprint> {
+        self.core.source.fingerprint()
+    }
+
+    fn describe(&self) -> (&'static str, String) {
+        let core = &self.core;
+        let kept = core.store.as_ref().map(|store| {
+            let (found, kept) = store.counts();
+            format!(", {found} of them kept before, {kept} kept now")
+        });
+        let (misses, hits) = (core.misses.load(Ordering::Relaxed), core.hits.load(Ordering::Relaxed));
+        let size = BLOCK >> 10;
+        ("cache", format!("blocks of {size} KiB: {misses} read{}; {hits} found here", kept.unwrap_or_default()))
+    }
+
+    fn name(&self) -> String {
+        self.core.source.name()
+    }
+
+    fn below(&self) -> Vec<Arc<dyn Disk>> {
+        vec![Arc::clone(&self.core.source)]
+    }
+}
+
+impl Core {
+    /// Reads through the cache, or past it where that is better.
+    fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         let mut request = Request { buf, offset };
         let (first, end) = (offset / BLOCK, request.end().div_ceil(BLOCK));
         // A block for each small read far from the last would be many times what is asked for. Whoever taps the blocks hashes a
@@ -263,41 +414,6 @@ impl Disk for BlockCache {
         Ok(())
     }
 
-    fn extents(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<()> {
-        self.source.extents(range, visit)
-    }
-
-    fn host(&self, range: Range<u64>) -> Result<Option<HostRange>> {
-        // A tap is to see every byte.
-        if self.tap().is_some() { Ok(None) } else { self.source.host(range) }
-    }
-
-    fn prefetch(&self, range: Range<u64>) {
-        self.source.prefetch(range);
-    }
-
-    fn hints(&self) -> Hints {
-        self.source.hints()
-    }
-
-    fn fingerprint(&self) -> Result<Fingerprint> {
-        self.source.fingerprint()
-    }
-
-    fn describe(&self) -> (&'static str, String) {
-        ("cache", format!("blocks of {} KiB", BLOCK >> 10))
-    }
-
-    fn name(&self) -> String {
-        self.source.name()
-    }
-
-    fn below(&self) -> Vec<Arc<dyn Disk>> {
-        vec![Arc::clone(&self.source)]
-    }
-}
-
-impl BlockCache {
     /// How many blocks from `index` on are wholly wanted and neither here nor on their way.
     fn absent(&self, index: u64, end: u64, request: &Request<'_>) -> u64 {
         let wanted = |index: &u64| {
@@ -306,6 +422,13 @@ impl BlockCache {
         };
         (index..end).take_while(wanted).count() as u64
     }
+}
+
+/// Where blocks of `source` are kept, if it is on another machine, can be told from others, and the user named a folder.
+fn store(source: &dyn Disk, session: &Session) -> Option<Store> {
+    let folder = session.access().blocks.as_deref()?;
+    let origin = source.origin()?;
+    Store::open(folder, origin, source.len()).inspect_err(|error| tracing::warn!("{error:?}")).ok()
 }
 
 /// The length of a range that lies inside a buffer.
@@ -319,7 +442,6 @@ mod tests {
     use crate::disk::{Fault, Memory, until_it_succeeds};
     use crate::session::{Budget, Policy};
     use std::sync::Mutex;
-    use std::sync::atomic::{AtomicU64, Ordering};
 
     /// A source that answers slowly, in so far as it says so.
     #[derive(Debug)]
@@ -478,5 +600,72 @@ mod tests {
             |_| (),
         );
         assert_eq!(runs.unwrap(), 6);
+    }
+
+    /// A source on another machine, in so far as it says so; counts what is read of it.
+    #[derive(Debug)]
+    struct Far(Memory, Arc<AtomicU64>);
+
+    impl Disk for Far {
+        fn len(&self) -> u64 {
+            self.0.len()
+        }
+
+        fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+            self.1.fetch_add(buf.len() as u64, Ordering::Relaxed);
+            std::thread::yield_now();
+            self.0.read_at(buf, offset)
+        }
+
+        fn extents(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<()> {
+            self.0.extents(range, visit)
+        }
+
+        fn hints(&self) -> Hints {
+            Hints { preferred: 4 << 20, latency: Latency::Remote }
+        }
+
+        fn fingerprint(&self) -> Result<Fingerprint> {
+            self.0.fingerprint()
+        }
+
+        fn describe(&self) -> (&'static str, String) {
+            ("far", String::new())
+        }
+
+        fn traffic(&self) -> Option<crate::disk::Traffic> {
+            Some(crate::disk::Traffic::default())
+        }
+    }
+
+    #[test]
+    fn what_is_fetched_ahead_is_fetched_once() {
+        const MUCH: usize = 3 * LEN + 77;
+        let model = bytes(MUCH);
+        for told in [false, true] {
+            let read = Arc::new(AtomicU64::new(0));
+            let far = Checked::wrap(Far(Memory::new(model.clone()), Arc::clone(&read)));
+            let cache = BlockCache::wrap(far, &Session::with_defaults());
+            if told {
+                cache.prefetch(0..MUCH as u64);
+            }
+            for at in (0..MUCH).step_by(100_000) {
+                let len = 100_000.min(MUCH - at);
+                assert!(self::read(&*cache, at, len) == model[at..at + len], "{at}");
+            }
+            assert_eq!(read.load(Ordering::Relaxed), MUCH as u64, "each byte once");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_jumps_fetches_nothing_ahead() {
+        const MUCH: usize = 12 * LEN;
+        let read = Arc::new(AtomicU64::new(0));
+        let far = Checked::wrap(Far(Memory::new(bytes(MUCH)), Arc::clone(&read)));
+        let cache = BlockCache::wrap(far, &Session::with_defaults());
+        for block in [40, 3, 17, 9, 30, 22] {
+            self::read(&*cache, block * BLOCK as usize, 4096);
+        }
+        assert_eq!(read.load(Ordering::Relaxed), 6 * BLOCK);
     }
 }

@@ -1,6 +1,6 @@
-//! From a path that the user gives to flat disks.
+//! From what the user names to flat disks.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::format::{Ask, Driver, Layer, Parent, Sample, probe, raw};
 use crate::limits;
 use crate::session::Session;
-use crate::source::{FileSource, Reference, Role};
+use crate::source::{FileSource, Location, Reference, Role, open_remote};
 
 /// How to open a source.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +35,7 @@ pub struct OpenOptions {
 #[derive(Debug)]
 pub struct Opened {
     /// As the user gave it.
-    pub path: PathBuf,
+    pub location: Location,
     /// `ova` or `ovf` for a package.
     pub container: Option<&'static str>,
     /// The machine that the package describes.
@@ -71,22 +71,27 @@ impl OpenedDisk {
     }
 }
 
-/// Opens the source at `path`: a disk image in any known format, an OVA, or an OVF descriptor with its files beside it.
+/// Opens the source at `location`: a disk image in any known format, an OVA, or an OVF descriptor with its files beside it.
 ///
 /// # Errors
 /// Those of the source, the package, the format and the references; every one has a place.
-pub fn open(path: &Path, options: &OpenOptions, session: &Arc<Session>) -> Result<Opened> {
+pub fn open(location: impl Into<Location>, options: &OpenOptions, session: &Arc<Session>) -> Result<Opened> {
+    let location = &location.into();
     let opener = Opener {
         session,
         snapshot: options.snapshot.as_deref(),
-        resolver: Resolver::beside(path, session)?,
+        resolver: Resolver::beside(location, session)?,
         files: Mutex::default(),
         notes: Mutex::default(),
         unpacked: AtomicBool::new(false),
     };
-    let file = BlockCache::wrap(FileSource::open(path)?, session);
-    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    let mut opened = opener.file(path, name, &file, options).map_err(|error| error.path(path))?;
+    let source: Arc<dyn Disk> = match location {
+        Location::Path(path) => FileSource::open(path)?,
+        Location::Remote(address) => open_remote(address, session)?,
+    };
+    let file = BlockCache::wrap(source, session);
+    let name = location.file_name();
+    let mut opened = opener.file(location, name, &file, options).map_err(|error| error.at(location))?;
     opened.sources.push(file);
     let others = opener.files.into_inner().unwrap_or_else(PoisonError::into_inner);
     opened.sources.extend(others.into_iter().map(|(_, file)| file as Arc<dyn Disk>));
@@ -122,15 +127,15 @@ struct Opener<'a> {
 
 impl Opener<'_> {
     /// The file that the user named, with its compression undone.
-    fn file(&self, path: &Path, name: String, file: &Cached, options: &OpenOptions) -> Result<Opened> {
+    fn file(&self, location: &Location, name: String, file: &Cached, options: &OpenOptions) -> Result<Opened> {
         let Some(compression) = compression(&**file, options)? else {
-            return self.content(path, &name, file, options);
+            return self.content(location, &name, file, options);
         };
         let packed = Packed::open(Arc::<Checked<BlockCache>>::clone(file), compression, self.session)?;
         let content = BlockCache::wrap(packed, self.session);
         self.unpacked.store(true, Ordering::Relaxed);
         let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
-        let mut opened = self.content(path, stem, &content, options)?;
+        let mut opened = self.content(location, stem, &content, options)?;
         match opened.container {
             None => opened.container = Some(compression.name()),
             Some(_) => opened.notes.push(format!("the package is compressed with {}", compression.name())),
@@ -138,22 +143,23 @@ impl Opener<'_> {
         Ok(opened)
     }
 
-    fn content(&self, path: &Path, name: &str, source: &Cached, options: &OpenOptions) -> Result<Opened> {
+    fn content(&self, location: &Location, name: &str, source: &Cached, options: &OpenOptions) -> Result<Opened> {
         let container = self.container(source, options)?;
         if matches!(container, Container::Vmx) || matches!(container, Container::None(driver) if driver.name == "vmdk")
         {
-            let lock = path.file_name().and_then(|name| self.resolver.lock(name));
+            let name = location.path().and_then(Path::file_name);
+            let lock = name.and_then(|name| self.resolver.lock(name));
             self.running(lock)?;
         }
         match container {
             Container::None(driver) => {
                 options.disks.pick(&[vec![name]])?;
-                self.disk(path, name.to_owned(), source, driver)
+                self.disk(location, name.to_owned(), source, driver)
             }
-            Container::Ova => self.ova(path, source, options),
-            Container::Ovf => self.ovf(path, name, source, options),
-            Container::Tar => self.bundle(path, source, options),
-            Container::Vmx => self.vmx(path, source, options),
+            Container::Ova => self.ova(location, source, options),
+            Container::Ovf => self.ovf(location, name, source, options),
+            Container::Tar => self.bundle(location, source, options),
+            Container::Vmx => self.vmx(location, source, options),
         }
     }
 
@@ -188,9 +194,9 @@ impl Opener<'_> {
         })
     }
 
-    fn opened(&self, path: &Path, disks: Vec<OpenedDisk>) -> Opened {
+    fn opened(&self, location: &Location, disks: Vec<OpenedDisk>) -> Opened {
         Opened {
-            path: path.to_path_buf(),
+            location: location.clone(),
             container: None,
             machine: None,
             disks,
@@ -202,14 +208,14 @@ impl Opener<'_> {
     }
 
     /// The file is a disk itself.
-    fn disk(&self, path: &Path, name: String, source: &Cached, driver: &'static Driver) -> Result<Opened> {
+    fn disk(&self, location: &Location, name: String, source: &Cached, driver: &'static Driver) -> Result<Opened> {
         let file = Arc::<Checked<BlockCache>>::clone(source);
         let layers = self.layers(file, Some(driver), &self.top(), &Names::Beside(&self.resolver))?;
-        Ok(self.opened(path, vec![OpenedDisk { name, image: self.image(layers)?, described: None }]))
+        Ok(self.opened(location, vec![OpenedDisk { name, image: self.image(layers)?, described: None }]))
     }
 
     /// The file is an archive of images, such as a cloud's `disk.raw` in a `.tar.gz`.
-    fn bundle(&self, path: &Path, source: &Cached, options: &OpenOptions) -> Result<Opened> {
+    fn bundle(&self, location: &Location, source: &Cached, options: &OpenOptions) -> Result<Opened> {
         let bundle = Bundle::open(source)?;
         let driver = options.format.as_deref().map(probe::by_name).transpose()?;
         let mut images = Vec::new();
@@ -241,10 +247,10 @@ impl Opener<'_> {
                 disks.push(OpenedDisk { name, image: self.image(layers)?, described: None });
             }
         }
-        Ok(Opened { container: Some("tar"), notes: bundle.notes(), ..self.opened(path, disks) })
+        Ok(Opened { container: Some("tar"), notes: bundle.notes(), ..self.opened(location, disks) })
     }
 
-    fn ova(&self, path: &Path, source: &Cached, options: &OpenOptions) -> Result<Opened> {
+    fn ova(&self, location: &Location, source: &Cached, options: &OpenOptions) -> Result<Opened> {
         let ova = Ova::open(source)?;
         let mut disks = Vec::new();
         for described in select(&ova.ovf.disks, &options.disks)? {
@@ -260,12 +266,12 @@ impl Opener<'_> {
             machine: Some(ova.ovf),
             digests: digests.map(Arc::new),
             notes,
-            ..self.opened(path, disks)
+            ..self.opened(location, disks)
         })
     }
 
     /// The file is a descriptor; disks and manifest lie beside it.
-    fn ovf(&self, path: &Path, name: &str, source: &Cached, options: &OpenOptions) -> Result<Opened> {
+    fn ovf(&self, location: &Location, name: &str, source: &Cached, options: &OpenOptions) -> Result<Opened> {
         let bytes = text(&**source, limits::MAX_OVF)?;
         let manifest = self.manifest(name)?;
         let verified = ova::check_descriptor(manifest.as_ref(), name, &bytes)?;
@@ -294,12 +300,12 @@ impl Opener<'_> {
             digests: digests.map(Arc::new),
             verified,
             notes,
-            ..self.opened(path, disks)
+            ..self.opened(location, disks)
         })
     }
 
     /// The file is a machine's configuration; its disks lie beside it, or where the user lets its names lead.
-    fn vmx(&self, path: &Path, source: &Cached, options: &OpenOptions) -> Result<Opened> {
+    fn vmx(&self, location: &Location, source: &Cached, options: &OpenOptions) -> Result<Opened> {
         let machine = vmx::parse(&text(&**source, limits::MAX_VMX)?)?;
         let mut disks = Vec::new();
         for described in select(&machine.disks, &options.disks)? {
@@ -310,7 +316,7 @@ impl Opener<'_> {
             disks.push(OpenedDisk { name, image: self.image(layers)?, described: Some(described.clone()) });
         }
         let notes = machine.notes.clone();
-        Ok(Opened { container: Some("vmx"), machine: Some(machine), notes, ..self.opened(path, disks) })
+        Ok(Opened { container: Some("vmx"), machine: Some(machine), notes, ..self.opened(location, disks) })
     }
 
     /// The layers from a machine's disk on, which may lie in a directory of its own.

@@ -3,6 +3,9 @@
 //! By default a reference may be a plain name of a regular file in the image's own directory, and nothing else. `--map-path`
 //! and `--allow-dir` widen that, always beneath a directory that is opened once, and never through a symbolic link. Whatever is
 //! refused for its name is refused before the host is asked, so a refusal says nothing about the host.
+//!
+//! An image on a web server has its neighbours there: a plain name is that of a file in the same directory of the same server.
+//! `--map-path` leads from either to a directory of this host or of a web server, which the user then names himself.
 
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
@@ -16,28 +19,39 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::running;
-use crate::disk::Checked;
+use crate::disk::Disk;
 use crate::error::{Error, Kind, Result};
 use crate::limits;
 use crate::session::Session;
-use crate::source::{FileSource, Reference, Role, has_scheme};
+use crate::source::{Address, FileSource, Location, Reference, Role, has_scheme, open_remote};
 
 /// Opens the references of one image.
 #[derive(Debug)]
 pub struct Resolver {
     session: Arc<Session>,
-    /// The image's own directory.
-    home: Arc<OwnedFd>,
-    /// The same as a path, for comparing with allowed directories; never shown.
-    home_path: PathBuf,
+    home: Home,
     depth: u32,
+}
+
+/// Where an image lies.
+#[derive(Clone, Debug)]
+enum Home {
+    /// In a directory of this host.
+    Directory {
+        /// The directory, open.
+        fd: Arc<OwnedFd>,
+        /// The same as a path, for comparing with allowed directories; never shown.
+        path: PathBuf,
+    },
+    /// On another machine: the image's own address.
+    Remote(Address),
 }
 
 /// A reference, opened.
 #[derive(Debug)]
 pub struct Resolved {
     /// Its bytes.
-    pub source: Arc<Checked<FileSource>>,
+    pub source: Arc<dyn Disk>,
     /// What opens the references that it makes itself.
     pub resolver: Resolver,
     /// The sign that a machine uses it, if it is a disk of one.
@@ -45,19 +59,16 @@ pub struct Resolved {
 }
 
 impl Resolver {
-    /// The resolver for the image at `image`, a path that the user named.
+    /// The resolver for the image at `image`, which the user named.
     ///
     /// # Errors
     /// When the image's directory cannot be opened.
-    pub fn beside(image: &Path, session: &Arc<Session>) -> Result<Self> {
-        let parent = match image.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
+    pub fn beside(image: &Location, session: &Arc<Session>) -> Result<Self> {
+        let home = match image {
+            Location::Path(path) => Home::of(path)?,
+            Location::Remote(address) => Home::Remote(address.clone()),
         };
-        let cannot = |error| Error::unreadable("cannot open the source's directory", error).path(parent);
-        let home = rustix::fs::openat(CWD, parent, DIRECTORY, Mode::empty()).map_err(|errno| cannot(errno.into()))?;
-        let home_path = std::fs::canonicalize(parent).map_err(cannot)?;
-        Ok(Self { session: Arc::clone(session), home: Arc::new(home), home_path, depth: 0 })
+        Ok(Self { session: Arc::clone(session), home, depth: 0 })
     }
 
     /// Opens `reference`.
@@ -72,37 +83,61 @@ impl Resolver {
                 .at(reference)
                 .expected(format!("at most {} layers", limits::MAX_CHAIN_DEPTH)));
         }
-        let allowed = self.allow(reference)?;
-        let Some(dir) = &allowed.dir else {
-            let fd = open_beneath(self.home.as_fd(), &allowed.name, FILE, reference)?;
-            let lock = lock_of(self.home.as_fd(), &allowed.name, &fd, reference);
-            let source = FileSource::from_regular(fd, reference.to_string())?;
-            let session = Arc::clone(&self.session);
-            let (home, home_path) = (Arc::clone(&self.home), self.home_path.clone());
-            return Ok(Resolved { source, resolver: Self { session, home, home_path, depth }, lock });
-        };
+        match self.allow(reference)? {
+            Allowed::Beside(name) => match &self.home {
+                Home::Directory { fd, .. } => self.file(fd.as_fd(), &name, self.home.clone(), reference, depth),
+                Home::Remote(address) => self.remote(address.beside(reference)?, reference, depth),
+            },
+            Allowed::Beneath(dir, name) => self.beneath(&dir, &name, reference, depth),
+            Allowed::Remote(address) => self.remote(address, reference, depth),
+        }
+    }
+
+    /// Opens a file beneath a directory that the user named.
+    fn beneath(&self, dir: &Path, name: &Path, reference: &Reference, depth: u32) -> Result<Resolved> {
         let base = rustix::fs::openat(CWD, dir, DIRECTORY, Mode::empty()).map_err(|_| missing(reference))?;
-        let fd = open_beneath(base.as_fd(), &allowed.name, FILE, reference)?;
-        let lock = lock_of(base.as_fd(), &allowed.name, &fd, reference);
-        let source = FileSource::from_regular(fd, reference.to_string())?;
-        let parent = allowed.name.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let home = match parent {
+        let parent = name.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let path = dir.join(parent.unwrap_or(Path::new("")));
+        let fd = match parent {
             Some(parent) => open_beneath(base.as_fd(), parent, DIRECTORY, reference)?,
-            None => base,
+            None => base.try_clone().map_err(|error| {
+                Error::unreadable("cannot open a file that the image refers to", error).at(reference)
+            })?,
         };
-        let home_path = dir.join(parent.unwrap_or(Path::new("")));
-        Ok(Resolved {
-            source,
-            resolver: Self { session: Arc::clone(&self.session), home: Arc::new(home), home_path, depth },
-            lock,
-        })
+        self.file(base.as_fd(), name, Home::Directory { fd: Arc::new(fd), path }, reference, depth)
+    }
+
+    /// Opens the file `name` beneath `base`; its own references are seen from `home`.
+    fn file(
+        &self,
+        base: BorrowedFd<'_>,
+        name: &Path,
+        home: Home,
+        reference: &Reference,
+        depth: u32,
+    ) -> Result<Resolved> {
+        let fd = open_beneath(base, name, FILE, reference)?;
+        let lock = lock_of(base, name, &fd, reference);
+        let source = FileSource::from_regular(fd, reference.to_string())?;
+        Ok(Resolved { source, resolver: Self { session: Arc::clone(&self.session), home, depth }, lock })
+    }
+
+    /// Opens a file on another machine.
+    fn remote(&self, address: Address, reference: &Reference, depth: u32) -> Result<Resolved> {
+        let source = open_remote(&address, &self.session).map_err(|error| match error.code() {
+            "http.missing" | "nbd.missing" | "ssh.missing" => missing(reference),
+            _ => error,
+        })?;
+        let resolver = Self { session: Arc::clone(&self.session), home: Home::Remote(address), depth };
+        Ok(Resolved { source, resolver, lock: None })
     }
 
     /// The sign that a machine uses the image called `name`, which the user named, in the resolver's directory.
     #[must_use]
     pub fn lock(&self, name: &OsStr) -> Option<String> {
-        let stat = rustix::fs::statat(&self.home, name, AtFlags::empty()).ok()?;
-        running::lock(self.home.as_fd(), Path::new(name), stat.st_ino)
+        let Home::Directory { fd, .. } = &self.home else { return None };
+        let stat = rustix::fs::statat(fd, name, AtFlags::empty()).ok()?;
+        running::lock(fd.as_fd(), Path::new(name), stat.st_ino)
     }
 
     /// Decides by the name alone.
@@ -115,8 +150,7 @@ impl Resolver {
             return allowed.ok_or_else(|| refused(reference));
         }
         if reference.is_plain() {
-            let name = PathBuf::from(OsStr::from_bytes(name));
-            return Ok(Allowed { dir: None, name });
+            return Ok(Allowed::Beside(PathBuf::from(OsStr::from_bytes(name))));
         }
         self.in_allowed_dir(name).ok_or_else(|| refused(reference))
     }
@@ -127,9 +161,12 @@ impl Resolver {
         for (old, new) in &self.session.policy.map_path {
             let Some(rest) = name.strip_prefix(old.as_bytes()) else { continue };
             if rest.is_empty() {
+                if let Some(address) = remote_place(new) {
+                    return Some(address.map(Allowed::Remote));
+                }
                 let parent = new.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
                 let file_name = new.file_name().map(PathBuf::from);
-                return Some(file_name.map(|name| Allowed::in_dir(parent.to_path_buf(), name)));
+                return Some(file_name.map(|name| Allowed::Beneath(parent.to_path_buf(), name)));
             }
             let at_boundary = old.ends_with(['/', '\\']) || matches!(rest.first(), Some(b'/' | b'\\'));
             if !at_boundary {
@@ -142,7 +179,13 @@ impl Resolver {
             };
             let first = rest.iter().position(|b| *b != b'/').unwrap_or(rest.len());
             let rest = Path::new(OsStr::from_bytes(rest.get(first..).unwrap_or_default()));
-            return Some(descending(rest).then(|| Allowed::in_dir(new.clone(), rest.to_path_buf())));
+            if !descending(rest) {
+                return Some(None);
+            }
+            return Some(match remote_place(new) {
+                Some(address) => address.and_then(|address| address.beneath(rest.to_str()?)).map(Allowed::Remote),
+                None => Some(Allowed::Beneath(new.clone(), rest.to_path_buf())),
+            });
         }
         None
     }
@@ -152,11 +195,12 @@ impl Resolver {
         if has_scheme(name) || name.contains(&b'\\') {
             return None;
         }
-        let target = normalize(&self.home_path.join(OsStr::from_bytes(name)))?;
+        let Home::Directory { path, .. } = &self.home else { return None };
+        let target = normalize(&path.join(OsStr::from_bytes(name)))?;
         self.session.policy.allow_dirs.iter().find_map(|dir| {
             let dir = std::fs::canonicalize(dir).ok()?;
             let rest = target.strip_prefix(&dir).ok()?.to_path_buf();
-            descending(&rest).then_some(Allowed::in_dir(dir, rest))
+            descending(&rest).then_some(Allowed::Beneath(dir, rest))
         })
     }
 }
@@ -167,16 +211,38 @@ const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CL
 /// Opens a file for reading; NONBLOCK keeps a fifo from blocking the open.
 const FILE: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NOCTTY).union(OFlags::NONBLOCK);
 
-/// A name that policy allows, and the directory that it may not leave: the image's own when it is `None`.
-#[derive(Debug)]
-struct Allowed {
-    dir: Option<PathBuf>,
-    name: PathBuf,
+impl Home {
+    /// The directory of the file at `path`.
+    fn of(path: &Path) -> Result<Self> {
+        let parent = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let cannot = |error| Error::unreadable("cannot open the source's directory", error).path(parent);
+        let fd = rustix::fs::openat(CWD, parent, DIRECTORY, Mode::empty()).map_err(|errno| cannot(errno.into()))?;
+        let path = std::fs::canonicalize(parent).map_err(cannot)?;
+        Ok(Self::Directory { fd: Arc::new(fd), path })
+    }
 }
 
-impl Allowed {
-    fn in_dir(dir: PathBuf, name: PathBuf) -> Self {
-        Self { dir: Some(dir), name }
+/// Where policy lets a name lead.
+#[derive(Debug)]
+enum Allowed {
+    /// To a file in the image's own directory.
+    Beside(PathBuf),
+    /// To a file beneath a directory, which it may not leave.
+    Beneath(PathBuf, PathBuf),
+    /// To a file on another machine.
+    Remote(Address),
+}
+
+/// The address that the new place of a mapping is, if it is none of this host; `Some(None)` when it is one that is not read.
+#[expect(clippy::option_option, reason = "a path and a bad address are different answers")]
+fn remote_place(new: &Path) -> Option<Option<Address>> {
+    match Location::parse(new.to_str()?) {
+        Ok(Location::Path(_)) => None,
+        Ok(Location::Remote(address)) => Some(Some(address)),
+        Err(_) => Some(None),
     }
 }
 
@@ -236,7 +302,6 @@ fn missing(reference: &Reference) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::Disk;
     use crate::session::{Budget, Policy};
 
     struct Place {
@@ -264,7 +329,7 @@ mod tests {
 
         fn open(&self, name: &str, policy: Policy) -> Result<Vec<u8>> {
             let session = Session::new(Budget::new(0), policy, 1);
-            let resolver = Resolver::beside(&self.path("home/image.vmdk"), &session)?;
+            let resolver = Resolver::beside(&Location::Path(self.path("home/image.vmdk")), &session)?;
             let source = resolver.open(&Reference::new(name, Role::Extent))?.source;
             crate::disk::read_vec(&*source, 0, usize::try_from(source.len()).unwrap())
         }
@@ -276,6 +341,28 @@ mod tests {
         fn mapping(&self, old: &str, new: &str) -> Policy {
             Policy { map_path: vec![(old.into(), self.path(new))], ..Policy::default() }
         }
+    }
+
+    #[test]
+    fn images_on_web_servers_name_their_neighbours_and_nothing_of_this_host() {
+        let place = Place::new();
+        let image = Location::parse("http://127.0.0.1:1/d/image.vmdk").unwrap();
+        let web = |policy: Policy| Resolver::beside(&image, &Session::new(Budget::new(0), policy, 1)).unwrap();
+        let allow = |policy: Policy, name: &str| web(policy).allow(&Reference::new(name, Role::Extent));
+        let absolute = place.path("other/c.vmdk");
+        for name in ["../a.vmdk", "/etc/passwd", "http://127.0.0.1:1/d/b.vmdk", absolute.to_str().unwrap()] {
+            assert_eq!(allow(place.allowing("other"), name).unwrap_err().code(), "reference.refused", "{name}");
+        }
+        assert!(matches!(allow(Policy::default(), "b.vmdk").unwrap(), Allowed::Beside(_)));
+        let mapped = |new: &str| Policy { map_path: vec![("/vmfs/".into(), new.into())], ..Policy::default() };
+        let Allowed::Remote(address) = allow(mapped("https://h/store/"), "/vmfs/x/y z.vmdk").unwrap() else { panic!() };
+        assert_eq!(address.to_string(), "https://h/store/x/y%20z.vmdk");
+        assert!(matches!(allow(mapped("/srv"), "/vmfs/x.vmdk").unwrap(), Allowed::Beneath(..)));
+        for (new, name) in [("https://h/store/", "/vmfs/../x"), ("ftp://h/", "/vmfs/x"), ("https://u:p@h/", "/vmfs/x")]
+        {
+            assert_eq!(allow(mapped(new), name).unwrap_err().code(), "reference.refused", "{new} {name}");
+        }
+        assert!(web(Policy::default()).lock(OsStr::new("image.vmdk")).is_none());
     }
 
     #[test]
@@ -362,7 +449,8 @@ mod tests {
     #[test]
     fn the_depth_is_bounded() {
         let place = Place::new();
-        let mut resolver = Resolver::beside(&place.path("home/image"), &Session::with_defaults()).unwrap();
+        let mut resolver =
+            Resolver::beside(&Location::Path(place.path("home/image")), &Session::with_defaults()).unwrap();
         let reference = Reference::new("a.vmdk", Role::Parent);
         for _ in 1..limits::MAX_CHAIN_DEPTH {
             resolver = resolver.open(&reference).unwrap().resolver;

@@ -11,10 +11,11 @@ use crate::chain::{OpenOptions, Selection};
 use crate::cli::keys::KeyArg;
 use crate::convert::{TARGETS, Target};
 use crate::error::Result;
-use crate::session::VhdSize;
+use crate::session::{Engine, VhdSize};
 
 mod fixes;
 pub mod guest;
+pub mod remote;
 
 pub use fixes::{FixArgs, PlanArgs};
 
@@ -174,6 +175,11 @@ pub struct Global {
     #[arg(long, global = true)]
     pub allow_running: bool,
 
+    /// What reads and changes the files of guests: this program's drivers, or libguestfs in an appliance of its own, for file
+    /// systems that those refuse (docs/guests.md).
+    #[arg(long, global = true, value_enum, default_value_t = EngineName::Own, value_name = "ENGINE")]
+    pub engine: EngineName,
+
     /// What gives a VHD its size, where its two fields differ.
     #[arg(long, global = true, value_enum, default_value_t = VhdSizeBy::Creator, value_name = "RULE")]
     pub vhd_size: VhdSizeBy,
@@ -193,6 +199,10 @@ pub struct Global {
     /// How to show progress.
     #[arg(long, global = true, value_enum, default_value_t = ProgressStyle::Auto, value_name = "STYLE")]
     pub progress: ProgressStyle,
+
+    /// Sources on other machines.
+    #[command(flatten)]
+    pub remote: remote::RemoteArgs,
 }
 
 impl Global {
@@ -234,6 +244,24 @@ pub enum VhdSizeBy {
     Geometry,
 }
 
+/// What reads and changes the files of guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EngineName {
+    /// libguestfs, which must be installed.
+    Appliance,
+    /// This program's own drivers.
+    Own,
+}
+
+impl From<EngineName> for Engine {
+    fn from(name: EngineName) -> Self {
+        match name {
+            EngineName::Appliance => Self::Appliance,
+            EngineName::Own => Self::Own,
+        }
+    }
+}
+
 impl From<VhdSizeBy> for VhdSize {
     fn from(by: VhdSizeBy) -> Self {
         match by {
@@ -262,7 +290,7 @@ pub enum ProgressStyle {
 /// One source.
 #[derive(Args, Clone, Debug)]
 pub struct SourceArgs {
-    /// An image, OVA or OVF; `SRC#2` names its second disk.
+    /// An image, OVA or OVF, by its path or http(s) address; `SRC#2` names its second disk.
     pub src: String,
 
     /// Which disk of several: a number from 1, or a name.
@@ -411,7 +439,8 @@ pub struct RevertArgs {
 #[command(override_usage = "hyper2kvm convert [OPTIONS] <SRC>... <DST>")]
 pub struct ConvertArgs {
     /// The sources (or - for standard input), and last the destination: a file, a directory (DIR/), which gets a file for
-    /// each disk, a block device or logical volume (with --force), or - for standard output.
+    /// each disk, a block device or logical volume (with --force), an export of an NBD server (nbd://HOST/EXPORT), or - for
+    /// standard output.
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<OsString>,
 
@@ -419,7 +448,7 @@ pub struct ConvertArgs {
     #[command(flatten)]
     pub disks: DiskArgs,
 
-    /// Format of the destination [default: by its suffix, else qcow2].
+    /// Format of the destination [default: by its suffix, else qcow2; raw for an NBD server].
     #[arg(long, value_name = "FORMAT", value_parser = formats())]
     pub to: Option<String>,
 
@@ -629,8 +658,9 @@ pub struct DetachArgs {
 /// Test options.
 #[derive(Args, Clone, Debug)]
 pub struct TestArgs {
-    /// A qcow2 or raw image.
-    pub image: PathBuf,
+    /// The machine's disks in order, of which the first is booted: qcow2, raw or VMDK images.
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
 
     /// Bus of the disk.
     #[arg(long, value_enum, default_value_t = Bus::VirtioBlk)]

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use super::access;
 use super::args::{Command, Global};
 use super::help;
 use super::keys;
@@ -39,6 +40,7 @@ pub(super) fn run(command: &Command, global: &Global, output: Output) -> Result<
     let context =
         Context { global: global.clone(), output, session: session(global, matches!(command, Command::Info(_))) };
     context.session.give_keys(keys::read(&global.key)?);
+    context.session.give_access(access::read(&global.remote)?);
     match command {
         Command::Attach(args) => return attach::attach(args, &context),
         Command::Check(args) => return check::run(args, &context),
@@ -72,6 +74,7 @@ fn session(global: &Global, looks_only: bool) -> Arc<Session> {
         allow_dirs: global.allow_dir.clone(),
         map_path: global.map_path.clone(),
         any_parent: global.ignore_parent_id,
+        engine: global.engine.into(),
         allow_running: global.allow_running || looks_only,
         vhd_size: global.vhd_size.into(),
     };

@@ -11,6 +11,10 @@ use serde_json::json;
 use super::args::{Global, ProgressStyle};
 use super::size::Size;
 use crate::convert::{Bytes, Progress, Update};
+use crate::disk::Traffic;
+use crate::pipeline;
+use crate::session::Session;
+use crate::source::Network;
 
 /// Time between two plain or JSON lines.
 const LINE_EVERY: Duration = Duration::from_secs(2);
@@ -34,6 +38,8 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     style: Style,
+    /// What the sources take.
+    network: Arc<Network>,
     last: Option<Update>,
     /// When the phase began.
     began: Instant,
@@ -52,7 +58,7 @@ enum Style {
 
 impl Shown {
     /// In the style that the flags and the terminal ask for.
-    pub(super) fn new(global: &Global) -> Self {
+    pub(super) fn new(global: &Global, session: &Session) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let style = match global.progress {
             _ if global.quiet => Style::None,
@@ -64,7 +70,8 @@ impl Shown {
             ProgressStyle::Bar => Style::Bar(bar()),
         };
         let now = Instant::now();
-        let state = State { style, last: None, began: now, printed: now, ended: false };
+        let network = Network::of(session);
+        let state = State { style, network, last: None, began: now, printed: now, ended: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), ended: Condvar::new() });
         let beating = Arc::clone(&shared);
         // Without the thread there is less to see, and nothing else.
@@ -114,7 +121,7 @@ impl State {
             self.began = Instant::now();
         }
         match &self.style {
-            Style::Bar(bar) => show_bar(bar, update, new_phase),
+            Style::Bar(bar) => show_bar(bar, update, new_phase, self.network.total()),
             _ if new_phase || self.printed.elapsed() >= LINE_EVERY => self.show(),
             _ => {}
         }
@@ -124,11 +131,12 @@ impl State {
     fn show(&mut self) {
         self.printed = Instant::now();
         let (Some(update), elapsed) = (&self.last, self.began.elapsed()) else { return };
+        let traffic = self.network.total();
         let line = match &self.style {
             Style::None => return,
             Style::Bar(bar) => return bar.tick(),
-            Style::Plain => plain_line(update, elapsed),
-            Style::Json => json_line(update, elapsed),
+            Style::Plain => plain_line(update, elapsed, traffic),
+            Style::Json => json_line(update, elapsed, traffic),
         };
         let _ = writeln!(std::io::stderr().lock(), "{line}");
     }
@@ -151,17 +159,17 @@ fn bar() -> ProgressBar {
     bar
 }
 
-fn show_bar(bar: &ProgressBar, update: &Update, new_phase: bool) {
+fn show_bar(bar: &ProgressBar, update: &Update, new_phase: bool, traffic: Option<Traffic>) {
     if new_phase {
         bar.reset();
         bar.set_message(update.phase.name());
     }
     bar.set_length(update.total);
     bar.set_position(update.done);
-    bar.set_prefix(skipped(&update.bytes).map(|text| format!("  {text}")).unwrap_or_default());
+    bar.set_prefix(extra(&update.bytes, traffic).map(|text| format!("  {text}")).unwrap_or_default());
 }
 
-fn plain_line(update: &Update, elapsed: Duration) -> String {
+fn plain_line(update: &Update, elapsed: Duration, traffic: Option<Traffic>) -> String {
     let phase = update.phase.name();
     if update.total == 0 || update.done == 0 {
         return format!("{phase} …");
@@ -169,11 +177,11 @@ fn plain_line(update: &Update, elapsed: Duration) -> String {
     let percent = u128::from(update.done) * 100 / u128::from(update.total);
     let rate = rate(update, elapsed);
     let eta = eta(update, rate).map(|seconds| format!(", {} left", clock(seconds))).unwrap_or_default();
-    let extra = skipped(&update.bytes).map(|text| format!(", {text}")).unwrap_or_default();
+    let extra = extra(&update.bytes, traffic).map(|text| format!(", {text}")).unwrap_or_default();
     format!("{phase} {percent} %: {} of {}, {}/s{eta}{extra}", Size(update.done), Size(update.total), Size(rate))
 }
 
-fn json_line(update: &Update, elapsed: Duration) -> String {
+fn json_line(update: &Update, elapsed: Duration, traffic: Option<Traffic>) -> String {
     let rate = rate(update, elapsed);
     json!({
         "type": "progress",
@@ -187,8 +195,26 @@ fn json_line(update: &Update, elapsed: Duration) -> String {
         "zero": update.bytes.zero,
         "hole": update.bytes.hole,
         "resumed": update.bytes.resumed,
+        "network": traffic.map(pipeline::traffic_json),
     })
     .to_string()
+}
+
+/// What was not copied, and what came over the network.
+fn extra(bytes: &Bytes, traffic: Option<Traffic>) -> Option<String> {
+    let parts: Vec<_> = [skipped(bytes), traffic.map(network)].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// Bytes, requests and retries, and how far away the sources are.
+fn network(traffic: Traffic) -> String {
+    let away = traffic.waited.checked_div(traffic.requests).unwrap_or(0) / 1_000_000;
+    let retries = match traffic.retries {
+        0 => String::new(),
+        1 => " and 1 retry".to_owned(),
+        retries => format!(" and {retries} retries"),
+    };
+    format!("network {} in {} requests{retries}, {away} ms away", Size(traffic.bytes), traffic.requests)
 }
 
 /// What was not copied, and why.
@@ -234,8 +260,8 @@ mod tests {
         let bytes = Bytes { read: 1 << 20, written: 1 << 20, hole: 3 << 20, ..Bytes::default() };
         let update = Update { phase: Phase::Copy, done: 1 << 20, total: 4 << 20, bytes };
         let second = Duration::from_secs(1);
-        assert_eq!(plain_line(&update, second), "copy 25 %: 1 MiB of 4 MiB, 1 MiB/s, 0:03 left, skipped 3 MiB");
-        let json: serde_json::Value = serde_json::from_str(&json_line(&update, second)).unwrap();
+        assert_eq!(plain_line(&update, second, None), "copy 25 %: 1 MiB of 4 MiB, 1 MiB/s, 0:03 left, skipped 3 MiB");
+        let json: serde_json::Value = serde_json::from_str(&json_line(&update, second, None)).unwrap();
         assert_eq!((&json["eta_seconds"], &json["resumed"]), (&json!(3), &json!(0)));
     }
 
@@ -243,15 +269,30 @@ mod tests {
     fn what_was_done_before_is_said_and_does_not_count_as_fast() {
         let bytes = Bytes { read: 1 << 20, written: 1 << 20, resumed: 100 << 20, ..Bytes::default() };
         let update = Update { phase: Phase::Copy, done: 101 << 20, total: 4000 << 20, bytes };
-        let line = plain_line(&update, Duration::from_secs(1));
+        let line = plain_line(&update, Duration::from_secs(1), None);
         assert_eq!(line, "copy 2 %: 101 MiB of 3.9 GiB, 1 MiB/s, 1:04:59 left, done before 100 MiB");
+    }
+
+    #[test]
+    fn what_came_over_the_network_is_said() {
+        let bytes = Bytes { read: 1 << 20, written: 1 << 20, ..Bytes::default() };
+        let update = Update { phase: Phase::Copy, done: 1 << 20, total: 4 << 20, bytes };
+        let traffic =
+            Traffic { requests: 4, bytes: 3 << 20, retries: 1, nanoseconds: 900_000_000, waited: 200_000_000 };
+        let line = plain_line(&update, Duration::from_secs(1), Some(traffic));
+        let end = "0:03 left, network 3 MiB in 4 requests and 1 retry, 50 ms away";
+        assert!(line.ends_with(end), "{line}");
+        let json: serde_json::Value =
+            serde_json::from_str(&json_line(&update, Duration::from_secs(1), Some(traffic))).unwrap();
+        assert_eq!((&json["network"]["requests"], &json["network"]["retries"]), (&json!(4), &json!(1)));
+        assert_eq!(network(Traffic::default()), "network 0 B in 0 requests, 0 ms away");
     }
 
     #[test]
     fn nothing_is_divided_by_zero() {
         let update = Update::start(Phase::Sync, 0);
-        assert_eq!(plain_line(&update, Duration::ZERO), "sync …");
-        let json: serde_json::Value = serde_json::from_str(&json_line(&update, Duration::ZERO)).unwrap();
+        assert_eq!(plain_line(&update, Duration::ZERO, None), "sync …");
+        let json: serde_json::Value = serde_json::from_str(&json_line(&update, Duration::ZERO, None)).unwrap();
         assert_eq!(json["eta_seconds"], json!(null));
     }
 }

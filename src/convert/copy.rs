@@ -3,7 +3,7 @@
 //! A file system lets one thread at a time write to a file, and likes it best from front to back: nothing is lost by writing in
 //! turn, and the next thread decodes meanwhile.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +20,7 @@ use super::plan::{BLOCK, Blocks, CHUNK, Planner, Task, WINDOW};
 use super::progress::{Phase, Progress, Update};
 use super::share::{self, Segment, Sharing};
 use super::sink::{Encoder, Form, Order, Piece, Shape, Sink, Zeros};
-use crate::disk::Disk;
+use crate::disk::{Disk, Latency};
 use crate::error::{Error, Result};
 use crate::session::Session;
 
@@ -80,9 +80,10 @@ impl Copy<'_> {
         };
         let len = self.source.len();
         let mut feed = self.feed;
+        let mut planned = Foresight::new(planner, self.source, session);
         let mut next = || match &mut feed {
             Some(feed) => Ok(feed.next(len)?.map(|(task, bytes)| Work { task, loaded: Some(bytes) })),
-            None => Ok(planner.next()?.map(Work::read)),
+            None => Ok(planned.next()?.map(Work::read)),
         };
         let pace = Pace::new(self.rate);
         let pass = Pass { disk: self.source, target: Some(target), pace: &pace, progress, found: Mutex::new(found) };
@@ -118,8 +119,45 @@ pub(super) fn digest(disk: &dyn Disk, total: u64, session: &Session, progress: &
     let found = Found::new(Update::start(Phase::Verify, total));
     progress.update(&found.update);
     let pass = Pass { disk, target: None, pace: &Pace::new(None), progress, found: Mutex::new(found) };
-    let mut planner = Planner::new(disk, Order::Source);
-    pass.run(&mut || Ok(planner.next()?.map(Work::read)), session)
+    let mut planned = Foresight::new(Planner::new(disk, Order::Source), disk, session);
+    pass.run(&mut || Ok(planned.next()?.map(Work::read)), session)
+}
+
+/// Tells a source that answers slowly what will be read, some way ahead.
+struct Foresight<'a> {
+    planner: Planner<'a>,
+    disk: &'a dyn Disk,
+    /// Tasks that the disk was told of, and their bytes.
+    told: VecDeque<Task>,
+    bytes: u64,
+    /// How far to look ahead, in bytes of the disk, which may be few of the source; not at all for a source that is near.
+    lead: u64,
+}
+
+impl<'a> Foresight<'a> {
+    fn new(planner: Planner<'a>, disk: &'a dyn Disk, session: &Session) -> Self {
+        let slow = disk.hints().latency == Latency::Remote;
+        let lead = if slow { session.budget.cache() } else { 0 };
+        Self { planner, disk, told: VecDeque::new(), bytes: 0, lead }
+    }
+
+    fn next(&mut self) -> Result<Option<Task>> {
+        let len = self.disk.len();
+        while self.bytes < self.lead
+            && let Some(task) = self.planner.next()?
+        {
+            let range = task.range(len);
+            let in_chunk = usize::try_from(range.end - range.start).unwrap_or(0);
+            for run in task.blocks.ranges(in_chunk).filter(|run| !run.is_empty()) {
+                self.disk.prefetch(range.start + run.start as u64..range.start + run.end as u64);
+            }
+            self.bytes += task.bytes(len);
+            self.told.push_back(task);
+        }
+        let Some(task) = self.told.pop_front() else { return self.planner.next() };
+        self.bytes -= task.bytes(len);
+        Ok(Some(task))
+    }
 }
 
 /// A chunk to copy.

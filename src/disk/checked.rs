@@ -19,6 +19,21 @@ pub struct Stats {
     pub nanoseconds: u64,
 }
 
+/// What went over the network for one source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Requests that were sent.
+    pub requests: u64,
+    /// Bytes of content that came.
+    pub bytes: u64,
+    /// Requests that were sent because the one before failed.
+    pub retries: u64,
+    /// Time that requests took, in nanoseconds, all of them together.
+    pub nanoseconds: u64,
+    /// Time until the first byte of each came, in nanoseconds, all of them together.
+    pub waited: u64,
+}
+
 /// A disk whose preconditions hold and whose use is counted. [`Checked::wrap`] is the only way to make one.
 #[derive(Debug)]
 pub struct Checked<D> {
@@ -160,6 +175,14 @@ impl<D: Disk> Disk for Checked<D> {
             reads: self.reads.load(Ordering::Relaxed),
             nanoseconds: self.nanoseconds.load(Ordering::Relaxed),
         })
+    }
+
+    fn origin(&self) -> Option<Fingerprint> {
+        self.inner.origin()
+    }
+
+    fn traffic(&self) -> Option<Traffic> {
+        self.inner.traffic()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 use std::ops::{ControlFlow, Range};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -17,6 +17,7 @@ use crate::format::Bitmap;
 use crate::fs::Timestamp;
 use crate::overlay::{Backing, Kept, Overlay};
 use crate::session::Session;
+use crate::source::Location;
 use crate::volume::stack::{Layer, Stack, Whole};
 use crate::volume::{self, Role};
 
@@ -174,12 +175,7 @@ impl Devices {
         let Stack { layers, notes } = Stack::find(&wholes, session.keys())?;
         let volume = |layer: Layer| {
             let path = layer.path?;
-            let view = if layer.disk.can_write() {
-                View::writable(layer.disk)
-            } else {
-                View { disk: readable(&layer.disk), writer: None, image: None }
-            };
-            Some(Volume { name: layer.name, path, view })
+            Some(Volume { name: layer.name, path, view: View::of(layer.disk) })
         };
         let volumes = layers.into_iter().filter_map(volume).collect();
         notes.iter().for_each(|note| tracing::warn!("{}", escape(note)));
@@ -216,6 +212,14 @@ impl Device {
 }
 
 impl View {
+    /// All of `disk`, which takes writes if it can.
+    pub(super) fn of(disk: Arc<dyn DiskMut>) -> Self {
+        if disk.can_write() {
+            return Self::writable(disk);
+        }
+        Self { disk: readable(&disk), writer: None, image: None }
+    }
+
     fn writable(writer: Arc<dyn DiskMut>) -> Self {
         Self { disk: readable(&writer), writer: Some(writer), image: None }
     }
@@ -323,7 +327,7 @@ fn backing(disk: &OpenedDisk, sources: &[Opened]) -> Result<Backing> {
         source.sources.first().is_some_and(|own| std::ptr::addr_eq(Arc::as_ptr(file), Arc::as_ptr(own)))
     };
     if let Some(source) = sources.iter().find(|source| is_named(file, source)) {
-        return Ok(Backing { name: absolute(&source.path)?, format });
+        return Ok(Backing { name: absolute(&source.location)?, format });
     }
     let below = file.below();
     let archive = sources.iter().find(|source| below.len() == 1 && below.iter().all(|below| is_named(below, source)));
@@ -334,13 +338,18 @@ fn backing(disk: &OpenedDisk, sources: &[Opened]) -> Result<Backing> {
         ControlFlow::Break(())
     })?;
     let start = place.ok_or_else(|| refused("this sort of package"))?;
-    let whole = json!({ "driver": "file", "filename": absolute(&archive.path)? });
+    let whole = json!({ "driver": "file", "filename": absolute(&archive.location)? });
     let member = json!({ "driver": "raw", "offset": start, "size": file.len(), "file": whole });
     Ok(Backing { name: format!("json:{}", json!({ "driver": format, "file": member })), format })
 }
 
 /// A path as QEMU finds it from anywhere.
-fn absolute(path: &Path) -> Result<String> {
+fn absolute(location: &Location) -> Result<String> {
+    let path = location.path().ok_or_else(|| {
+        Error::unsupported("overlay.backing", "an overlay that is kept needs a source on this host")
+            .at(location)
+            .hint("use --writable without --overlay, or download the source first")
+    })?;
     let refused =
         || Error::unsupported("overlay.backing", "the source's path cannot stand in a qcow2 image").path(path);
     let path = std::path::absolute(path).map_err(|e| refused().because(e))?;

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::guest::{Guest, System};
 use super::migrate::Machine;
+use super::source;
 use crate::container::ovf::Firmware;
 use crate::inspect::{self, Deeper, Facts, Mount};
 use crate::volume::{Partition, Table};
@@ -13,7 +14,7 @@ use crate::volume::{Partition, Table};
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Inspection<'a> {
     /// The disks and containers as they were named.
-    pub sources: &'a [String],
+    pub sources: Vec<String>,
     /// Disks, volumes and network cards.
     pub machine: &'a inspect::Machine,
     /// Each disk's partition table; null for a disk without one.
@@ -88,7 +89,7 @@ pub struct SystemFacts<'a> {
 impl<'a> Inspection<'a> {
     /// What is known of `machine` and the `guest` in it, which was opened from `sources`.
     #[must_use]
-    pub fn of(sources: &'a [String], machine: &Machine, guest: &'a Guest) -> Self {
+    pub fn of(sources: &[String], machine: &Machine, guest: &'a Guest) -> Self {
         let (firmware, firmware_by) = match machine.described() {
             Some(described) => (described.firmware, "source"),
             None if guest.looks_like_uefi() => (Firmware::Uefi, "disk"),
@@ -96,7 +97,7 @@ impl<'a> Inspection<'a> {
         };
         let mut systems = guest.systems.iter().map(SystemFacts::of);
         Self {
-            sources,
+            sources: source::shown(sources),
             machine: &guest.machine,
             partition_tables: guest.tables.iter().map(|table| table.as_ref().map(PartitionTable::of)).collect(),
             firmware: match firmware {

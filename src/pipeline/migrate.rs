@@ -23,7 +23,7 @@ use crate::fs::Timestamp;
 use crate::inspect::MachineNic;
 use crate::inspect::network::mac_address;
 use crate::libvirt::{self, Domain};
-use crate::session::Session;
+use crate::session::{Engine, Session};
 
 /// What to migrate and how.
 #[derive(Clone, Debug)]
@@ -159,6 +159,9 @@ impl Machine {
 /// Runs the whole pipeline. Nothing has its final name before every disk is verified; the report is written last.
 pub fn run(request: &Request, session: &Arc<Session>, progress: &dyn Progress) -> Result<Migrated> {
     let start = Instant::now();
+    // The kernel in an appliance gives times and numbers of its own, so that no two runs come to the same disk.
+    let restart = request.restart || session.policy.engine == Engine::Appliance;
+    let request = &Request { restart, ..request.clone() };
     std::fs::create_dir_all(&request.output)
         .map_err(|e| Error::write("making the output directory", e).path(&request.output))?;
     progress.update(&Update::start(Phase::Inspect, 0));
@@ -246,8 +249,7 @@ struct Names {
 impl Names {
     fn new(request: &Request, machine: &Machine) -> Self {
         let described = machine.described().map(|machine| machine.name.clone()).filter(|name| !name.is_empty());
-        let by_file = machine.sources.first().and_then(|source| source.path.file_stem());
-        let by_file = by_file.map(|stem| stem.to_string_lossy().into_owned());
+        let by_file = machine.sources.first().and_then(|source| source.location.stem());
         let name = request.name.clone().or(described).or(by_file).unwrap_or_default();
         let stem = naming::file_stem(&name);
         let count = machine.disks.len();
@@ -292,7 +294,7 @@ fn domain(request: &Request, planned: &Planned, names: &Names, session: &Session
     let disk = |(path, order): (&PathBuf, u32)| libvirt::Disk {
         path: std::path::absolute(path).unwrap_or_else(|_| path.clone()),
         format: "qcow2",
-        bus,
+        bus: place(bus, order),
         boot: Some(order),
     };
     Domain {
@@ -310,6 +312,14 @@ fn domain(request: &Request, planned: &Planned, names: &Names, session: &Session
         nics: nics(request, planned),
     }
 }
+
+/// Where the disk goes that is the `order`th: IDE has places for four.
+fn place(bus: libvirt::DiskBus, order: u32) -> libvirt::DiskBus {
+    if bus == libvirt::DiskBus::Ide && order > IDE_DISKS { libvirt::DiskBus::Sata } else { bus }
+}
+
+/// Disks on the two channels of a machine's IDE controller.
+const IDE_DISKS: u32 = 4;
 
 /// The bus of the disks: the one asked for, if the guest finds its root there.
 fn bus(asked: libvirt::DiskBus, hardware: &fix::Hardware) -> libvirt::DiskBus {
@@ -385,16 +395,20 @@ fn report(request: &Request, planned: &Planned, names: &Names, done: &Done<'_>, 
     let other = (chosen != request.bus).then(|| {
         ("plan", format!("the disks are attached to {chosen:?}, since the guest finds no root on {:?}", request.bus))
     });
+    let disks = u32::try_from(names.disks.len()).unwrap_or(u32::MAX);
+    let crowded = (place(chosen, disks) != chosen)
+        .then(|| ("plan", format!("IDE has places for {IDE_DISKS} disks; the others are attached to SATA")));
     let notes = planned.guest.notes.iter().map(|note| ("inspect", note.clone()));
     let (mut plan, mut applied) = (json!(planned.plan), json!(done.applied));
     fix::hide_private(&mut plan);
     fix::hide_private(&mut applied);
     Report {
         source: json!({
-            "paths": request.sources,
+            "paths": source::shown(&request.sources),
             "machine": planned.described().map(super::describe_machine),
             "digests": digests_json(done.digests),
             "bytes_read": planned.bytes_read(),
+            "network": super::network_json(session),
         }),
         timestamp: session.now(),
         duration: done.total,
@@ -406,7 +420,7 @@ fn report(request: &Request, planned: &Planned, names: &Names, done: &Done<'_>, 
             stage("validate", sum(|o| o.times.verify), json!({ "verification": verified })),
         ],
         artifacts: artifacts(names, done),
-        warnings: notes.chain(other).chain(left).collect(),
+        warnings: notes.chain(other).chain(crowded).chain(left).collect(),
         plan,
     }
 }
@@ -458,6 +472,13 @@ pub(super) fn outcome_json(outcome: &Outcome) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ide_takes_four_disks() {
+        use libvirt::DiskBus::{Ide, Sata, VirtioBlk};
+        assert_eq!([3, 4, 5, 6].map(|order| place(Ide, order)), [Ide, Ide, Sata, Sata]);
+        assert_eq!(place(VirtioBlk, 5), VirtioBlk);
+    }
 
     #[test]
     fn cards_have_the_addresses_that_are_known() {

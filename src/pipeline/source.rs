@@ -1,25 +1,42 @@
-//! Opening what the user named: `PATH`, `PATH#N`, several paths as the disks of one machine.
+//! Opening what the user named: `PATH` or an address, either with `#N`, several of them as the disks of one machine.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::chain::{OpenOptions, Opened, OpenedDisk, Selection, Selector, open};
+use crate::disk::Stream;
 use crate::error::{Error, Kind, Result};
 use crate::session::Session;
+use crate::source::{Location, Protocol, stream_web};
 
 /// The name of standard input.
 pub const STDIN: &str = "-";
 
-/// How the user named a source: its path, and which disk of it, if that was said with `#`.
-#[must_use]
-pub fn split(source: &str) -> (PathBuf, Option<Selector>) {
-    if let Some((path, disk)) = source.rsplit_once('#')
+/// How the user named a source: where it is, and which disk of it, if that was said with `#`.
+///
+/// # Errors
+/// Those of [`Location::parse`].
+pub fn split(source: &str) -> Result<(Location, Option<Selector>)> {
+    if let Some((name, disk)) = source.rsplit_once('#')
         && !Path::new(source).exists()
         && let Ok(selector) = disk.parse::<Selector>()
     {
-        return (PathBuf::from(path), Some(selector));
+        return Ok((Location::parse(name)?, Some(selector)));
     }
-    (PathBuf::from(source), None)
+    Ok((Location::parse(source)?, None))
+}
+
+/// Sources as they may be shown: without the secrets that an address can have.
+#[must_use]
+pub fn shown(sources: &[String]) -> Vec<String> {
+    let shown = |source: &String| match split(source) {
+        Ok((Location::Remote(address), None)) => address.to_string(),
+        Ok((Location::Remote(address), Some(_))) => {
+            format!("{address}#{}", source.rsplit_once('#').map_or("", |(_, disk)| disk))
+        }
+        _ => source.clone(),
+    };
+    sources.iter().map(shown).collect()
 }
 
 /// Opens one source; `disk` is what `--disk` said, and like `SRC#N` it goes before the selection of `options`.
@@ -32,7 +49,7 @@ pub fn open_one(source: &str, disk: Option<&str>, options: &OpenOptions, session
         )
         .hint("save it to a file, and name that as the source"));
     }
-    let (path, named) = split(source);
+    let (location, named) = split(source)?;
     let selector = match (named, disk) {
         (Some(_), Some(_)) => {
             return Err(Error::new(Kind::Usage, "source.disk", "the disk is named twice, with # and with --disk"));
@@ -45,7 +62,21 @@ pub fn open_one(source: &str, disk: Option<&str>, options: &OpenOptions, session
         Some(selector) => Selection { only: vec![selector], except: Vec::new() },
         None => options.disks.clone(),
     };
-    open(&path, &OpenOptions { disks, ..options.clone() }, session)
+    open(location, &OpenOptions { disks, ..options.clone() }, session)
+}
+
+/// The one source as what can be read forward only, if it lies on a web server.
+///
+/// # Errors
+/// Those of the server.
+pub fn stream(sources: &[String], session: &Arc<Session>) -> Result<Option<Box<dyn Stream>>> {
+    let [source] = sources else { return Ok(None) };
+    match split(source)? {
+        (Location::Remote(address), None) if address.protocol() == Protocol::Http => {
+            Ok(Some(Box::new(stream_web(&address, session)?)))
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Opens `sources`, in order, and gives the wanted ones of all their disks, which are counted through. What is not wanted of a
@@ -77,10 +108,10 @@ pub fn open_disk(source: &str, disk: Option<&str>, options: &OpenOptions, sessio
     match (opened.disks.pop(), opened.disks.is_empty()) {
         (Some(disk), true) => Ok(Single { disk, opened }),
         (Some(_), false) => Err(Error::new(Kind::Usage, "source.disk", "the source has several disks")
-            .path(&opened.path)
+            .at(&opened.location)
             .found(names.join(", "))
             .hint("choose one with --disk N, or SRC#N")),
-        (None, _) => Err(Error::unsupported("source.no-disk", "the source has no disk").path(&opened.path)),
+        (None, _) => Err(Error::unsupported("source.no-disk", "the source has no disk").at(&opened.location)),
     }
 }
 
@@ -99,9 +130,13 @@ mod tests {
 
     #[test]
     fn a_disk_can_be_named_after_a_hash() {
-        let (path, disk) = split("/no/such/guest.ova#2");
-        assert_eq!((path.as_path(), disk), (Path::new("/no/such/guest.ova"), Some(Selector::Number(2))));
-        let (path, disk) = split("/no/such/guest.ova");
-        assert_eq!((path.as_path(), disk), (Path::new("/no/such/guest.ova"), None));
+        let named = |text: &str| {
+            let (location, disk) = split(text).unwrap();
+            (location.to_string(), disk)
+        };
+        assert_eq!(named("/no/such/guest.ova#2"), ("/no/such/guest.ova".into(), Some(Selector::Number(2))));
+        assert_eq!(named("/no/such/guest.ova"), ("/no/such/guest.ova".into(), None));
+        assert_eq!(named("http://h/guest.ova?s=1#2"), ("http://h/guest.ova?…".into(), Some(Selector::Number(2))));
+        assert_eq!(shown(&["https://me@h/a?sig=canary#2".into(), "b".into()]), ["https://h/a?…#2", "b"]);
     }
 }

@@ -16,6 +16,14 @@ impl Loop {
         Self { path: PathBuf::from(path.trim()) }
     }
 
+    /// The device whose content is a range of `file`, in bytes, which nobody can write to.
+    pub(crate) fn part(file: &Path, start: u64, size: u64) -> Self {
+        let [start, size] = [format!("--offset={start}"), format!("--sizelimit={size}")];
+        let flags = ["--find", "--show", "--read-only", &start, &size];
+        let path = tools::ok("losetup", flags.map(Path::new).into_iter().chain([file]));
+        Self { path: PathBuf::from(path.trim()) }
+    }
+
     /// Its name.
     pub(crate) fn path(&self) -> &Path {
         &self.path

@@ -14,6 +14,7 @@ use crate::cli::signals;
 use crate::error::{Error, Kind, Result, escape};
 use crate::pipeline::device::Devices;
 use crate::pipeline::export::{DiskFile, data_bytes};
+use crate::pipeline::source;
 
 mod background;
 mod loops;
@@ -48,13 +49,13 @@ fn serve(args: &AttachArgs, context: &Context) -> Result<()> {
         let _ = sender.send(());
     })?;
     let devices = device::open(&args.device, context)?;
-    let attached = Attached::new(&args.device.guest.src)?;
+    let attached = Attached::new(&source::shown(&args.device.guest.src))?;
     let mut files = Files::new();
     for (name, view) in named(&devices) {
         files = files.with_allocated(name, Arc::new(DiskFile(view.clone())), data_bytes(&*view.disk)?);
     }
     let writable = args.device.is_writable();
-    let name = args.device.guest.src.first().cloned().unwrap_or_default();
+    let name = source::shown(&args.device.guest.src).into_iter().next().unwrap_or_default();
     let options = Options { name, writable, ..Options::default() };
     let mount = Mount::new(files, &attached.mount_point(), &options).map_err(from_mount)?;
     // From here on, whatever happens, the loop devices go first, then the mount, then the record.

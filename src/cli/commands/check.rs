@@ -140,7 +140,7 @@ fn json_of(opened: &Opened, disks: &[Checked], total: Counts) -> Value {
         .map(|disk| json!({ "name": disk.name, "layers": disk.layers.iter().map(layer_json).collect::<Vec<_>>() }))
         .collect();
     json!({
-        "source": opened.path.display().to_string(),
+        "source": opened.location.to_string(),
         "container": opened.container,
         "corruptions": total.corruptions,
         "leaks": total.leaks,

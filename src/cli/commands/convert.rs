@@ -14,7 +14,7 @@ use crate::cli::progress::Shown;
 use crate::cli::signals;
 use crate::cli::size::Size;
 use crate::convert::{self, Format, Named, Options, Outcome, Verification};
-use crate::disk::Disk;
+use crate::disk::{Disk, Stream};
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::copies::convert_all;
 use crate::pipeline::{self, guest, source};
@@ -34,25 +34,29 @@ pub(super) fn run(args: &ConvertArgs, context: &Context) -> Result<()> {
         let flags = [("--size", args.size.is_some()), ("--backing", args.backing.is_some())];
         without(&flags, "for one disk, not for all of a directory", "give the destination as a file")?;
     }
+    if let Destination::Export(_) = destination {
+        without(&[("--backing", args.backing.is_some())], "for an image in a file", "give the destination as a file")?;
+    }
     let (mut format, base) = wanted(args, &destination, &context.session)?;
     let open = args.disks.open_options(&context.global)?;
     if sources == [source::STDIN] {
-        let packaged = matches!(format, Format::Ova(_));
-        let flags = [
-            ("--backing", args.backing.is_some()),
-            ("--skip-free-space", args.skip_free_space),
-            ("--to ova", packaged),
-        ];
-        without(&flags, "not for a disk that comes forward only", "save it to a file, and name that as the source")?;
-        return forward(&destination, &open, options(args, format, base, context), context);
+        let stream = Pipe::stdin(&context.session)?;
+        return forward(Box::new(stream), source::STDIN, &destination, &open, args, format, base, context);
     }
-    let (opened, disks) = source::open_all(&sources, &open, &context.session)?;
+    let (opened, disks) = match source::open_all(&sources, &open, &context.session) {
+        Err(error) if error.code() == "http.no-ranges" => {
+            let stream = source::stream(&sources, &context.session)?.ok_or(error)?;
+            let name = source::shown(&sources).join(" ");
+            return forward(stream, &name, &destination, &open, args, format, base, context);
+        }
+        opened => opened?,
+    };
     let packaged = matches!(format, Format::Ova(_));
     let paths = match packaged {
         true => vec![destination.package(&opened, &disks)?],
         false => destination.paths(&opened, &disks, &format)?,
     };
-    if !args.restart && !args.is_stdout() {
+    if !args.restart && matches!(destination, Destination::File(_) | Destination::Directory(_)) {
         convert::resume(&paths, &context.session);
     }
     let mut flat = flat_disks(&disks, args, context)?;
@@ -66,7 +70,7 @@ pub(super) fn run(args: &ConvertArgs, context: &Context) -> Result<()> {
     destination.make()?;
     context.session.begin_streaming();
     let options = options(args, format, base, context);
-    let shown = Shown::new(&context.global);
+    let shown = Shown::new(&context.global, &context.session);
     let prepare = |(disk, path): (Arc<dyn Disk>, PathBuf)| {
         convert::prepare(disk, destination.place(&path), &options, &context.session, &shown)
     };
@@ -75,22 +79,39 @@ pub(super) fn run(args: &ConvertArgs, context: &Context) -> Result<()> {
     let named: Vec<Named> = verified.into_iter().map(|output| output.name(&shown)).collect::<Result<_>>()?;
     let outcomes: Vec<Outcome> = named.into_iter().map(Named::commit).collect();
     drop(shown);
-    let mut json = json!({ "source": sources.join(" "), "digests": pipeline::digests_json(&digests) });
+    let mut json = json!({ "source": source::shown(&sources).join(" "), "digests": pipeline::digests_json(&digests), "network": pipeline::network_json(&context.session) });
     json[destination.key()] = destination.shown(outcomes.iter().map(outcome_json).collect());
     let lines: Vec<String> = outcomes.iter().map(outcome_text).collect();
     context.output.result(&json, &lines.join("\n"))
 }
 
-/// Converts what comes on standard input.
-fn forward(destination: &Destination<'_>, open: &OpenOptions, options: Options, context: &Context) -> Result<()> {
+/// Converts what comes forward only: on standard input, or from a server without ranges.
+#[expect(clippy::too_many_arguments, reason = "all that was asked for goes one way or the other")]
+fn forward(
+    stream: Box<dyn Stream>,
+    name: &str,
+    destination: &Destination<'_>,
+    open: &OpenOptions,
+    args: &ConvertArgs,
+    format: Format,
+    base: Option<Arc<dyn Disk>>,
+    context: &Context,
+) -> Result<()> {
+    let flags = [
+        ("--backing", args.backing.is_some()),
+        ("--skip-free-space", args.skip_free_space),
+        ("--to ova", matches!(format, Format::Ova(_))),
+    ];
+    without(&flags, "not for a disk that comes forward only", "save it to a file, and name that as the source")?;
+    let options = options(args, format, base, context);
     let path = destination.file()?;
-    let feed = open_feed(Box::new(Pipe::stdin(&context.session)?), open, &context.session)?;
+    let feed = open_feed(stream, open, &context.session)?;
     context.session.begin_streaming();
-    let shown = Shown::new(&context.global);
-    let prepared = convert::prepare_feed(feed, destination.place(path), &options, &context.session, &shown)?;
+    let shown = Shown::new(&context.global, &context.session);
+    let prepared = convert::prepare_feed(feed, destination.place(&path), &options, &context.session, &shown)?;
     let outcome = prepared.copy(&shown)?.verify(&shown)?.seal(&shown)?;
     drop(shown);
-    let json = json!({ "source": source::STDIN, "digests": [], "output": outcome_json(&outcome) });
+    let json = json!({ "source": name, "digests": [], "network": [], "output": outcome_json(&outcome) });
     context.output.result(&json, &outcome_text(&outcome))
 }
 
@@ -104,7 +125,7 @@ fn ends(paths: &[OsString]) -> Result<(Vec<String>, Destination<'_>)> {
         let bad = || Error::new(Kind::Usage, "source.name", "the name of a source is not UTF-8").path(Path::new(path));
         path.to_str().map(str::to_owned).ok_or_else(bad)
     };
-    Ok((sources.iter().map(text).collect::<Result<_>>()?, Destination::of(Path::new(last))))
+    Ok((sources.iter().map(text).collect::<Result<_>>()?, Destination::of(Path::new(last))?))
 }
 
 /// The disks as they are to be copied.

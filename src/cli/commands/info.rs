@@ -19,7 +19,7 @@ pub(super) fn run(args: &SourceArgs, context: &Context) -> Result<()> {
 
 fn json_of(opened: &Opened) -> Value {
     json!({
-        "source": opened.path.display().to_string(),
+        "source": opened.location.to_string(),
         "container": opened.container,
         "disks": opened.disks.iter().map(disk_json).collect::<Vec<_>>(),
         "machine": opened.machine.as_ref().map(describe_machine),
@@ -61,7 +61,7 @@ fn safety(opened: &Opened) -> Value {
 }
 
 fn text_of(opened: &Opened, context: &Context) -> String {
-    let mut text = format!("{}\n", context.output.bold(&escape(&opened.path.display().to_string())));
+    let mut text = format!("{}\n", context.output.bold(&escape(&opened.location.to_string())));
     if let Some(machine) = &opened.machine {
         text.push_str(&table(&machine_rows(machine)));
     }

@@ -31,7 +31,7 @@ pub(super) fn run(args: &MigrateArgs, context: &Context) -> Result<()> {
         network: args.network.clone(),
         fixes: args.fixes.options()?,
     };
-    let shown = Shown::new(&context.global);
+    let shown = Shown::new(&context.global, &context.session);
     let migrated = migrate::run(&request, &context.session, &shown)?;
     drop(shown);
     context.output.result(&migrated.json, &text(&migrated, context))

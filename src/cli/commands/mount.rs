@@ -13,6 +13,7 @@ use crate::error::{Error, Result, escape};
 use crate::pipeline::device::{Device, Devices, View, Volume};
 use crate::pipeline::export::{DiskFile, TextFile, data_bytes};
 use crate::pipeline::migrate::Machine;
+use crate::pipeline::source;
 use crate::pipeline::view::GuestView;
 
 pub(super) fn run(args: &MountArgs, context: &Context) -> Result<()> {
@@ -43,7 +44,8 @@ fn guest(args: &MountArgs, context: &Context) -> Result<()> {
     let points: Vec<_> = tree.mounts().map(|(at, fs)| (String::from_utf8_lossy(at), fs.facts().kind)).collect();
     let place = args.dir.display().to_string();
     let file_systems: Vec<Value> = points.iter().map(|(at, kind)| json!({ "mount_point": at, "type": kind })).collect();
-    let json = json!({ "sources": args.device.guest.src, "mounted": place, "file_systems": file_systems });
+    let json =
+        json!({ "sources": source::shown(&args.device.guest.src), "mounted": place, "file_systems": file_systems });
     if context.global.dry_run {
         return context
             .output
@@ -65,7 +67,7 @@ fn serve<T: Tree>(
     context: &Context,
     announce: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    let name = args.device.guest.src.first().cloned().unwrap_or_default();
+    let name = source::shown(&args.device.guest.src).into_iter().next().unwrap_or_default();
     // Names and contents never change, so the kernel may keep what it has read.
     let options = Options { name, writable, page_cache: args.files, ..Options::default() };
 
@@ -139,7 +141,7 @@ fn info(devices: &Devices, args: &MountArgs) -> Value {
     json!({
         "volumes": volumes.collect::<Vec<_>>(),
         "notes": devices.notes,
-        "sources": args.device.guest.src,
+        "sources": source::shown(&args.device.guest.src),
         "read_only": !args.device.is_writable(),
         "disks": devices.disks.iter().map(disk).collect::<Vec<_>>(),
         "plan": devices.plan,

@@ -9,13 +9,14 @@ use crate::error::{Result, escape};
 use crate::fix::Plan;
 use crate::pipeline::migrate::Machine;
 use crate::pipeline::needs::Needs;
+use crate::pipeline::source;
 
 pub(super) fn run(args: &PlanArgs, context: &Context) -> Result<()> {
     let (args, fixes) = (&args.guest, args.fixes.options()?);
     let machine = Machine::open(&args.src, &args.disks.open_options(&context.global)?, &context.session)?;
     let planned = machine.plan(&fixes, &context.session, None)?;
     let needs = Needs::of(&planned, false)?;
-    let json = json!({ "sources": args.src, "plan": planned.plan, "needs": needs, "notes": planned.guest.notes });
+    let json = json!({ "sources": source::shown(&args.src), "plan": planned.plan, "needs": needs, "notes": planned.guest.notes });
     context.output.result(&json, &(text(&planned.plan, context) + &needs_text(&needs, context)))
 }
 

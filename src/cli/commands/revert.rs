@@ -19,7 +19,7 @@ pub(super) fn run(args: &RevertArgs, context: &Context) -> Result<()> {
         verify: context.global.verify == Switch::On,
         rate_limit: context.global.rate_limit.and_then(|rate| NonZeroU64::new(rate.0)),
     };
-    let shown = Shown::new(&context.global);
+    let shown = Shown::new(&context.global, &context.session);
     let reverted = revert::run(&request, &context.session, &shown)?;
     drop(shown);
     context.output.result(&reverted.to_json(), &text(&reverted, context))

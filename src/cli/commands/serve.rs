@@ -14,16 +14,14 @@ use crate::cli::signals;
 use crate::error::{Error, Kind, Result, escape};
 use crate::pipeline::device::{Device, Devices};
 use crate::pipeline::export::DiskExport;
+use crate::session::PrivateFolder;
 
 mod hints;
-mod private;
 mod run;
-
-use private::PrivateFolder;
 
 pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<ExitCode> {
     // Its folder goes away after the server.
-    let folder = if is_for_command_only(args) { Some(PrivateFolder::new(&context.session)?) } else { None };
+    let folder = if is_for_command_only(args) { Some(PrivateFolder::new()?) } else { None };
     let builder = addresses(args, folder.as_ref())?;
     let devices = device::open(&args.device, context)?;
     let builder = exports(builder, &devices, &args.export);

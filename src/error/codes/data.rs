@@ -7,6 +7,10 @@ pub(super) const CODES: &[(&str, &str)] = &[
         "A thread that read part of the source ended before it was done. Another error or a bug report precedes this one.",
     ),
     (
+        "cache.folder",
+        "--cache-dir names a folder in which what was fetched from other machines is kept. It must be possible to make and write it, and nobody else may be able to write the files in it, for what they say is believed.",
+    ),
+    (
         "convert.backing",
         "The image cannot name this backing file. A qcow2 image keeps the name in at most 1,023 bytes of UTF-8, relative to its own directory where the file lies in it or below.",
     ),
@@ -110,6 +114,56 @@ pub(super) const CODES: &[(&str, &str)] = &[
         "The format is recognised and this version does not read it. qemu-img convert may turn it into one that is read.",
     ),
     (
+        "http.busy",
+        "The server could not answer: it is overloaded, limits how often it is asked, or is being restarted. It was asked several times, with pauses in between, or wants to be left alone for longer than makes sense to wait. Run the same command later; a conversion goes on where it stopped.",
+    ),
+    (
+        "http.certificate",
+        "A certificate or key that was given with --cacert, --client-cert or --client-key cannot be used. All are read in PEM, keys unencrypted.",
+    ),
+    (
+        "http.connection",
+        "No connection to the server, or it ended. The cause says why. It was tried several times; run the same command again when the network is better.",
+    ),
+    (
+        "http.denied",
+        "The server wants to know who asks, or does not give the file to whoever that is. Log in with --login and --password-file, --token-file, --cookie-file or --netrc-file. A signed address may have expired. Credentials go only to the server that the source names, not to where it redirects.",
+    ),
+    (
+        "http.encoding",
+        "The server, or a proxy before it, compresses the file on the way though it was asked not to, so that ranges of it mean nothing. Have it serve the file as it is.",
+    ),
+    (
+        "http.login",
+        "A name, password, token, cookie or file with credentials cannot be used: it cannot be read, is empty, or is no line of text. A password needs a name: --login, or https://NAME@HOST/.",
+    ),
+    ("http.missing", "The server has no file of this name, or does not want to tell of it."),
+    (
+        "http.no-ranges",
+        "The server gives the file as a whole only. A disk is read here and there, which needs ranges; nginx, Apache, vSphere and object stores have them. `convert` reads raw disks and stream-optimized VMDKs from such a server in one pass; for everything else, download the file first.",
+    ),
+    (
+        "http.plain",
+        "Credentials were given for an http:// address of another machine. Everybody on the way could read them. Use https://.",
+    ),
+    (
+        "http.range",
+        "The server answers with another part of the file than it was asked for. It, or a proxy before it, is broken; nothing of such an answer is used.",
+    ),
+    (
+        "http.redirect",
+        "The server sends us to an address that it may not choose: one that is no web server, that is not encrypted while the source's is, or that belongs to this host or its own network. A server elsewhere must not make us read from there. If it is right, give that address as the source.",
+    ),
+    (
+        "http.silent",
+        "The server did not answer, or stopped in the middle of an answer, and was asked again several times. --net-timeout and --net-retries change how long and how often; run the same command again when the network is better.",
+    ),
+    ("http.status", "The server gave an answer that makes no sense for a file. The message has its number."),
+    (
+        "http.tls",
+        "No encrypted connection to the server came about, or its certificate is not trusted: nobody vouches for it, or for another name or time. Trust its authority with --cacert, or exactly this certificate with --thumbprint. There is no way to trust everyone.",
+    ),
+    (
         "journal.arrays",
         "A list of a journal file of the guest is in more pieces than any that journald makes. The file is damaged; guest log SRC --check tells more.",
     ),
@@ -147,6 +201,39 @@ pub(super) const CODES: &[(&str, &str)] = &[
         "key.read",
         "A key of encrypted volumes cannot be read. --key takes SELECTOR:file:PATH, SELECTOR:fd:N or SELECTOR:prompt, which needs a terminal.",
     ),
+    (
+        "nbd.connection",
+        "No connection to the NBD server, or it ended. The cause says why. It was tried several times; run the same command again when the server and the network are there.",
+    ),
+    (
+        "nbd.error",
+        "The NBD server could not carry out a request; its own words are in the message. Errors that may pass were met with further attempts. Its log says more.",
+    ),
+    (
+        "nbd.missing",
+        "The NBD server has no export of this name. The message has the names of those that it has, if it tells them. The name stands behind the host: nbd://HOST/NAME; without one, the default export is meant.",
+    ),
+    (
+        "nbd.protocol",
+        "The NBD server sent something that the protocol does not allow. Nothing of such an answer is used, and the server is not asked again.",
+    ),
+    (
+        "nbd.refused",
+        "The NBD server does not let us in: it wants TLS (nbds://), forbids it by a policy of its own, or is from before 2011. The message has its reason.",
+    ),
+    (
+        "nbd.silent",
+        "The NBD server did not answer in time, and was asked again several times. --net-timeout and --net-retries change how long and how often; run the same command again when the network is better.",
+    ),
+    (
+        "nbd.tls",
+        "No encrypted connection to the NBD server came about: it has none to offer, its certificate is not trusted, or it wants one of ours. Trust its authority with --cacert, or exactly this certificate with --thumbprint, or name a folder with tls-certificates= in the address; show a certificate with --client-cert. Keys that both sides know (PSK) are not supported.",
+    ),
+    (
+        "nbd.unflushed",
+        "The connection to the NBD server ended after writes that it had not yet been asked to make durable, and they are not read back (--verify off). The server may have lost them. Run the same command again.",
+    ),
+    ("nbd.unsupported", "The NBD server cannot do what is needed, such as taking writes. The message says what."),
     (
         "output.changed",
         "While the output was being written, something else removed or replaced its .partial file. Nothing was given the final name; run the command again.",
@@ -355,8 +442,12 @@ pub(super) const CODES: &[(&str, &str)] = &[
         "The journal of an unfinished run says that data lies where this program would not put it. Begin again with --restart.",
     ),
     (
+        "source.address",
+        "A source begins like the address of a file on another machine, and is none. It has the form https://HOST/PATH, http://HOST:PORT/PATH, ssh://USER@HOST/PATH, nbd://HOST/EXPORT or nbd+unix:///EXPORT?socket=PATH. A file of this host whose name begins so is named as ./NAME.",
+    ),
+    (
         "source.changed",
-        "The source was written to while it was copied, so the copy may hold old and new parts. Convert a snapshot, or stop whoever writes to it.",
+        "The source was written to or replaced while it was read, so what was read may be old and new in parts. Convert a snapshot, or stop whoever writes to it.",
     ),
     ("source.disk", "The source has no such disk. Disks are counted from 1 or named; `hyper2kvm info` lists them."),
     ("source.empty", "The source has no bytes at all. A download or export probably failed; get the file again."),
@@ -372,6 +463,18 @@ pub(super) const CODES: &[(&str, &str)] = &[
          written while it is read comes out torn. Shut the machine down, or convert a clone. --allow-running reads it all the same.",
     ),
     (
+        "source.runtime",
+        "What reads remote sources could not be set up on this host: the system gave no threads, or TLS could not start.",
+    ),
+    (
+        "source.scheme",
+        "Sources of this kind are not read. Those of http://, https://, ssh:// (or sftp://) and nbd:// are, beside files and block devices of this host.",
+    ),
+    (
+        "source.secret",
+        "A password stands in the address of a source. The command line can be seen by others on this host. Leave it out, and give it with --password-file, --password-fd, --netrc-file or in HYPER2KVM_PASSWORD.",
+    ),
+    (
         "source.sector-size",
         "The block device has a logical sector size that no guest disk has. Copy it to a file first.",
     ),
@@ -385,6 +488,60 @@ pub(super) const CODES: &[(&str, &str)] = &[
     ),
     ("source.terminal", "A disk is not read from a terminal. Pipe it in, or name a file."),
     ("source.type", "The source is a directory, fifo, socket or character device. Name the image file itself."),
+    (
+        "ssh.algorithm",
+        "The SSH server knows none of the ciphers, key exchanges or kinds of keys that are used here, which leave out what is known to be weak. The message has what it offers. The system's ssh may know more: --ssh-program ssh.",
+    ),
+    (
+        "ssh.config",
+        "A file with the configuration of OpenSSH or with known hosts cannot be used: it cannot be read, has a line that is none, or says something that is not done here and would change whom we trust or how we get there. --ssh-config names another file (/dev/null is none); --ssh-program ssh leaves all of it to the system's ssh.",
+    ),
+    (
+        "ssh.connection",
+        "The connection to an SSH server did not come about or broke, and further tries did not help. The cause says how. Run the same command again when the network is better; a conversion goes on where it stopped.",
+    ),
+    (
+        "ssh.denied",
+        "The user who is logged in on the SSH server may not read the file. Name another one: ssh://USER@HOST/PATH, or --login.",
+    ),
+    ("ssh.failed", "The SSH server says that it cannot read the file. The message has its words."),
+    (
+        "ssh.host-key",
+        "Nothing is known of the key that an SSH server shows, so nobody can tell whether it is the right server. Compare the digest of the message with that of the server (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub there), and add the line of the message to ~/.ssh/known_hosts, or give the digest with --ssh-host-key. There is no way to trust everyone.",
+    ),
+    (
+        "ssh.host-key-changed",
+        "An SSH server shows another key than the one that is known of it, or one that was revoked: somebody may be in between, or the server was installed anew. Ask who runs it before the old key is taken out (ssh-keygen -R HOST).",
+    ),
+    (
+        "ssh.key",
+        "A private key for SSH cannot be used: the file cannot be read, is none, or was encrypted with another passphrase. --passphrase-file and HYPER2KVM_PASSPHRASE give that.",
+    ),
+    (
+        "ssh.kind",
+        "What the address names on the SSH server is no regular file: a directory, or a block device, which has no length in SFTP.",
+    ),
+    (
+        "ssh.login",
+        "The SSH server does not let us in: it knows none of the keys that were shown, or not the password. The message has what it takes. Name the user in the address, a key with --ssh-key, or a password with --password-file.",
+    ),
+    (
+        "ssh.missing",
+        "The SSH server has no file of this name. Paths begin at the server's root; /~/ leads to the user's home directory.",
+    ),
+    (
+        "ssh.program",
+        "The program that was to make the connection to the SSH server could not be started. --ssh-program names it.",
+    ),
+    (
+        "ssh.protocol",
+        "The server does not keep to the protocol of files (SFTP, version 3). Start-up files of the user's shell that print something are the usual cause, else the server is broken.",
+    ),
+    (
+        "ssh.sftp",
+        "The SSH server lets us in and gives no files. SFTP has to be switched on there: Subsystem sftp internal-sftp in its sshd_config.",
+    ),
+    ("ssh.silent", "An SSH server said nothing for --net-timeout seconds, and further tries did not help."),
     (
         "tar.duplicate",
         "The archive holds two members of one name. Readers disagree on which one counts, so neither is taken.",

@@ -470,6 +470,10 @@ pub(super) const CODES: &[(&str, &str)] = &[
         "Two partitions share bytes, so neither is written to: a change of one could damage the other. Repair the table in the guest.",
     ),
     (
+        "xfs.aborted",
+        "A change to the guest's XFS file system could be stored in part only, and nothing more is written to it. The source is as it was; the message of the first failure says why.",
+    ),
+    (
         "xfs.checksum",
         "A checksum of the guest's XFS file system is wrong: its metadata was damaged. Run xfs_repair in the guest.",
     ),

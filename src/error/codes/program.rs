@@ -3,6 +3,47 @@
 /// Sorted by code.
 pub(super) const CODES: &[(&str, &str)] = &[
     (
+        "appliance.answer",
+        "libguestfs answered with something that is not understood. It may be of another version than those that are known; --engine own does without.",
+    ),
+    (
+        "appliance.drives",
+        "A machine has more volumes with file systems than libguestfs takes as drives. --engine own has no such bound.",
+    ),
+    (
+        "appliance.files",
+        "A file system has more files than are looked at in an appliance. --engine own has no such bound.",
+    ),
+    (
+        "appliance.lost",
+        "guestfish or its appliance ended or does not answer any more; the message says what it told before. libguestfs-test-tool tells whether appliances run on this host.",
+    ),
+    (
+        "appliance.missing",
+        "--engine appliance needs guestfish, which is not installed. Install libguestfs-tools (Debian) or guestfs-tools (Fedora, SUSE).",
+    ),
+    (
+        "appliance.mount",
+        "The kernel in the appliance does not mount a file system. The message says why; it may not have a driver for it, or the file system is damaged.",
+    ),
+    ("appliance.name", "A name or value with a byte 0 in it was to be handed to libguestfs, which takes texts."),
+    (
+        "appliance.read-only",
+        "A file system in the appliance lies on a volume that cannot be written, such as a degraded array.",
+    ),
+    (
+        "appliance.refused",
+        "The kernel in the appliance did not do what was asked of it, such as for want of space. The message says what.",
+    ),
+    (
+        "appliance.start",
+        "libguestfs's appliance does not start. libguestfs-test-tool tells why; on Ubuntu, users may not read the host's kernel, which it needs.",
+    ),
+    (
+        "appliance.xattr",
+        "An extended attribute with a byte 0 inside, such as an access control list, was to be set by libguestfs, which takes texts. --engine own does it.",
+    ),
+    (
         "attach.background",
         "The process that serves the devices in the background could not be started. The cause says why; --foreground does without.",
     ),
@@ -27,6 +68,10 @@ pub(super) const CODES: &[(&str, &str)] = &[
     (
         "boot.choice",
         "A boot test was given a bus, card, firmware or format that it does not know. The message lists those it knows.",
+    ),
+    (
+        "boot.disks",
+        "A boot test was given more disks than its machine has places for on that bus. --bus virtio-scsi takes the most.",
     ),
     (
         "boot.firmware-missing",

@@ -9,6 +9,7 @@ use crate::chain::{Opened, OpenedDisk};
 use crate::convert::{Format, Place, TARGETS};
 use crate::error::{Error, Kind, Result};
 use crate::pipeline::naming;
+use crate::source::{Address, Location, Protocol};
 
 /// What was typed as the destination.
 pub(super) enum Destination<'a> {
@@ -16,18 +17,35 @@ pub(super) enum Destination<'a> {
     File(&'a Path),
     /// A directory, which gets a file for each disk.
     Directory(&'a Path),
+    /// An export of an NBD server, for one disk.
+    Export(Address),
     /// Standard output, for one disk.
     Stdout,
 }
 
 impl<'a> Destination<'a> {
-    /// A directory is what is one, and what ends in a slash.
-    pub(super) fn of(path: &'a Path) -> Self {
+    /// An address is what begins with a scheme; a directory is what is one, and what ends in a slash.
+    ///
+    /// # Errors
+    /// `convert.destination` for an address where nothing is written, and those of [`Location::parse`].
+    pub(super) fn of(path: &'a Path) -> Result<Self> {
         if path.as_os_str() == "-" {
-            return Self::Stdout;
+            return Ok(Self::Stdout);
+        }
+        match path.to_str().map(Location::parse) {
+            None | Some(Ok(Location::Path(_))) => {}
+            Some(Ok(Location::Remote(address))) if address.protocol() == Protocol::Nbd => {
+                return Ok(Self::Export(address));
+            }
+            Some(Err(error)) if error.code() != "source.scheme" => return Err(error),
+            Some(_) => {
+                return Err(Error::new(Kind::Usage, "convert.destination", "nothing is written to such an address")
+                    .expected("a file, a directory, a device, - or nbd://HOST/EXPORT")
+                    .hint("name a file by its path; ./NAME is one in any case"));
+            }
         }
         let slash = path.as_os_str().as_encoded_bytes().ends_with(b"/");
-        if slash || path.is_dir() { Self::Directory(path) } else { Self::File(path) }
+        Ok(if slash || path.is_dir() { Self::Directory(path) } else { Self::File(path) })
     }
 
     /// Makes the directory, if it is missing.
@@ -42,8 +60,8 @@ impl<'a> Destination<'a> {
         match (self, disks) {
             (_, []) => Err(Error::unsupported("source.no-disk", "the source has no disk")),
             (Self::File(path), [_]) => Ok(vec![path.to_path_buf()]),
-            (Self::Stdout, [_]) => Ok(vec![PathBuf::from("-")]),
-            (Self::File(_) | Self::Stdout, _) => {
+            (Self::Stdout | Self::Export(_), [_]) => Ok(vec![self.file()?]),
+            (Self::File(_) | Self::Stdout | Self::Export(_), _) => {
                 Err(Error::new(Kind::Usage, "source.disk", "the source has several disks")
                     .found(names.join(", "))
                     .hint("choose one with --disk N, or SRC#N, or give a directory for all of them: DIR/"))
@@ -60,16 +78,17 @@ impl<'a> Destination<'a> {
         match (self, disks) {
             (_, []) => Err(Error::unsupported("source.no-disk", "the source has no disk")),
             (Self::File(path), _) => Ok(path.to_path_buf()),
-            (Self::Stdout, _) => Ok(PathBuf::from("-")),
+            (Self::Stdout | Self::Export(_), _) => self.file(),
             (Self::Directory(path), _) => Ok(path.join(format!("{}.ova", machine_stem(sources)))),
         }
     }
 
     /// The file, which is the only one.
-    pub(super) fn file(&self) -> Result<&'a Path> {
+    pub(super) fn file(&self) -> Result<PathBuf> {
         match self {
-            Self::File(path) => Ok(path),
-            Self::Stdout => Ok(Path::new("-")),
+            Self::File(path) => Ok(path.to_path_buf()),
+            Self::Export(address) => Ok(PathBuf::from(address.to_string())),
+            Self::Stdout => Ok(PathBuf::from("-")),
             Self::Directory(_) => {
                 Err(Error::new(Kind::Usage, "convert.names", "standard input has no name to give to a file")
                     .hint("name the file to write, not its directory"))
@@ -78,8 +97,9 @@ impl<'a> Destination<'a> {
     }
 
     /// Where one output goes, by its path.
-    pub(super) const fn place<'p>(&self, path: &'p Path) -> Place<'p> {
+    pub(super) const fn place<'p>(&'p self, path: &'p Path) -> Place<'p> {
         match self {
+            Self::Export(address) => Place::Export(address),
             Self::Stdout => Place::Stdout,
             _ => Place::Path(path),
         }
@@ -88,7 +108,7 @@ impl<'a> Destination<'a> {
     /// The field of the JSON that tells what was written.
     pub(super) const fn key(&self) -> &'static str {
         match self {
-            Self::File(_) | Self::Stdout => "output",
+            Self::File(_) | Self::Export(_) | Self::Stdout => "output",
             Self::Directory(_) => "outputs",
         }
     }
@@ -96,7 +116,7 @@ impl<'a> Destination<'a> {
     /// What that field holds.
     pub(super) fn shown(&self, mut outputs: Vec<Value>) -> Value {
         match self {
-            Self::File(_) | Self::Stdout => outputs.pop().unwrap_or_default(),
+            Self::File(_) | Self::Export(_) | Self::Stdout => outputs.pop().unwrap_or_default(),
             Self::Directory(_) => outputs.into(),
         }
     }
@@ -105,7 +125,7 @@ impl<'a> Destination<'a> {
 /// What the machine is called, or its first file, as a file name.
 fn machine_stem(sources: &[Opened]) -> String {
     let described = sources.first().and_then(|source| source.machine.as_ref()).map(|machine| machine.name.clone());
-    let by_file = || sources.first()?.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let by_file = || sources.first()?.location.stem();
     naming::file_stem(&described.filter(|name| !name.is_empty()).or_else(by_file).unwrap_or_default())
 }
 
