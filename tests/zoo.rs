@@ -31,8 +31,8 @@ mod guest;
 mod packed;
 mod undone;
 
-on_each!(digests_are_those_of_guestfish: lvm uefi luks md sdboot ubuntu);
-on_each!(facts_are_those_of_virt_inspector: xfs btrfs lvm uefi dracut luks md sdboot ubuntu plain);
+on_each!(digests_are_those_of_guestfish: lvm uefi luks md sdboot uki extlinux ubuntu);
+on_each!(facts_are_those_of_virt_inspector: xfs btrfs lvm uefi dracut luks md sdboot uki extlinux ubuntu plain);
 
 fn disk(layout: &str) -> PathBuf {
     disks(layout).remove(0)
@@ -139,7 +139,7 @@ fn facts_are_those_of_virt_inspector(name: &str) {
     let named = differences.remove("product_name").expect("a difference that is known");
     let release = match name {
         "md" => "Debian GNU/Linux 11 (bullseye)",
-        "sdboot" => "Debian GNU/Linux 13 (trixie)",
+        "sdboot" | "uki" => "Debian GNU/Linux 13 (trixie)",
         "ubuntu" => "Ubuntu 24.04 LTS",
         _ => "Debian GNU/Linux 12 (bookworm)",
     };

@@ -51,7 +51,7 @@ fn ssh(args: &RemoteArgs) -> Result<SshAccess> {
         home,
         local_user: local_user.unwrap_or_else(|| if is_root { "root" } else { "nobody" }.to_owned()),
         config: args.ssh_config.clone(),
-        keys: args.ssh_key.clone(),
+        keys: args.ssh_identity.clone(),
         passphrase: secret(args.passphrase_file.as_ref(), args.passphrase_fd, passphrase)?,
         agent: variable("SSH_AUTH_SOCK").map(PathBuf::from),
         known_hosts: args.ssh_known_hosts.clone(),

@@ -758,6 +758,21 @@ mod tests {
     }
 
     #[test]
+    fn no_command_has_a_flag_of_the_name_of_one_that_all_have() {
+        fn check(command: &clap::Command, taken: &[String]) {
+            let longs = |all: bool| {
+                let args = command.get_arguments().filter(move |arg| arg.is_global_set() == all);
+                args.filter_map(|arg| arg.get_long().map(str::to_owned))
+            };
+            let twice: Vec<String> = longs(false).filter(|name| taken.contains(name)).collect();
+            assert!(twice.is_empty(), "{}: {twice:?}", command.get_name());
+            let taken: Vec<String> = taken.iter().cloned().chain(longs(true)).collect();
+            command.get_subcommands().for_each(|command| check(command, &taken));
+        }
+        check(&Cli::command(), &[]);
+    }
+
+    #[test]
     fn a_path_map_needs_both_sides() {
         assert!(parse_map_path("/vmfs/volumes/a=/srv/a").is_ok());
         assert!(parse_map_path("=x").is_err());

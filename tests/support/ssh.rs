@@ -99,7 +99,7 @@ impl Sshd {
     pub(crate) fn run_with(&self, key: &str, args: &[&str]) -> Run {
         let run = Run::new(args).env("HOME", "/nonexistent").env("SSH_AUTH_SOCK", "");
         let run = run.arg("--ssh-config").arg("/dev/null").arg("--ssh-known-hosts").arg(self.file("known"));
-        run.arg("--ssh-key").arg(self.file(key))
+        run.arg("--ssh-identity").arg(self.file(key))
     }
 }
 

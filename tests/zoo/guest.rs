@@ -42,7 +42,7 @@ const fn volume(disk: usize, partition: usize, skip: u64, kind: &'static str, at
     Volume { disk, partition, skip, kind, at }
 }
 
-const GUESTS: [Guest; 11] = [
+const GUESTS: [Guest; 13] = [
     // The one that the other tests use.
     Guest {
         layout: "plain",
@@ -119,6 +119,20 @@ const GUESTS: [Guest; 11] = [
         loader: None,
         root: "/dev/vda2 ext4",
         volumes: &[volume(0, 1, 0, "vfat", "/boot/efi"), volume(0, 2, 0, "ext4", "/")],
+    },
+    Guest {
+        layout: "uki",
+        uefi: true,
+        loader: None,
+        root: "/dev/vda2 ext4",
+        volumes: &[volume(0, 1, 0, "vfat", "/boot/efi"), volume(0, 2, 0, "ext4", "/")],
+    },
+    Guest {
+        layout: "extlinux",
+        uefi: false,
+        loader: None,
+        root: "/dev/vda1 ext4",
+        volumes: &[volume(0, 1, 0, "ext4", "/")],
     },
     Guest {
         layout: "ubuntu",

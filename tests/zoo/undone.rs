@@ -30,6 +30,8 @@ on_each! {
     luks: &[];
     md: &[];
     sdboot: &[];
+    uki: &[];
+    extlinux: &[(1, "ro")];
     ubuntu: &[(2, "ro")];
 }
 

@@ -56,7 +56,7 @@ pub struct RemoteArgs {
 
     /// Log in on SSH servers with the private key in this file; repeatable. Without it: ~/.ssh/config, an agent, ~/.ssh/id_*.
     #[arg(long, global = true, value_name = "FILE")]
-    pub ssh_key: Vec<PathBuf>,
+    pub ssh_identity: Vec<PathBuf>,
 
     /// Read the passphrase of encrypted private keys from a file; HYPER2KVM_PASSPHRASE may have it, too.
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "passphrase_fd")]

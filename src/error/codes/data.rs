@@ -523,7 +523,7 @@ pub(super) const CODES: &[(&str, &str)] = &[
     ),
     (
         "ssh.login",
-        "The SSH server does not let us in: it knows none of the keys that were shown, or not the password. The message has what it takes. Name the user in the address, a key with --ssh-key, or a password with --password-file.",
+        "The SSH server does not let us in: it knows none of the keys that were shown, or not the password. The message has what it takes. Name the user in the address, a key with --ssh-identity, or a password with --password-file.",
     ),
     (
         "ssh.missing",

@@ -181,7 +181,7 @@ impl Login {
         Failure::Final(if keys.locked {
             error.hint("a private key is encrypted: give its passphrase with --passphrase-file, or add it to an agent")
         } else {
-            error.hint("name the user (ssh://USER@HOST/PATH), a key (--ssh-key), or a password (--password-file)")
+            error.hint("name the user (ssh://USER@HOST/PATH), a key (--ssh-identity), or a password (--password-file)")
         })
     }
 

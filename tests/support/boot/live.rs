@@ -6,8 +6,8 @@ use std::process::Child;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// Emulation on a busy machine takes a minute or two; a guest that says nothing for so long will not.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// Emulation on a busy machine takes minutes; a guest that is not there after so long will not come.
+const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// A machine that runs. It is switched off when dropped, as by pulling its plug: what the guest had not written yet is lost.
 pub(crate) struct Live {
