@@ -58,7 +58,7 @@ install() {
     "${apt[@]}" update
     # Debian 12's own QEMU is old, and machines that already have the newer qemu-utils cannot mix the two.
     if [ "$VERSION_CODENAME" = bookworm ]; then
-        if ! apt-get indextargets --format '$(RELEASE)' | grep -qx bookworm-backports; then
+        if ! apt-get indextargets --format '$(RELEASE)' | grep -x bookworm-backports >/dev/null; then
             echo "deb $(mirror_of bookworm) bookworm-backports main" >/etc/apt/sources.list.d/bookworm-backports.list
             "${apt[@]}" update
         fi
