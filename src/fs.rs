@@ -13,9 +13,12 @@ pub mod btrfs;
 mod calendar;
 mod clusters;
 mod dos_time;
+#[cfg(test)]
+mod everything;
 pub mod exfat;
 pub mod ext;
 pub mod fat;
+mod flags;
 pub mod iso;
 mod known;
 pub(crate) mod lzo;

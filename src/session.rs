@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 
 mod access;
+pub(crate) mod child;
 mod keys;
 mod private;
 

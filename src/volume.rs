@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 
 mod gpt;
+mod letters;
 pub mod luks;
 pub mod lvm;
 mod mbr;
@@ -19,6 +20,8 @@ pub mod signature;
 pub mod stack;
 pub mod trim;
 mod types;
+
+pub(crate) use letters::letters;
 
 /// Reads the partition table of `disk`. `None` means that there is none: the whole disk may be one volume.
 ///

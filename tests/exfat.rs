@@ -6,7 +6,7 @@ use hyper2kvm::fs::Filesystem;
 use hyper2kvm::fs::exfat::Exfat;
 
 use crate::ext::tree::{self, Tree};
-use crate::file_disk::FileDisk;
+use crate::file_disk::{FileDisk, overwrite_free};
 use crate::support::device::Loop;
 use crate::support::tools;
 
@@ -147,17 +147,7 @@ fn what_is_free_is_not_needed_by_anyone() {
     let volume = Volume::make(32, &["-c", "4096"]);
     volume.mounted(fill);
     let before = comparable(tree::of_driver(&volume.fs()));
-    let disk = FileDisk::open(&volume.path);
-    let mut freed = 0;
-    volume
-        .fs()
-        .free_ranges(&mut |range| {
-            let len = usize::try_from(range.end - range.start).unwrap();
-            hyper2kvm::disk::DiskMut::write_at(&*disk, &vec![0xa5; len], range.start).unwrap();
-            freed += range.end - range.start;
-            std::ops::ControlFlow::Continue(())
-        })
-        .unwrap();
+    let freed = overwrite_free(&volume.fs(), &volume.path);
     assert_eq!(freed, volume.fs().free().unwrap());
     assert!(freed > 10 << 20);
     volume.assert_clean();

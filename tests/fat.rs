@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use hyper2kvm::fs::fat::Fat;
 use hyper2kvm::fs::{Attributes, FileKind, Filesystem, FilesystemMut, Inode, MemoryFs, Timestamp};
 
-use crate::file_disk::FileDisk;
+use crate::file_disk::{FileDisk, overwrite_free};
 use crate::files::{self, Files};
 use crate::support::tools;
 
@@ -309,17 +309,7 @@ fn what_is_free_is_not_needed_by_anyone() {
         let mut dice = Dice::new(&format!("free {shape}"));
         (0..100).for_each(|number| both.change(&mut dice, number));
         let expected = files::of_driver(&fat);
-        let disk = FileDisk::open(&image.path);
-        let mut freed = 0;
-        image
-            .fs()
-            .free_ranges(&mut |range| {
-                let len = usize::try_from((range.end - range.start).min(1 << 20)).unwrap();
-                hyper2kvm::disk::DiskMut::write_at(&*disk, &vec![0xa5; len], range.start).unwrap();
-                freed += range.end - range.start;
-                std::ops::ControlFlow::Continue(())
-            })
-            .unwrap();
+        let freed = overwrite_free(&image.fs(), &image.path);
         assert_eq!(freed, image.fs().writer().unwrap().available().unwrap(), "{shape}");
         image.assert_clean();
         files::assert_same(&image.by_mtools(), &expected);

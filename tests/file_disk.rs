@@ -1,13 +1,14 @@
 //! A sparse file as a disk that can be written, for images made by other programs.
 
 use std::fs::{File, OpenOptions};
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use hyper2kvm::disk::{Checked, Disk, DiskMut, ExtentKind, Fingerprint, Visit, whole};
 use hyper2kvm::error::{Error, Result};
+use hyper2kvm::fs::Filesystem;
 
 /// The bytes of a file.
 #[derive(Debug)]
@@ -23,6 +24,20 @@ impl FileDisk {
         let len = file.metadata().unwrap().len();
         Checked::wrap(Self { file, len })
     }
+}
+
+/// Overwrites all that is free in a file system, of which `image` is the file. The number of bytes.
+pub(crate) fn overwrite_free(fs: &dyn Filesystem, image: &Path) -> u64 {
+    let disk = FileDisk::open(image);
+    let mut freed = 0;
+    fs.free_ranges(&mut |range| {
+        let len = usize::try_from(range.end - range.start).unwrap();
+        disk.write_at(&vec![0xa5; len], range.start).unwrap();
+        freed += range.end - range.start;
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    freed
 }
 
 impl Disk for FileDisk {

@@ -16,6 +16,7 @@ use crate::fs::{
     DirEntry, FileKind, Filesystem, FilesystemMut, FsFacts, Inode, Stat, Subvolume, SubvolumeName, Timestamp,
 };
 use crate::limits::{MAX_APPLIANCE_FILES, MAX_GUEST_DIR_ENTRIES};
+use crate::volume::letters;
 use crate::volume::signature::Signature;
 
 mod edits;
@@ -453,15 +454,6 @@ fn numbers_of(device: u64) -> Option<(u32, u32)> {
     let major = (device >> 8 & 0xfff) | (device >> 32 & 0xffff_f000);
     let minor = (device & 0xff) | (device >> 12 & 0xffff_ff00);
     Some((u32::try_from(major).ok()?, u32::try_from(minor).ok()?))
-}
-
-/// `a` … `z`, `aa` …, as libguestfs and the kernel letter drives.
-fn letters(index: usize) -> String {
-    let letter = |value: usize| char::from(u8::try_from(value).unwrap_or(0).saturating_add(b'a'));
-    match (index.checked_div(26).unwrap_or(0), index.checked_rem(26).unwrap_or(0)) {
-        (0, last) => letter(last).to_string(),
-        (first, last) => [letter(first.saturating_sub(1)), letter(last)].iter().collect(),
-    }
 }
 
 fn has_room(files: usize) -> Result<()> {

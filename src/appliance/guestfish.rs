@@ -6,11 +6,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result, escape};
 use crate::limits::{MAX_APPLIANCE_ANSWER, MAX_APPLIANCE_MESSAGE};
+use crate::session::child::forward;
 use crate::session::{Session, VARIABLES};
 
 /// guestfish, first as one that the kernel kills when this process ends, however it does; `setpriv` is part of util-linux.
@@ -21,9 +22,6 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// The longest silence behind a command: an emulated appliance takes a minute or two to start on a busy host.
 const SILENCE: Duration = Duration::from_secs(900);
-
-/// Bytes taken from guestfish at once.
-const CHUNK: usize = 64 << 10;
 
 /// A guestfish that runs; killed when dropped, and the appliance with it.
 #[derive(Debug)]
@@ -88,7 +86,7 @@ impl Guestfish {
         let mut child = command.spawn()?;
         let (sender, output) = mpsc::channel();
         if let Some(stdout) = child.stdout.take() {
-            std::thread::spawn(move || forward(stdout, &sender));
+            std::thread::spawn(move || forward(stdout, |chunk| sender.send(chunk).is_ok()));
         }
         let [a, b] = [(); 2].map(|()| RandomState::new().hash_one("answer"));
         Ok(Self {
@@ -225,27 +223,10 @@ fn lost(what: &str) -> Error {
     Error::failed("appliance.lost", what).hint("libguestfs-test-tool tells whether appliances run on this host")
 }
 
-/// Sends on what is read until either side ends.
-fn forward(mut from: impl Read, to: &Sender<Vec<u8>>) {
-    loop {
-        let mut chunk = vec![0; CHUNK];
-        match from.read(&mut chunk) {
-            Ok(0) => return,
-            Ok(len) => {
-                chunk.truncate(len);
-                if to.send(chunk).is_err() {
-                    return;
-                }
-            }
-            Err(cause) if cause.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::child::CHUNK;
 
     /// Something that answers as guestfish does.
     fn fake(script: &str) -> (tempfile::TempDir, Guestfish) {

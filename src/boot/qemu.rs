@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use super::signs::{Meaning, Signs};
 use super::{BootReport, BootTest, Seen, Verdict};
 use crate::error::{Error, Result, escape_bytes};
 use crate::limits::{MAX_CONSOLE_LOG, MAX_QEMU_MESSAGE};
+use crate::session::child::forward;
 use crate::session::{Session, VARIABLES};
 
 /// QEMU's names: everywhere, and on RHEL.
@@ -32,9 +33,6 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// How long the console is read on behind a sign of death, for the log.
 const AFTERMATH: Duration = Duration::from_secs(2);
-
-/// Bytes taken from the console at once.
-const CHUNK: usize = 16 << 10;
 
 /// A QEMU that is installed.
 #[derive(Debug)]
@@ -214,7 +212,7 @@ impl Guest {
         let stderr = child.stderr.take();
         let guest = Self { child, output, messages: stderr.map(|stderr| std::thread::spawn(|| keep_end(stderr))) };
         if let Some(stdout) = stdout {
-            std::thread::spawn(move || forward(stdout, &sender));
+            std::thread::spawn(move || forward(stdout, |chunk| sender.send(chunk).is_ok()));
         }
         Ok(guest)
     }
@@ -235,24 +233,6 @@ impl Drop for Guest {
         // Both fail only for a process that has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// Sends on what is read until either side ends.
-fn forward(mut from: impl Read, to: &SyncSender<Vec<u8>>) {
-    loop {
-        let mut chunk = vec![0; CHUNK];
-        match from.read(&mut chunk) {
-            Ok(0) => return,
-            Ok(len) => {
-                chunk.truncate(len);
-                if to.send(chunk).is_err() {
-                    return;
-                }
-            }
-            Err(cause) if cause.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return,
-        }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::inspect::{self, Deeper, Facts, Linux, Machine, MachineDisk, MachineNi
 use crate::limits;
 use crate::overlay::Overlay;
 use crate::session::{Engine, Session};
+use crate::volume::letters;
 use crate::volume::signature::{Signature, Usage};
 use crate::volume::stack::{Layer, LayerKind, Stack, Whole};
 use crate::volume::trim::{FreeMap, FreeSpace, Trimmed};
@@ -111,7 +112,7 @@ impl Guest {
         let flat: Arc<dyn Disk> = Arc::clone(&overlay) as Arc<dyn Disk>;
         let address = disk.described.as_ref().and_then(|described| described.attached);
         self.machine.disks.push(MachineDisk {
-            name: format!("sd{}", disk_letters(index)),
+            name: format!("sd{}", letters(index)),
             size: disk.image.len(),
             controller: address.map_or(Some(0), |(_, controller, _)| u32::try_from(controller).ok()),
             unit: address.map_or(u32::try_from(index).ok(), |(_, _, unit)| Some(unit)),
@@ -427,19 +428,6 @@ fn new_mac(index: usize, session: &Session) -> String {
     format!("52:54:00:{a:02x}:{b:02x}:{c:02x}")
 }
 
-/// `a`, `b` … `z`, `aa` …, as the kernel names SCSI disks.
-fn disk_letters(index: usize) -> String {
-    let mut letters = Vec::new();
-    let mut rest = index;
-    loop {
-        letters.push(char::from(b'a' + u8::try_from(rest % 26).unwrap_or(0)));
-        match (rest / 26).checked_sub(1) {
-            Some(next) => rest = next,
-            None => return letters.iter().rev().collect(),
-        }
-    }
-}
-
 /// The layers that are parts of one file system: those with its signature and UUID, where there are several.
 fn spread(layers: &[Layer]) -> Vec<Vec<usize>> {
     let mut parts: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
@@ -458,17 +446,5 @@ struct Free<'a>(&'a dyn Filesystem);
 impl FreeSpace for Free<'_> {
     fn free_ranges(&self, visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>) -> Result<()> {
         self.0.free_ranges(visit)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn disks_are_lettered_as_the_kernel_does() {
-        for (index, letters) in [(0, "a"), (25, "z"), (26, "aa"), (27, "ab"), (701, "zz"), (702, "aaa")] {
-            assert_eq!(disk_letters(index), letters);
-        }
     }
 }

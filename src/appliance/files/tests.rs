@@ -53,13 +53,6 @@ fn a_listing_is_taken_only_where_it_is_what_the_names_say() {
 }
 
 #[test]
-fn drives_are_lettered_as_the_kernel_does() {
-    for (index, expected) in [(0, "a"), (25, "z"), (26, "aa"), (51, "az"), (52, "ba"), (253, "it")] {
-        assert_eq!(letters(index), expected);
-    }
-}
-
-#[test]
 fn what_is_known_is_bounded() {
     let room = |count| has_room(count).map_err(|error| error.code());
     assert!(room(MAX_APPLIANCE_FILES - 1).is_ok());

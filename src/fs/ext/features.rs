@@ -1,5 +1,7 @@
 //! The feature bits of the superblock: their names, and what this driver makes of each.
 
+use crate::fs::flags;
+
 pub(super) const COMPAT_HAS_JOURNAL: u32 = 0x4;
 pub(super) const COMPAT_EXT_ATTR: u32 = 0x8;
 pub(super) const COMPAT_SPARSE_SUPER2: u32 = 0x200;
@@ -83,32 +85,20 @@ const RO_COMPAT: &[(u32, &str)] = &[
 
 /// The names of all features, in the order that `dumpe2fs` prints them.
 pub(super) fn names(compat: u32, incompat: u32, ro_compat: u32) -> Vec<String> {
-    let mut names = list(compat, COMPAT, "FEATURE_C");
-    names.extend(list(incompat, INCOMPAT, "FEATURE_I"));
-    names.extend(list(ro_compat, RO_COMPAT, "FEATURE_R"));
+    let mut names = flags::names(compat, COMPAT, "FEATURE_C");
+    names.extend(flags::names(incompat, INCOMPAT, "FEATURE_I"));
+    names.extend(flags::names(ro_compat, RO_COMPAT, "FEATURE_R"));
     names
 }
 
 /// The incompatible features that keep this driver from reading.
 pub(super) fn unreadable(incompat: u32) -> Vec<String> {
-    list(incompat & !INCOMPAT_READ, INCOMPAT, "FEATURE_I")
+    flags::names(incompat & !INCOMPAT_READ, INCOMPAT, "FEATURE_I")
 }
 
 /// The features that keep this driver from writing.
 pub(super) fn unwritable(ro_compat: u32) -> Vec<String> {
-    list(ro_compat & !RO_COMPAT_WRITE, RO_COMPAT, "FEATURE_R")
-}
-
-fn list(bits: u32, known: &[(u32, &str)], unknown: &str) -> Vec<String> {
-    (0..32_u32)
-        .filter_map(|shift| {
-            let bit = 1_u32.wrapping_shl(shift);
-            (bits & bit != 0).then(|| match known.iter().find(|(value, _)| *value == bit) {
-                Some((_, name)) => (*name).to_owned(),
-                None => format!("{unknown}{shift}"),
-            })
-        })
-        .collect()
+    flags::names(ro_compat & !RO_COMPAT_WRITE, RO_COMPAT, "FEATURE_R")
 }
 
 #[cfg(test)]

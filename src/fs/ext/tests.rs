@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::disk::{Checked, Memory};
+use crate::fs::everything;
 
 /// Runs a program of e2fsprogs; e2fsck may say that it changed something.
 #[allow(clippy::disallowed_methods, reason = "e2fsprogs is the second implementation")]
@@ -119,45 +120,7 @@ fn block_at(image: &[u8], path: &str, logical: u64) -> usize {
 
 /// Everything a caller may do, with bounds that a caller has. The first error.
 fn exercise(fs: &Ext) -> Result<()> {
-    let mut first = Ok(());
-    let mut note = |result: Result<()>| {
-        if first.is_ok() {
-            first = result;
-        }
-    };
-    let mut pending = vec![fs.root()];
-    let mut seen = std::collections::HashSet::new();
-    while let Some(inode) = pending.pop() {
-        if seen.len() > 600 || !seen.insert(inode) {
-            continue;
-        }
-        note(fs.xattrs(inode).map(drop));
-        match fs.stat(inode) {
-            Ok(stat) if stat.kind == FileKind::Directory => {
-                note(fs.read_dir(inode, 0, &mut |entry| {
-                    pending.push(entry.inode);
-                    if pending.len() > 2000 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-                }));
-                note(fs.lookup(inode, b"7-a-name-that-takes-some-room").map(drop));
-            }
-            Ok(stat) if stat.kind == FileKind::Symlink => note(fs.read_link(inode).map(drop)),
-            Ok(stat) if stat.kind == FileKind::Regular => {
-                let mut buf = vec![0; 100_000];
-                note(fs.read_at(inode, &mut buf, 0).map(drop));
-                note(fs.read_at(inode, &mut buf, stat.size.saturating_sub(1000)).map(drop));
-            }
-            Ok(_) => {}
-            Err(error) => note(Err(error)),
-        }
-    }
-    let mut last = 0;
-    note(fs.free_ranges(&mut |range| {
-        assert!(last <= range.start && range.start < range.end && range.end <= fs.facts().size);
-        last = range.end;
-        ControlFlow::Continue(())
-    }));
-    note(edit(fs));
-    first
+    everything::read(fs, 600, b"7-a-name-that-takes-some-room").and(edit(fs))
 }
 
 /// Some of every change. Errors are expected of damaged images.

@@ -6,7 +6,6 @@
     reason = "tests build their input"
 )]
 
-use std::collections::HashSet;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::disk::bytes::{le16, le32, put, put16, put32};
 use crate::disk::{Checked, Memory};
+use crate::fs::everything;
 
 /// An empty file system that mkfs.vfat makes.
 #[allow(clippy::disallowed_methods, reason = "dosfstools is the second implementation")]
@@ -59,35 +59,12 @@ fn fat32() -> Vec<u8> {
 
 /// Everything that a caller may do. The first error.
 fn exercise(fs: &Fat) -> Result<()> {
-    let mut first = Ok(());
+    let mut first = everything::read(fs, 300, b"no such name");
     let mut note = |result: Result<()>| {
         if first.is_ok() {
             first = result;
         }
     };
-    let (mut pending, mut seen) = (vec![ROOT], HashSet::new());
-    while let Some(inode) = pending.pop() {
-        if seen.len() > 300 || !seen.insert(inode) {
-            continue;
-        }
-        match fs.stat(inode) {
-            Ok(stat) if stat.kind == FileKind::Directory => {
-                note(fs.read_dir(inode, 0, &mut |entry| {
-                    assert!(utf16::is_name(&entry.name));
-                    pending.push(entry.inode);
-                    ControlFlow::Continue(())
-                }));
-            }
-            Ok(_) => note(fs.read_at(inode, &mut [0; 70_000], 3).map(drop)),
-            Err(error) => note(Err(error)),
-        }
-    }
-    let mut last = 0;
-    note(fs.free_ranges(&mut |range| {
-        assert!(last <= range.start && range.start < range.end && range.end <= fs.facts().size);
-        last = range.end;
-        ControlFlow::Continue(())
-    }));
     if let Ok(writer) = fs.writer() {
         let attributes = Attributes::default();
         for (name, content) in [(&b"a new file"[..], &[1; 5000][..]), (b"EMPTY", b""), (b"a third one", &[2; 700])] {

@@ -6,16 +6,15 @@
     reason = "tests build their input"
 )]
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::disk::bytes::{is_at, le16, le32, put, put16, put32};
 use crate::disk::{Checked, Memory};
+use crate::fs::everything;
 
 #[allow(clippy::disallowed_methods, reason = "ntfs-3g is the second implementation")]
 fn run(program: &str, arguments: &[&Path]) {
@@ -51,44 +50,7 @@ fn open(bytes: &[u8]) -> Result<Ntfs> {
 
 /// Reads everything. The first error.
 fn survive(bytes: &[u8]) -> Result<()> {
-    let start = Instant::now();
-    let fs = open(bytes)?;
-    let mut first = Ok(());
-    let mut note = |result: Result<()>| {
-        if first.is_ok() {
-            first = result;
-        }
-    };
-    let (mut pending, mut seen) = (vec![fs.root()], HashSet::new());
-    while let Some(inode) = pending.pop() {
-        if seen.len() > 300 || !seen.insert(inode) {
-            continue;
-        }
-        note(fs.xattrs(inode).map(drop));
-        match fs.stat(inode) {
-            Ok(stat) if stat.kind == FileKind::Directory => {
-                note(fs.read_dir(inode, 0, &mut |entry| {
-                    assert!(utf16::is_name(&entry.name));
-                    pending.push(entry.inode);
-                    ControlFlow::Continue(())
-                }));
-            }
-            Ok(stat) if stat.kind == FileKind::Symlink => note(fs.read_link(inode).map(drop)),
-            Ok(stat) => {
-                note(fs.read_at(inode, &mut [0; 70_000], 3).map(drop));
-                note(fs.read_at(inode, &mut [0; 70_000], stat.size.saturating_sub(9)).map(drop));
-            }
-            Err(error) => note(Err(error)),
-        }
-    }
-    let mut last = 0;
-    note(fs.free_ranges(&mut |range| {
-        assert!(last <= range.start && range.start < range.end && range.end <= fs.facts().size);
-        last = range.end;
-        ControlFlow::Continue(())
-    }));
-    assert!(start.elapsed() < Duration::from_secs(20), "took {:?}", start.elapsed());
-    first
+    everything::read(&open(bytes)?, 300, b"no such name")
 }
 
 fn code(bytes: &[u8]) -> &'static str {

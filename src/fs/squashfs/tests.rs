@@ -6,7 +6,6 @@
     reason = "tests build their input"
 )]
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -15,7 +14,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::disk::bytes::{le32, le64, put, put32, size};
 use crate::disk::{Checked, Memory};
-use crate::fs::utf16;
+use crate::fs::everything;
 use crate::limits;
 use crate::testing::noise;
 
@@ -61,38 +60,7 @@ fn open(bytes: &[u8]) -> Result<Squashfs> {
 
 /// Reads everything. The first error.
 fn survive(bytes: &[u8]) -> Result<()> {
-    let fs = open(bytes)?;
-    let mut first = Ok(());
-    let mut note = |result: Result<()>| {
-        if first.is_ok() {
-            first = result;
-        }
-    };
-    let (mut pending, mut seen) = (vec![fs.root()], HashSet::new());
-    while let Some(inode) = pending.pop() {
-        if seen.len() > 700 || !seen.insert(inode) {
-            continue;
-        }
-        note(fs.xattrs(inode).map(drop));
-        match fs.stat(inode) {
-            Ok(stat) if stat.kind == FileKind::Directory => {
-                note(fs.read_dir(inode, 0, &mut |entry| {
-                    assert!(utf16::is_name(&entry.name));
-                    pending.push(entry.inode);
-                    ControlFlow::Continue(())
-                }));
-                note(fs.lookup(inode, b"zz").map(drop));
-            }
-            Ok(stat) if stat.kind == FileKind::Symlink => note(fs.read_link(inode).map(drop)),
-            Ok(stat) if stat.kind == FileKind::Regular => {
-                note(fs.read_at(inode, &mut [0; 20_000], 3).map(drop));
-                note(fs.read_at(inode, &mut [0; 20_000], stat.size.saturating_sub(9)).map(drop));
-            }
-            Ok(_) => {}
-            Err(error) => note(Err(error)),
-        }
-    }
-    first
+    everything::read(&open(bytes)?, 700, b"zz")
 }
 
 fn code(bytes: &[u8]) -> &'static str {

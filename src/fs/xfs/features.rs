@@ -1,5 +1,7 @@
 //! The feature bits of the superblock: their names, and what this driver makes of each.
 
+use crate::fs::flags;
+
 pub(super) const VERSION_NUMBITS: u16 = 0x000f;
 pub(super) const VERSION_ATTR: u16 = 0x0010;
 pub(super) const VERSION_QUOTA: u16 = 0x0040;
@@ -153,11 +155,11 @@ impl Features {
     /// The names of all features, as `xfs_info` and the kernel call them.
     pub(super) fn names(&self) -> Vec<String> {
         let mut names = vec![format!("v{}", self.version & VERSION_NUMBITS)];
-        names.extend(list(u32::from(self.version & !(VERSION_NUMBITS | VERSION_MOREBITS)), VERSION, "version"));
-        names.extend(list(self.features2(), VERSION2, "features2-"));
+        names.extend(flags::names(u32::from(self.version & !(VERSION_NUMBITS | VERSION_MOREBITS)), VERSION, "version"));
+        names.extend(flags::names(self.features2(), VERSION2, "features2-"));
         if self.has_crc() {
-            names.extend(list(self.ro_compat, RO_COMPAT, "ro_compat-"));
-            names.extend(list(self.incompat, INCOMPAT, "incompat-"));
+            names.extend(flags::names(self.ro_compat, RO_COMPAT, "ro_compat-"));
+            names.extend(flags::names(self.incompat, INCOMPAT, "incompat-"));
         }
         let mut seen = std::collections::HashSet::new();
         names.retain(|name| seen.insert(name.clone()));
@@ -166,7 +168,7 @@ impl Features {
 
     /// The features that keep this driver from reading.
     pub(super) fn unreadable(&self) -> Vec<String> {
-        if self.has_crc() { list(self.incompat & !INCOMPAT_READ, INCOMPAT, "incompat-") } else { Vec::new() }
+        if self.has_crc() { flags::names(self.incompat & !INCOMPAT_READ, INCOMPAT, "incompat-") } else { Vec::new() }
     }
 
     /// The features that keep this driver from replaying the log, and from believing what is free.
@@ -174,22 +176,10 @@ impl Features {
         if !self.has_crc() {
             return Vec::new();
         }
-        let mut names = list(self.ro_compat & !RO_COMPAT_KNOWN, RO_COMPAT, "ro_compat-");
-        names.extend(list(self.log_incompat & !LOG_INCOMPAT_KNOWN, &[], "log_incompat-"));
+        let mut names = flags::names(self.ro_compat & !RO_COMPAT_KNOWN, RO_COMPAT, "ro_compat-");
+        names.extend(flags::names(self.log_incompat & !LOG_INCOMPAT_KNOWN, &[], "log_incompat-"));
         names
     }
-}
-
-fn list(bits: u32, known: &[(u32, &str)], unknown: &str) -> Vec<String> {
-    (0..32_u32)
-        .filter_map(|shift| {
-            let bit = 1_u32.wrapping_shl(shift);
-            (bits & bit != 0).then(|| match known.iter().find(|(value, _)| *value == bit) {
-                Some((_, name)) => (*name).to_owned(),
-                None => format!("{unknown}{shift}"),
-            })
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use super::node::Fork;
 use super::*;
 use crate::disk::bytes::{be32, put, put_be32, put_be64};
 use crate::disk::{Checked, Memory};
+use crate::fs::everything;
 
 /// Runs a program of xfsprogs.
 #[allow(clippy::disallowed_methods, reason = "xfsprogs is the second implementation")]
@@ -113,39 +114,7 @@ fn seal_inode(image: &mut [u8], at: usize) {
 
 /// Everything a caller may do, with bounds that a caller has. The first error.
 fn exercise(fs: &Xfs) -> Result<()> {
-    let mut first = Ok(());
-    let mut note = |result: Result<()>| {
-        if first.is_ok() {
-            first = result;
-        }
-    };
-    let mut pending = vec![fs.root()];
-    let mut seen = std::collections::HashSet::new();
-    while let Some(inode) = pending.pop() {
-        if seen.len() > 900 || !seen.insert(inode) {
-            continue;
-        }
-        note(fs.xattrs(inode).map(drop));
-        match fs.stat(inode).map(|stat| (stat.kind, stat.size)) {
-            Ok((crate::fs::FileKind::Directory, _)) => {
-                note(fs.read_dir(inode, 0, &mut |entry| {
-                    pending.push(entry.inode);
-                    if pending.len() > 2000 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-                }));
-                note(fs.lookup(inode, b"7-a-name-that-takes-some-room").map(drop));
-            }
-            Ok((crate::fs::FileKind::Symlink, _)) => note(fs.read_link(inode).map(drop)),
-            Ok((crate::fs::FileKind::Regular, size)) => {
-                let mut buf = vec![0; 100_000];
-                note(fs.read_at(inode, &mut buf, 0).map(drop));
-                note(fs.read_at(inode, &mut buf, size.saturating_sub(1000)).map(drop));
-            }
-            Ok(_) => {}
-            Err(error) => note(Err(error)),
-        }
-    }
-    note(fs.free_ranges(&mut |_| ControlFlow::Continue(())));
-    first
+    everything::read(fs, 900, b"7-a-name-that-takes-some-room")
 }
 
 /// The code of what goes wrong first; empty if nothing does.
