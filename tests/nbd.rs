@@ -5,7 +5,8 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::support::nbd::{Line, Server};
+use crate::support::line::Line;
+use crate::support::nbd::Server;
 use crate::support::{Lab, Run, Variant, tools};
 
 /// The first 24 MiB of the guest's disk.
@@ -21,7 +22,7 @@ fn convert(source: &str, target: &Path) -> Run {
 
 /// A line to a server at `to`, in the lab.
 fn line(lab: &Lab, to: &str) -> Line {
-    Line::new(&lab.path("line"), &lab.path(to))
+    Line::unix(&lab.path("line"), &lab.path(to))
 }
 
 #[test]
@@ -47,7 +48,8 @@ fn a_guest_behind_qemu_nbd_is_inspected_and_converted_with_each_byte_sent_once()
 fn connections_that_are_cut_cost_little_and_change_nothing() {
     let lab = Lab::new();
     let raw = small(&lab);
-    let server = Server::nbdkit(&lab.path("kit"), ["file".as_ref(), raw.as_os_str()]);
+    // nbdkit 1.32 aborts when several of its threads are at a connection that is cut.
+    let server = Server::nbdkit(&lab.path("kit"), ["--threads=1".as_ref(), "file".as_ref(), raw.as_os_str()]);
     let line = line(&lab, "kit");
     line.cut_after(3 << 20);
     let target = lab.path("out.raw");
@@ -199,7 +201,7 @@ fn a_server_that_is_started_again_goes_on_and_another_size_ends_the_run() {
     let target = lab.path("out.raw");
     for (change, code) in [(false, 0), (true, 3)] {
         let slow = start(&raw, "32M");
-        let line = Line::new(&lab.path(&format!("line-{code}")), &kit);
+        let line = Line::unix(&lab.path(&format!("line-{code}")), &kit);
         let run = convert(&line.uri(""), &target).args(["--net-retries", "20"]).start();
         while line.sent() < 4 << 20 {
             std::thread::sleep(std::time::Duration::from_millis(5));

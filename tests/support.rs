@@ -4,6 +4,7 @@ pub(crate) mod boot;
 pub(crate) mod device;
 pub(crate) mod fixtures;
 pub(crate) mod lab;
+pub(crate) mod line;
 pub(crate) mod migrated;
 pub(crate) mod mount;
 pub(crate) mod nbd;

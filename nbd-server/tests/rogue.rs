@@ -1,8 +1,11 @@
 //! Servers that lie: whatever they send, the client gives an error in time, and never bytes that are not theirs.
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::ops::ControlFlow;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
@@ -32,6 +35,14 @@ fn talk(
     option_replies: &dyn Fn(u32) -> Vec<u8>,
     script: &dyn Fn(u64) -> Vec<u8>,
 ) -> std::io::Result<()> {
+    negotiate(&mut stream, option_replies)?;
+    loop {
+        let cookie = asked(&mut stream, style)?;
+        stream.write_all(&script(cookie))?;
+    }
+}
+
+fn negotiate(stream: &mut UnixStream, option_replies: &dyn Fn(u32) -> Vec<u8>) -> std::io::Result<()> {
     stream.write_all(b"NBDMAGICIHAVEOPT\0\x03")?;
     stream.read_exact(&mut [0; 4])?;
     loop {
@@ -42,14 +53,16 @@ fn talk(
         stream.read_exact(&mut vec![0; len as usize])?;
         stream.write_all(&option_replies(option))?;
         if option == OPT_GO {
-            break;
+            return Ok(());
         }
     }
-    loop {
-        let mut request = vec![0; style.request_size()];
-        stream.read_exact(&mut request)?;
-        stream.write_all(&script(u64::from_be_bytes(request[8..16].try_into().unwrap())))?;
-    }
+}
+
+/// The cookie of the next request.
+fn asked(stream: &mut UnixStream, style: Style) -> std::io::Result<u64> {
+    let mut request = vec![0; style.request_size()];
+    stream.read_exact(&mut request)?;
+    Ok(u64::from_be_bytes(request[8..16].try_into().unwrap()))
 }
 
 fn reply(option: u32, kind: u32, data: &[u8]) -> Vec<u8> {
@@ -185,6 +198,49 @@ fn a_reply_after_the_end_hurts_the_next_request_only_with_an_error() {
     client.read_at(&mut read, 0).unwrap();
     assert_eq!(read, [1; 512]);
     assert_eq!(client.read_at(&mut read, 0).unwrap_err().kind(), Kind::Protocol);
+}
+
+#[test]
+fn what_was_answered_before_a_connection_ended_is_taken() {
+    const LEN: usize = 60_000;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nbd.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let [answered, connections] = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+    let (sent, count) = (Arc::clone(&answered), Arc::clone(&connections));
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            count.fetch_add(1, Relaxed);
+            // Before it is sent: whoever asked may have it before we get on.
+            let answer = |stream: &mut UnixStream| {
+                let cookie = asked(stream, Style::Structured)?;
+                sent.fetch_add(1, Relaxed);
+                let reply = chunk(cookie, true, REPLY_TYPE_OFFSET_DATA, &data(0, &[1; LEN]));
+                stream.write_all(&reply).inspect_err(|_| _ = sent.fetch_sub(1, Relaxed))
+            };
+            let talked = negotiate(&mut stream, &good(Style::Structured));
+            let _ = talked.and_then(|()| (0..30).try_for_each(|_| answer(&mut stream)));
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    });
+    let options = Options { retry_for: Duration::ZERO, ..Options::default() };
+    let client = Client::with_options(format!("nbd+unix:///?socket={}", path.display()).parse().unwrap(), options);
+    let (client, taken) = (client.unwrap(), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let mut read = vec![0; LEN];
+                while connections.load(Relaxed) < 100 {
+                    match client.read_at(&mut read, 0) {
+                        Ok(()) => _ = taken.fetch_add(1, Relaxed),
+                        Err(error) => assert_eq!(error.kind(), Kind::Lost, "{error}"),
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(taken.into_inner(), answered.load(Relaxed));
 }
 
 #[test]

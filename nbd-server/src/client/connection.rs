@@ -49,7 +49,10 @@ struct State {
     bytes: u64,
     /// Somebody reads replies.
     led: bool,
+    /// Why nothing more is sent.
     dead: Option<Error>,
+    /// Nothing more is received either.
+    ended: bool,
 }
 
 /// A request in flight.
@@ -75,7 +78,7 @@ impl Connection {
             terms,
             watch,
             sending: Mutex::default(),
-            state: Mutex::new(State { slots: HashMap::new(), next: 0, bytes: 0, led: false, dead: None }),
+            state: Mutex::new(State { slots: HashMap::new(), next: 0, bytes: 0, led: false, dead: None, ended: false }),
             room: Condvar::new(),
             incoming: Mutex::new(Incoming { buffer: vec![0; 64 << 10], start: 0, end: 0 }),
             unflushed: AtomicBool::new(false),
@@ -84,6 +87,10 @@ impl Connection {
 
     pub(super) fn is_dead(&self) -> bool {
         lock(&self.state).dead.is_some()
+    }
+
+    fn has_ended(&self) -> bool {
+        lock(&self.state).ended
     }
 
     /// Requests in flight.
@@ -116,7 +123,7 @@ impl Connection {
         request.cookie = cookie;
         let deadline = Instant::now() + patience + Duration::from_secs(in_flight / SLOWEST);
         if let Err(error) = self.send(&request, payload) {
-            self.kill(error.into());
+            self.close(error.into());
         }
         self.wait(cookie, buf, &Limits { deadline, patience })
     }
@@ -166,7 +173,7 @@ impl Connection {
     fn wait(&self, cookie: u64, buf: &mut [u8], limits: &Limits) -> (usize, Result<Statuses>) {
         loop {
             let mut state = lock(&self.state);
-            let (dead, led) = (state.dead.clone(), state.led);
+            let (dead, led) = (state.dead.clone().filter(|_| state.ended), state.led);
             let Some(slot) = state.slots.get_mut(&cookie) else { return (0, Err(lost())) };
             // Whoever reads replies may be at this one, and gives it back at once.
             let result = slot.result.take().or_else(|| dead.filter(|_| !led).map(Err));
@@ -203,8 +210,8 @@ impl Connection {
                 self.kill(error);
             }
             drop(lead);
-            // Those who saw that the connection is dead and waited for us to stop.
-            if self.is_dead() {
+            // Those who saw that the connection has ended and waited for us to stop.
+            if self.has_ended() {
                 self.wake_all();
             }
         }
@@ -257,10 +264,21 @@ impl Connection {
         }
     }
 
+    /// Sends no more, because of `error`. A server that is gone may have answered before: what is on its way still comes.
+    fn close(&self, error: Error) {
+        if error.kind() != Kind::Lost {
+            return self.kill(error);
+        }
+        lock(&self.state).dead.get_or_insert(error);
+        self.room.notify_all();
+        self.stream.shutdown(Shutdown::Write);
+    }
+
     /// Ends the connection for everyone.
     fn kill(&self, error: Error) {
         let mut state = lock(&self.state);
         state.dead.get_or_insert(error);
+        state.ended = true;
         drop(state);
         self.wake_all();
         self.stream.shutdown(Shutdown::Both);
