@@ -16,6 +16,7 @@ mod output;
 mod progress;
 mod signals;
 pub mod size;
+mod terminal;
 
 use args::{Cli, Global};
 use output::Output;

@@ -14,7 +14,7 @@ pub(crate) mod child;
 mod keys;
 mod private;
 
-pub use access::{Access, Patience, SshAccess, Thumbprint, VARIABLES};
+pub use access::{Access, Ask, Asked, Patience, SshAccess, Thumbprint, VARIABLES};
 pub use keys::{Keys, Secret};
 pub use private::PrivateFolder;
 
@@ -28,6 +28,8 @@ pub struct Session {
     /// Worker threads for decoding and copying; at least 1.
     pub jobs: usize,
     moment: OnceLock<Moment>,
+    /// What a fresh moment takes for the time.
+    epoch: OnceLock<i64>,
     cancelled: AtomicBool,
     streaming: AtomicBool,
     serving: AtomicBool,
@@ -45,6 +47,7 @@ impl Session {
             policy,
             jobs: jobs.max(1),
             moment: OnceLock::new(),
+            epoch: OnceLock::new(),
             cancelled: AtomicBool::new(false),
             streaming: AtomicBool::new(false),
             serving: AtomicBool::new(false),
@@ -63,7 +66,16 @@ impl Session {
 
     /// The run's time and seed: fresh at first use, or those of the run that this one resumes.
     pub fn moment(&self) -> Moment {
-        *self.moment.get_or_init(Moment::fresh)
+        *self.moment.get_or_init(|| {
+            let fresh = Moment::fresh();
+            Moment { now: self.epoch.get().copied().unwrap_or(fresh.now), ..fresh }
+        })
+    }
+
+    /// Has the run take `now` for the time, once, so that two runs write the same into guests. One that resumes another keeps the
+    /// time of that.
+    pub fn pretend(&self, now: i64) {
+        let _ = self.epoch.set(now);
     }
 
     /// Goes on as the run that began at `moment`, so that whatever depends on time or randomness comes out the same. Gives the
@@ -294,6 +306,12 @@ mod tests {
         assert_eq!(second.resume(moment), moment);
         assert_eq!((second.now(), second.random("mac")), (1, first.random("mac")));
         assert_ne!(first.resume(moment), moment, "it is under way");
+        let pretending = Session::with_defaults();
+        pretending.pretend(7);
+        assert_eq!(pretending.now(), 7);
+        let resumed = Session::with_defaults();
+        resumed.pretend(7);
+        assert_eq!(resumed.resume(moment).now, 1);
     }
 
     #[test]

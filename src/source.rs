@@ -27,6 +27,8 @@ pub use network::{Network, Spoken};
 pub use pipe::Pipe;
 pub use reference::{Reference, Role, has_scheme};
 pub use remote::Remote;
+#[doc(hidden)]
+pub use ssh::tried as ssh_tried;
 
 /// Opens the file at `address`, in the way of its scheme.
 ///

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::support::line::Line;
 use crate::support::ssh::{PASSPHRASE, Sshd};
 use crate::support::{Lab, Run, Variant, tools};
 
@@ -49,6 +50,31 @@ fn a_guest_on_an_ssh_server_is_inspected_and_converted_with_each_byte_sent_once(
     let least = sent.load(Ordering::Relaxed) - before.0;
     let most = least + ((connections.load(Ordering::Relaxed) - before.1) << 20);
     assert!(least > len / 2 && most <= len + len / 20, "{least} to {most} bytes were sent of {len}");
+}
+
+#[test]
+fn what_was_kept_in_a_folder_is_not_fetched_again() {
+    let lab = Lab::new();
+    let raw = small(&lab);
+    let sshd = Sshd::start(&lab, "sshd", "");
+    let line = Line::tcp(sshd.port);
+    let source = format!("ssh://root@127.0.0.1:{}{}", line.port(), raw.display());
+    let target = lab.path("out.qcow2");
+    let run = || {
+        let before = line.sent();
+        let run = sshd.run(&["convert", &source, "--force", "--format", "raw", "--ssh-host-key", &sshd.host_key()]);
+        run.arg("--cache-dir").arg(lab.path("blocks")).arg(&target).success();
+        tools::assert_same_content(("raw", &raw), ("qcow2", &target));
+        line.sent() - before
+    };
+    run();
+    assert!(lab.names("blocks").is_empty(), "a file of just now could change within the second");
+    let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    let file = File::options().write(true).open(&raw).expect("the disk");
+    file.set_times(fs::FileTimes::new().set_modified(long_ago)).expect("another time");
+    let first = run();
+    let second = run();
+    assert!(first > 2 << 20 && second < 1 << 20, "{first} and then {second} bytes were sent");
 }
 
 #[test]

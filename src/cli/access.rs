@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::remote::RemoteArgs;
+use super::terminal;
 use crate::error::{Error, Kind, Result};
 use crate::limits;
-use crate::session::{Access, Patience, Secret, SshAccess, VARIABLES};
+use crate::session::{Access, Asked, Patience, Secret, SshAccess, VARIABLES};
 
 /// Reads all that the flags and the environment name.
 ///
@@ -35,6 +36,7 @@ pub(super) fn read(args: &RemoteArgs) -> Result<Access> {
         ssh: ssh(args)?,
         patience,
         blocks: args.cache_dir.clone(),
+        asked: terminal::person().map(Asked::of).unwrap_or_default(),
     })
 }
 

@@ -1,11 +1,10 @@
 //! Keys of encrypted volumes: read from files, descriptors or the terminal, never from the command line.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-
+use super::terminal;
 use crate::error::{Error, Kind, Result};
 use crate::session::{Keys, Secret};
 
@@ -79,26 +78,14 @@ fn read_file(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Asks on the terminal, whatever standard input and output are, without showing what is typed.
+/// Asks on the terminal.
 fn prompt(selector: &str) -> Result<Vec<u8>> {
     let failed = |e: std::io::Error| {
         Error::new(Kind::Usage, "key.read", "the key cannot be asked for")
             .hint("there is no terminal here: give the key with SELECTOR:file:PATH or SELECTOR:fd:N")
             .because(e)
     };
-    let mut terminal = OpenOptions::new().read(true).write(true).open("/dev/tty").map_err(failed)?;
-    let before = tcgetattr(&terminal).map_err(|e| failed(e.into()))?;
-    let mut silent = before.clone();
-    silent.local_modes.remove(LocalModes::ECHO);
-    write!(terminal, "Passphrase of {}: ", crate::error::escape(selector)).map_err(failed)?;
-    tcsetattr(&terminal, OptionalActions::Flush, &silent).map_err(|e| failed(e.into()))?;
-    let mut line = Vec::new();
-    let read = BufReader::new(&terminal).take(MAX_KEY).read_until(b'\n', &mut line);
-    let restored = tcsetattr(&terminal, OptionalActions::Flush, &before);
-    let _ = writeln!(terminal);
-    read.map_err(failed)?;
-    restored.map_err(|e| failed(e.into()))?;
-    Ok(line.strip_suffix(b"\n").map(<[u8]>::to_vec).unwrap_or(line))
+    terminal::question(&format!("Passphrase of {selector}"), &|| Ok(()), &failed)
 }
 
 #[cfg(test)]

@@ -1,9 +1,12 @@
 //! What lets the run in where its sources lie on other machines, and how patient it is with them.
 
+use std::fmt::Debug;
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::Secret;
+use super::{Secret, Session};
+use crate::error::Result;
 
 /// Variables of the environment that may have a password, a token, cookies and a passphrase in them. Programs that we start do not
 /// get them.
@@ -34,6 +37,72 @@ pub struct Access {
     pub patience: Patience,
     /// The folder in which what was fetched is kept for later runs.
     pub blocks: Option<PathBuf>,
+    /// Who knows the secrets that turn out to be needed and were not given.
+    pub asked: Asked,
+}
+
+/// Somebody who can be asked for a secret.
+pub trait Ask: Debug + Send + Sync {
+    /// The secret that `what` names; an end as soon as the session is cancelled.
+    ///
+    /// # Errors
+    /// If it cannot be asked for.
+    fn ask(&self, what: &str, session: &Session) -> Result<Secret>;
+}
+
+/// Somebody who can be asked, once for each secret, and what was said.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    who: Option<Arc<dyn Ask>>,
+    password: OnceLock<Secret>,
+    passphrase: OnceLock<Secret>,
+}
+
+impl Asked {
+    /// Has `who` be asked.
+    #[must_use]
+    pub fn of(who: Arc<dyn Ask>) -> Self {
+        Self { who: Some(who), ..Self::default() }
+    }
+
+    fn ask(&self, what: &str, answer: &OnceLock<Secret>, session: &Session) -> Result<bool> {
+        match &self.who {
+            Some(who) if answer.get().is_none() => Ok(answer.set(who.ask(what, session)?).is_ok()),
+            _ => Ok(false),
+        }
+    }
+}
+
+impl Access {
+    /// The password, given or asked for.
+    #[must_use]
+    pub fn password(&self) -> Option<&Secret> {
+        self.password.as_ref().or_else(|| self.asked.password.get())
+    }
+
+    /// What private keys are encrypted with, given or asked for.
+    #[must_use]
+    pub fn passphrase(&self) -> Option<&Secret> {
+        self.ssh.passphrase.as_ref().or_else(|| self.asked.passphrase.get())
+    }
+
+    /// Asks for the password of `whose`, where there is none and somebody can be asked. Whether there is one now.
+    ///
+    /// # Errors
+    /// Those of asking.
+    pub fn ask_password(&self, whose: &str, session: &Session) -> Result<bool> {
+        let lacks = self.password.is_none();
+        Ok(lacks && self.asked.ask(&format!("Password of {whose}"), &self.asked.password, session)?)
+    }
+
+    /// The same for the passphrase of the private key `of`.
+    ///
+    /// # Errors
+    /// Those of asking.
+    pub fn ask_passphrase(&self, of: &str, session: &Session) -> Result<bool> {
+        let lacks = self.ssh.passphrase.is_none();
+        Ok(lacks && self.asked.ask(&format!("Passphrase of {of}"), &self.asked.passphrase, session)?)
+    }
 }
 
 /// Who we are on SSH servers, and which of them are trusted: without any of it, none is.
@@ -111,6 +180,31 @@ impl Default for Patience {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug)]
+    struct Answers;
+
+    impl Ask for Answers {
+        fn ask(&self, what: &str, _session: &Session) -> Result<Secret> {
+            Ok(Secret::new(what.as_bytes().to_vec()))
+        }
+    }
+
+    #[test]
+    fn what_was_not_given_is_asked_for_once() {
+        let session = Session::with_defaults();
+        let nobody = Access::default();
+        assert!(!nobody.ask_password("me", &session).unwrap() && nobody.password().is_none());
+        let asking = Access { asked: Asked::of(Arc::new(Answers)), ..Access::default() };
+        assert!(asking.ask_password("me", &session).unwrap() && !asking.ask_password("me", &session).unwrap());
+        assert!(asking.ask_passphrase("key", &session).unwrap());
+        let said = [asking.password(), asking.passphrase()].map(|secret| secret.unwrap().expose().to_vec());
+        assert_eq!(said, [b"Password of me".to_vec(), b"Passphrase of key".to_vec()]);
+        let given = Access { password: Some(Secret::new(vec![1])), ..asking.clone() };
+        assert!(!given.ask_password("me", &session).unwrap());
+        assert_eq!(given.password().unwrap().expose(), [1]);
+        assert!(!format!("{asking:?}").contains("of me"));
+    }
 
     #[test]
     fn thumbprints_are_read_as_they_are_shown() {

@@ -5,7 +5,7 @@
 //! later requests go to where they led. A body is taken as it is or not at all: compressed ones are neither asked for nor accepted.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue, LOCATION, RANGE};
@@ -20,7 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::limits;
 use crate::session::{Patience, Session};
 
-mod answer;
+pub(super) mod answer;
 mod client;
 mod login;
 mod redirect;
@@ -64,7 +64,8 @@ pub fn stream(address: &Address, session: &Arc<Session>) -> Result<WebStream> {
 /// A file on a web server.
 #[derive(Debug)]
 struct Web {
-    line: Line,
+    /// Another one once what a redirection led to has expired.
+    line: Mutex<Arc<Line>>,
     address: Address,
     identity: Identity,
 }
@@ -76,6 +77,7 @@ struct Line {
     clients: Clients,
     patience: Patience,
     url: Url,
+    is_redirected: bool,
     /// Nothing once a redirection led to another server.
     login: Option<Login>,
 }
@@ -107,35 +109,49 @@ impl Web {
         };
         let nanoseconds = u64::try_from(clock.now().saturating_sub(began).as_nanos()).unwrap_or(u64::MAX);
         let traffic = Traffic { requests, bytes: head.len() as u64, retries: 0, nanoseconds, waited: nanoseconds };
+        let line = Mutex::new(Arc::new(line));
         Ok((Self { line, address: address.clone(), identity }, head, traffic))
+    }
+
+    fn line(&self) -> Arc<Line> {
+        Arc::clone(&self.line.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn fetch_by(&self, line: &Line, range: &Range<u64>, take: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
+        line.wait(line.patience.limit(range.end - range.start), async {
+            let response = line.send(Some(range)).await?;
+            let len = self.identity.judge(response.status(), response.headers(), range)?;
+            line.body(response, len, take).await
+        })
+    }
+
+    /// Goes to the user's address once more: signed addresses, to which servers redirect, are good for a while only.
+    ///
+    /// # Errors
+    /// `source.changed` when another file is found there, and those of finding it.
+    fn renew(&self, expired: &Arc<Line>) -> Result<Arc<Line>, Failure> {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&line, expired) {
+            tracing::info!("what {} redirected to does not let us in any more: asking again where it is", self.address);
+            let found = Line::find(&self.address, Some(0..1), &SystemClock::new(), &expired.session);
+            let (found, first, _) = found.map_err(Failure::Final)?;
+            let First::Part(identity, _) = first else { return Err(Failure::Final(answer::changed())) };
+            self.identity.is(&identity).map_err(Failure::Final)?;
+            *line = Arc::new(found);
+        }
+        Ok(Arc::clone(&line))
     }
 }
 
 impl Transport for Web {
     fn fetch(&self, range: Range<u64>, take: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
-        self.line.wait(self.line.patience.limit(range.end - range.start), async {
-            let response = self.line.send(Some(&range)).await?;
-            match response.status() {
-                StatusCode::PARTIAL_CONTENT => {
-                    let part = Part::of(response.headers(), &range).map_err(Failure::again)?;
-                    self.identity.check(response.headers(), Some(&part)).map_err(Failure::Final)?;
-                    self.line.body(response, part.range.end - part.range.start, take).await
-                }
-                StatusCode::OK => {
-                    self.identity.check(response.headers(), None).map_err(Failure::Final)?;
-                    if range != (0..self.identity.len) {
-                        return Err(Failure::again(answer::not_the_range("all of the file")));
-                    }
-                    answer::check_encoding(response.headers()).map_err(Failure::Final)?;
-                    self.line.body(response, self.identity.len, take).await
-                }
-                StatusCode::RANGE_NOT_SATISFIABLE => {
-                    self.identity.check_unsatisfied(response.headers()).map_err(Failure::Final)?;
-                    Err(Failure::again(answer::not_the_range("that there is no such range")))
-                }
-                _ => Err(answer::failure(response.status(), response.headers())),
+        let line = self.line();
+        match self.fetch_by(&line, &range, take) {
+            Err(Failure::Final(error)) if line.is_redirected && error.code() == "http.denied" => {
+                self.fetch_by(&*self.renew(&line)?, &range, take)
             }
-        })
+            done => done,
+        }
     }
 
     fn describe(&self) -> (&'static str, String) {
@@ -149,8 +165,23 @@ impl Transport for Web {
 }
 
 impl Line {
-    /// Goes to the file at `address` and to wherever that leads. Gives the number of requests, too.
+    /// Goes to the file at `address` and to wherever that leads. Gives the number of requests, too. A server that wants to know more of
+    /// a user whose name is known is asked again with his password.
     fn find(
+        address: &Address,
+        range: Option<Range<u64>>,
+        clock: &dyn Clock,
+        session: &Arc<Session>,
+    ) -> Result<(Self, First, u64)> {
+        match Self::follow(address, range.clone(), clock, session) {
+            Err(error) if error.code() == "http.denied" && login::ask(address, session)? => {
+                Self::follow(address, range, clock, session)
+            }
+            found => found,
+        }
+    }
+
+    fn follow(
         address: &Address,
         range: Option<Range<u64>>,
         clock: &dyn Clock,
@@ -165,6 +196,7 @@ impl Line {
             clients: Clients::new(access, &guard, true)?,
             patience: access.patience,
             url: redirect::without_user(address.url()),
+            is_redirected: false,
             login,
         };
         let (mut requests, mut redirects) = (0, 0);
@@ -183,7 +215,7 @@ impl Line {
                         line.clients = Clients::new(access, &guard, false)?;
                     }
                     tracing::info!("redirected to {}", target.host_str().unwrap_or_default());
-                    line.url = target;
+                    (line.url, line.is_redirected) = (target, true);
                 }
                 Ok(first) => return Ok((line, first, requests)),
                 Err(failure) => retry.wait(failure, clock, session)?,

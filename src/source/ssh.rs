@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -26,6 +26,8 @@ mod login;
 mod program;
 mod route;
 mod sftp;
+#[doc(hidden)]
+pub mod tried;
 
 use connect::{Connection, Way};
 use program::Program;
@@ -166,6 +168,14 @@ impl Server {
         }
     }
 
+    /// Asks the user for what was missing to be let in. Whether there is something new.
+    fn ask(&self, session: &Session) -> Result<bool> {
+        match &self.how {
+            How::Own(way) => way.ask(session),
+            How::Program(..) => Ok(false),
+        }
+    }
+
     /// The connection of that number; whoever comes while it is made waits for it, and for it only once.
     async fn connect(&self, number: usize) -> Result<Arc<Link>, Failure> {
         let came = Instant::now();
@@ -234,6 +244,7 @@ impl Remoted {
                 Ok(begun) => break begun,
                 // It has said why, and would ask the user again.
                 Err(Failure::Again { error, .. }) if matches!(server.how, How::Program(..)) => return Err(error),
+                Err(Failure::Final(error)) if error.code() == "ssh.login" && server.ask(session)? => {}
                 Err(failure) => retry.wait(failure, clock, session)?,
             }
         };
@@ -299,7 +310,8 @@ impl Transport for Remoted {
 
     fn origin(&self) -> Option<Fingerprint> {
         let whole = self.address.url().as_str().as_bytes();
-        self.identity.is_known().then(|| Fingerprint::of(&[whole, &self.identity.fingerprint().0]))
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.identity.is_settled(now).then(|| Fingerprint::of(&[whole, &self.identity.fingerprint().0]))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -81,12 +81,18 @@ impl Sshd {
         self.folder.join(name)
     }
 
+    /// The digest of its key.
+    pub(crate) fn host_key(&self) -> String {
+        let line = tools::ok("ssh-keygen", [Path::new("-lf"), &self.file("host.pub")]);
+        line.split(' ').nth(1).expect("a digest").to_owned()
+    }
+
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.file("log")).unwrap_or_default()
     }
 
     /// The address of a file.
-    pub(crate) fn url(&self, path: &std::path::Path) -> String {
+    pub(crate) fn url(&self, path: &Path) -> String {
         format!("ssh://root@127.0.0.1:{}{}", self.port, path.display())
     }
 

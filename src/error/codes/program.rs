@@ -66,6 +66,11 @@ pub(super) const CODES: &[(&str, &str)] = &[
         "No device of that name was attached by this program, or none was named. hyper2kvm detach --list shows what was.",
     ),
     (
+        "bench.source",
+        "A source has fewer bytes than one request of the measurement. Measure with smaller ones (--request) or a larger file.",
+    ),
+    ("bench.thread", "A thread of a measurement ended by itself. That is a mistake of this program; report it."),
+    (
         "boot.choice",
         "A boot test was given a bus, card, firmware or format that it does not know. The message lists those it knows.",
     ),
@@ -150,6 +155,10 @@ pub(super) const CODES: &[(&str, &str)] = &[
     (
         "serve.tls",
         "--tls-certificates names a folder with server-cert.pem, server-key.pem and, unless --tls-any-client is given, ca-cert.pem with the authority that signs the clients' certificates. One is missing, malformed, or does not belong with the others.",
+    ),
+    (
+        "session.epoch",
+        "SOURCE_DATE_EPOCH is the time that is written into what is made, in whole seconds since 1970, so that two runs make the same. Unset it to have the time of the run.",
     ),
     (
         "session.interrupted",

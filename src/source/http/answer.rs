@@ -66,7 +66,7 @@ fn number(text: &str) -> Option<u64> {
 
 /// What identifies a file's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(in crate::source) struct Identity {
     /// Length in bytes.
     pub(super) len: u64,
     /// Its strong entity tag.
@@ -76,7 +76,7 @@ pub(super) struct Identity {
 }
 
 impl Identity {
-    pub(super) fn of(headers: &HeaderMap, len: u64) -> Self {
+    pub(in crate::source) fn of(headers: &HeaderMap, len: u64) -> Self {
         let modified = text(headers, &LAST_MODIFIED).map(str::to_owned);
         Self { len, tag: strong_tag(headers), modified }
     }
@@ -86,9 +86,41 @@ impl Identity {
         self.tag.is_some() || self.modified.is_some()
     }
 
-    pub(super) fn fingerprint(&self) -> Fingerprint {
+    pub(in crate::source) fn fingerprint(&self) -> Fingerprint {
         let optional = |text: &Option<String>| text.clone().unwrap_or_default().into_bytes();
         Fingerprint::of(&[b"http", &self.len.to_le_bytes(), &optional(&self.tag), &optional(&self.modified)])
+    }
+
+    /// How many bytes of an answer's body are what a request for `range` asked for: from its start on, of the file as it was.
+    ///
+    /// # Errors
+    /// `http.range` and `http.encoding` for another body, `source.changed`, and those of [`failure`].
+    pub(in crate::source) fn judge(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        range: &Range<u64>,
+    ) -> Result<u64, Failure> {
+        match status {
+            StatusCode::PARTIAL_CONTENT => {
+                let part = Part::of(headers, range).map_err(Failure::again)?;
+                self.check(headers, Some(&part)).map_err(Failure::Final)?;
+                Ok(part.range.end.saturating_sub(part.range.start))
+            }
+            StatusCode::OK => {
+                self.check(headers, None).map_err(Failure::Final)?;
+                if *range != (0..self.len) {
+                    return Err(Failure::again(not_the_range("all of the file")));
+                }
+                check_encoding(headers).map_err(Failure::Final)?;
+                Ok(self.len)
+            }
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                self.check_unsatisfied(headers).map_err(Failure::Final)?;
+                Err(Failure::again(not_the_range("that there is no such range")))
+            }
+            _ => Err(failure(status, headers)),
+        }
     }
 
     /// Finds an answer to be of the file as it was.
@@ -100,10 +132,17 @@ impl Identity {
             Some(part) => Some(part.total),
             None => text(headers, &CONTENT_LENGTH).and_then(number),
         };
-        if let Some(len) = len.filter(|len| *len != self.len) {
-            return Err(changed().expected(format!("{} bytes", self.len)).found(len));
+        self.is(&Self::of(headers, len.unwrap_or(self.len)))
+    }
+
+    /// Finds the file to be as it was.
+    ///
+    /// # Errors
+    /// `source.changed`.
+    pub(super) fn is(&self, now: &Self) -> Result<(), Error> {
+        if now.len != self.len {
+            return Err(changed().expected(format!("{} bytes", self.len)).found(now.len));
         }
-        let now = Self::of(headers, self.len);
         let same = match (&self.tag, &now.tag) {
             (Some(before), Some(now)) => before == now,
             // Servers behind one name need not agree on tags, and give the time then.
@@ -191,7 +230,7 @@ pub(super) fn not_the_range(found: &str) -> Error {
         .found(found)
 }
 
-fn changed() -> Error {
+pub(super) fn changed() -> Error {
     Error::new(Kind::Unreadable, "source.changed", "the file was replaced on the server while it was read")
         .hint("run the command again, from the beginning, when nobody writes to it")
 }

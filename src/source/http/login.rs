@@ -6,7 +6,7 @@ use reqwest::{RequestBuilder, Url};
 use super::super::location::Address;
 use super::redirect::literal;
 use crate::error::{Error, Kind, Result};
-use crate::session::{Access, Secret};
+use crate::session::{Access, Secret, Session};
 
 /// Credentials for one server.
 #[derive(Debug)]
@@ -38,11 +38,8 @@ impl Login {
     /// `http.login` for what cannot be sent, and `http.plain` where it would go unencrypted over a network.
     pub(super) fn for_address(address: &Address, access: &Access) -> Result<Option<Self>> {
         let url = address.url();
-        let named = match url.username() {
-            "" => access.user.clone(),
-            name => Some(super::super::location::unescape(name)),
-        };
-        let who = match (&access.token, &access.password) {
+        let named = user(url, access);
+        let who = match (&access.token, access.password()) {
             (Some(token), _) => Who::Token(text(token)?),
             (None, Some(password)) => {
                 let name = named
@@ -73,6 +70,30 @@ impl Login {
             Some(cookie) => request.header(COOKIE, cookie.clone()),
             None => request,
         }
+    }
+}
+
+/// Asks the user for his password, where he said who he is and nothing else, and it would not be seen on the way. Whether there is one
+/// now.
+///
+/// # Errors
+/// Those of asking.
+pub(super) fn ask(address: &Address, session: &Session) -> Result<bool> {
+    let (url, access) = (address.url(), session.access());
+    let others = access.token.is_some() || access.cookie.is_some() || access.netrc.is_some();
+    match user(url, access) {
+        Some(name) if !others && (url.scheme() == "https" || is_here(url)) => {
+            access.ask_password(&format!("{name} at {}", url.host_str().unwrap_or_default()), session)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// The name that the user gave himself.
+fn user(url: &Url, access: &Access) -> Option<String> {
+    match url.username() {
+        "" => access.user.clone(),
+        name => Some(super::super::location::unescape(name)),
     }
 }
 

@@ -414,3 +414,42 @@ fn nobody_there_is_an_error() {
     assert_eq!((error.code(), error.kind().exit_code()), ("http.connection", 3));
     assert!(!error.to_json().to_string().contains("canary"));
 }
+
+/// Reads what did not come with the front, in parts.
+fn read_in_parts(server: &Server) -> Result<Vec<u8>> {
+    let disk = open(&server.url("/d/disk.raw"), &session())?;
+    let parts = (0..disk.len()).step_by(100_000);
+    let part = |at| read_vec(&*disk, at, usize::try_from((disk.len() - at).min(100_000)).unwrap());
+    parts.map(part).collect::<Result<Vec<_>>>().map(|parts| parts.concat())
+}
+
+#[test]
+fn an_address_that_expired_is_asked_for_once_more() {
+    /// Redirects to an address that is good for two requests, and answers by `late` from request 6 on.
+    fn server(late: impl Fn(&Request, &[u8]) -> Reply + Send + Sync + 'static) -> Server {
+        Server::start(content(), move |request, content| match request.path.strip_prefix("/signed?") {
+            None => {
+                let head =
+                    format!("HTTP/1.1 302 Found\r\nLocation: /signed?{}\r\nContent-Length: 0\r\n\r\n", request.number);
+                Reply { head, body: Vec::new(), then: Then::KeepOpen }
+            }
+            Some(began) if request.number > began.parse::<u64>().unwrap() + 2 => status("403 Forbidden"),
+            Some(_) if request.number >= 6 => late(request, content),
+            Some(_) => good(request, content),
+        })
+    }
+    let honest = server(good);
+    assert_eq!(read_in_parts(&honest).unwrap(), content());
+    assert!(honest.requests().iter().filter(|request| request.path == "/d/disk.raw").count() > 3);
+    let changed = server(|request, content| replaced(good(request, content), "\"1\"", "\"2\""));
+    assert_eq!(read_in_parts(&changed).unwrap_err().code(), "source.changed");
+    let closed = server(|_, _| status("401 Unauthorized"));
+    assert_eq!(read_in_parts(&closed).unwrap_err().code(), "http.denied");
+    assert!(closed.requests().len() < 20, "it is not asked for ever");
+    let direct = Server::start(content(), |request, content| match request.number {
+        0 => good(request, content),
+        _ => status("403 Forbidden"),
+    });
+    assert_eq!(read_in_parts(&direct).unwrap_err().code(), "http.denied");
+    assert_eq!(direct.requests().len(), 2, "nobody redirected");
+}

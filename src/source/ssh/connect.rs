@@ -18,13 +18,13 @@ use super::route::{self, Hop};
 use super::sftp::Sftp;
 use super::silent;
 use crate::error::{Error, Kind, Result};
-use crate::session::{Access, Patience};
+use crate::session::{Access, Patience, Session};
 
 /// Bytes that a server sends before we said that we took them: 50 ms of 2.5 Gbit/s.
 const WINDOW: u32 = 16 << 20;
 
 /// Kinds of host keys, the best first. RSA signs with SHA-2.
-const KINDS: [Algorithm; 6] = [
+pub(super) const KINDS: [Algorithm; 6] = [
     Algorithm::Ed25519,
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
@@ -81,6 +81,19 @@ impl Way {
         };
         let hops = hops.into_iter().enumerate().map(with_trust).collect::<Result<_>>()?;
         Ok(Self { hops, patience: access.patience })
+    }
+
+    /// Asks the user for what was missing at one of the hosts. Whether there is something new.
+    ///
+    /// # Errors
+    /// Those of asking.
+    pub(super) fn ask(&self, session: &Session) -> Result<bool> {
+        for (_, _, login) in &self.hops {
+            if login.ask(session)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Connects.

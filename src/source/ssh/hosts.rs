@@ -57,6 +57,11 @@ impl Known {
         }
     }
 
+    /// All keys that are the host's, or were.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &PublicKey> {
+        self.keys.iter().chain(&self.revoked)
+    }
+
     /// What `key` is.
     pub(super) fn judge(&self, key: &PublicKey) -> Verdict {
         let is_in = |keys: &[PublicKey]| keys.iter().any(|known| known.key_data() == key.key_data());

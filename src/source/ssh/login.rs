@@ -1,7 +1,7 @@
 //! Logging in on an SSH server (RFC 4252): with keys that an agent has, with keys in files, then with the user's password.
 
-use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse};
 use russh::keys::agent::AgentIdentity;
@@ -16,7 +16,7 @@ use super::connect::{Guard, failure};
 use super::route::{self, Hop};
 use crate::error::{Error, Kind, Result};
 use crate::limits;
-use crate::session::{Access, Secret};
+use crate::session::{Access, Secret, Session};
 
 /// Questions that a server may ask before it must have made up its mind.
 const ROUNDS: usize = 8;
@@ -24,10 +24,24 @@ const ROUNDS: usize = 8;
 /// What lets us in at one host. Keys are read once, and stay for connections that follow.
 pub(super) struct Login {
     hop: Hop,
-    /// The user's, for the host that the source names and for no other.
+    /// Whether the user's password is for this host: the one that the source names, and no other.
+    is_for_password: bool,
+    known: Mutex<Secrets>,
+}
+
+#[derive(Default)]
+struct Secrets {
     password: Option<Secret>,
     passphrase: Option<Secret>,
-    keys: OnceLock<Result<Keys>>,
+    keys: Option<Result<Keys>>,
+    lack: Option<Lack>,
+}
+
+/// What may let us in that was not given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Lack {
+    Passphrase(PathBuf),
+    Password,
 }
 
 #[derive(Clone, Default)]
@@ -35,8 +49,8 @@ struct Keys {
     private: Vec<Arc<PrivateKey>>,
     /// Public keys of which an agent may have the private ones.
     public: Vec<PublicKey>,
-    /// Whether there is one that nothing was given to decrypt with.
-    locked: bool,
+    /// One that nothing was given to decrypt with.
+    locked: Option<PathBuf>,
 }
 
 /// What came of one way to log in.
@@ -58,13 +72,47 @@ impl From<AuthResult> for Tried {
 impl Login {
     /// `is_target`: whether the host is the one that has the source.
     pub(super) fn new(hop: &Hop, access: &Access, is_target: bool) -> Self {
-        let password = access.password.clone().filter(|_| is_target && hop.use_password);
-        Self { hop: hop.clone(), password, passphrase: access.ssh.passphrase.clone(), keys: OnceLock::new() }
+        let is_for_password = is_target && hop.use_password;
+        let login = Self { hop: hop.clone(), is_for_password, known: Mutex::default() };
+        login.learn(access);
+        login
+    }
+
+    /// Takes the secrets that are there now.
+    fn learn(&self, access: &Access) {
+        let password = access.password().cloned().filter(|_| self.is_for_password);
+        *self.known() = Secrets { password, passphrase: access.passphrase().cloned(), keys: None, lack: None };
+    }
+
+    fn known(&self) -> MutexGuard<'_, Secrets> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the user for what was missing when we were not let in. Whether there is something new.
+    ///
+    /// # Errors
+    /// Those of asking.
+    pub(super) fn ask(&self, session: &Session) -> Result<bool> {
+        let (lack, access) = (self.known().lack.clone(), session.access());
+        let asked = match lack {
+            None => false,
+            Some(Lack::Passphrase(path)) => access.ask_passphrase(&path.display().to_string(), session)?,
+            Some(Lack::Password) => access.ask_password(&format!("{} at {}", self.hop.user, self.hop.name), session)?,
+        };
+        if asked {
+            self.learn(access);
+        }
+        Ok(asked)
     }
 
     /// Logs in.
     pub(super) async fn enter(&self, handle: &mut Handle<Guard>) -> Result<(), Failure> {
-        let keys = self.keys.get_or_init(|| self.read_keys()).clone().map_err(Failure::Final)?;
+        let (keys, password) = {
+            let mut known = self.known();
+            let passphrase = known.passphrase.clone();
+            let keys = known.keys.get_or_insert_with(|| self.read_keys(passphrase.as_ref())).clone();
+            (keys.map_err(Failure::Final)?, known.password.clone())
+        };
         let user = self.hop.user.as_str();
         // The first try tells what the server takes.
         let mut state: Tried = handle.authenticate_none(user).await.map_err(failure)?.into();
@@ -73,13 +121,20 @@ impl Login {
             state = self.by_agent(handle, &keys, state, &mut tried).await?;
             state = self.by_files(handle, &keys, state, &mut tried).await?;
         }
-        if let Some(password) = &self.password {
+        if let Some(password) = &password {
             state = self.by_password(handle, password, state).await?;
         }
         match state {
             Tried::In => Ok(()),
             Tried::Out(_) if handle.is_closed() => Err(self.denied("the server ended the connection", tried, &keys)),
             Tried::Out(methods) => {
+                let wants = |method| methods.contains(&method);
+                let by_password = wants(MethodKind::Password) || wants(MethodKind::KeyboardInteractive);
+                self.known().lack = match &keys.locked {
+                    Some(path) => Some(Lack::Passphrase(path.clone())),
+                    None if by_password && self.is_for_password && password.is_none() => Some(Lack::Password),
+                    None => None,
+                };
                 let names: Vec<&str> = methods.iter().map(<&'static str>::from).collect();
                 Err(self.denied(&format!("it takes {}", names.join(", ")), tried, &keys))
             }
@@ -178,7 +233,7 @@ impl Login {
         let error = Error::new(Kind::Unreadable, "ssh.login", "the SSH server does not let us in")
             .at(format_args!("{}@{}", self.hop.user, self.hop.name))
             .found(format!("{found}; keys tried: {tried}"));
-        Failure::Final(if keys.locked {
+        Failure::Final(if keys.locked.is_some() {
             error.hint("a private key is encrypted: give its passphrase with --passphrase-file, or add it to an agent")
         } else {
             error.hint("name the user (ssh://USER@HOST/PATH), a key (--ssh-identity), or a password (--password-file)")
@@ -189,58 +244,52 @@ impl Login {
     ///
     /// # Errors
     /// `ssh.key` where a file that the user named has none that can be used.
-    fn read_keys(&self) -> Result<Keys> {
+    fn read_keys(&self, passphrase: Option<&Secret>) -> Result<Keys> {
         let mut keys = Keys::default();
         for path in self.hop.keys.iter().take(limits::MAX_SSH_KEYS) {
-            self.read_key(path, &mut keys).or_else(|error| if self.hop.keys_must_be { Err(error) } else { Ok(()) })?;
+            let read = read_key(path, passphrase, &mut keys);
+            read.or_else(|error| if self.hop.keys_must_be { Err(error) } else { Ok(()) })?;
         }
         Ok(keys)
     }
+}
 
-    fn read_key(&self, path: &Path, keys: &mut Keys) -> Result<()> {
-        let unusable = || Error::new(Kind::Usage, "ssh.key", "the private key cannot be used").path(path);
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(".pub");
-        let public = route::text(Path::new(&beside)).ok();
-        let public = public.and_then(|text| PublicKey::from_openssh(text.trim()).ok());
-        let has_public = public.is_some();
-        keys.public.extend(public);
-        let text = Zeroizing::new(route::text(path).map_err(|error| unusable().because(error))?);
-        if let Ok(public) = PublicKey::from_openssh(text.trim()) {
-            // Of this one an agent has the other half.
-            keys.public.push(public);
-            return Ok(());
-        }
-        let key = match russh::keys::decode_secret_key(&text, None) {
-            Ok(key) => Ok(key),
-            Err(error) => match self.passphrase() {
-                Some(passphrase) => russh::keys::decode_secret_key(&text, Some(&passphrase)),
-                None => Err(error),
-            },
-        };
-        match key {
-            Ok(key) if key.is_encrypted() => {
-                keys.locked = true;
-                if self.passphrase.is_some() {
-                    return Err(unusable().found("another passphrase, or none"));
-                }
-            }
-            Ok(key) => {
-                if !has_public {
-                    keys.public.push(key.public_key().clone());
-                }
-                keys.private.push(Arc::new(key));
-            }
-            Err(russh::keys::Error::KeyIsEncrypted) if self.passphrase.is_none() => keys.locked = true,
-            Err(error) => return Err(unusable().because(error)),
-        }
-        Ok(())
+fn read_key(path: &Path, passphrase: Option<&Secret>, keys: &mut Keys) -> Result<()> {
+    let unusable = || Error::new(Kind::Usage, "ssh.key", "the private key cannot be used").path(path);
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".pub");
+    let public = route::text(Path::new(&beside)).ok();
+    let public = public.and_then(|text| PublicKey::from_openssh(text.trim()).ok());
+    let has_public = public.is_some();
+    keys.public.extend(public);
+    let text = Zeroizing::new(route::text(path).map_err(|error| unusable().because(error))?);
+    if let Ok(public) = PublicKey::from_openssh(text.trim()) {
+        // Of this one an agent has the other half.
+        keys.public.push(public);
+        return Ok(());
     }
-
-    fn passphrase(&self) -> Option<Zeroizing<String>> {
-        let text = std::str::from_utf8(self.passphrase.as_ref()?.expose()).ok()?;
-        Some(Zeroizing::new(text.to_owned()))
+    let opens = passphrase.and_then(|secret| std::str::from_utf8(secret.expose()).ok());
+    let key = match (russh::keys::decode_secret_key(&text, None), opens) {
+        (Err(_), Some(passphrase)) => russh::keys::decode_secret_key(&text, Some(passphrase)),
+        (key, _) => key,
+    };
+    match key {
+        Ok(key) if key.is_encrypted() => {
+            if passphrase.is_some() {
+                return Err(unusable().found("another passphrase, or none"));
+            }
+            keys.locked = Some(path.to_owned());
+        }
+        Ok(key) => {
+            if !has_public {
+                keys.public.push(key.public_key().clone());
+            }
+            keys.private.push(Arc::new(key));
+        }
+        Err(russh::keys::Error::KeyIsEncrypted) if passphrase.is_none() => keys.locked = Some(path.to_owned()),
+        Err(error) => return Err(unusable().because(error)),
     }
+    Ok(())
 }
 
 fn takes(state: &Tried, method: MethodKind) -> bool {

@@ -19,7 +19,7 @@ use crate::error::{Error, Kind};
 use crate::limits;
 
 mod file;
-mod packet;
+pub(super) mod packet;
 
 pub(super) use file::{File, Identity};
 use packet::{Reply, Request, Status, code};

@@ -48,6 +48,13 @@ impl Identity {
         self.modified.is_some()
     }
 
+    /// Whether a later change cannot have the time of this one: it was some time before `now`, in seconds.
+    pub(in super::super) fn is_settled(&self, now: u64) -> bool {
+        /// Clocks differ.
+        const SLACK: u64 = 10;
+        self.modified.is_some_and(|modified| u64::from(modified).saturating_add(SLACK) <= now)
+    }
+
     pub(in super::super) fn fingerprint(&self) -> Fingerprint {
         let modified = self.modified.map(u32::to_le_bytes);
         Fingerprint::of(&[b"ssh", &self.len.to_le_bytes(), modified.as_ref().map_or(&[][..], |bytes| bytes)])
@@ -98,16 +105,32 @@ impl File {
         range: Range<u64>,
         take: &mut dyn FnMut(&[u8]),
     ) -> Result<(), Failure> {
+        let mut held: Option<Vec<u8>> = None;
+        let mut hold = |bytes| {
+            if let Some(held) = held.replace(bytes) {
+                take(&held);
+            }
+        };
+        let read = self.read_parts(sftp, range, &mut hold).await;
+        // What came before a failure is not the last of it.
+        if read.is_ok() {
+            self.check(sftp).await?;
+        }
+        take(&held.unwrap_or_default());
+        read
+    }
+
+    /// Gives the bytes of `range` to `take`, in order, as they come.
+    async fn read_parts(&self, sftp: &Sftp, range: Range<u64>, take: &mut dyn FnMut(Vec<u8>)) -> Result<(), Failure> {
         let mut next = range.start;
         let mut parts = VecDeque::new();
-        let mut held: Option<Vec<u8>> = None;
         loop {
             while parts.len() < DEPTH && next < range.end {
                 let end = range.end.min(next.saturating_add(sftp.most.into()));
                 parts.push_back(self.ask(sftp, next..end));
                 next = end;
             }
-            let Some(Part { asked, range }) = parts.pop_front() else { break };
+            let Some(Part { asked, range }) = parts.pop_front() else { return Ok(()) };
             let bytes = match sftp.answer(asked).await? {
                 Reply::Data(bytes) => bytes,
                 Reply::Status(status) if status.code == code::EOF => {
@@ -123,13 +146,8 @@ impl File {
                 // A server may give less than was asked for.
                 parts.push_front(self.ask(sftp, range.end - missing..range.end));
             }
-            if let Some(held) = held.replace(bytes) {
-                take(&held);
-            }
+            take(bytes);
         }
-        self.check(sftp).await?;
-        take(&held.unwrap_or_default());
-        Ok(())
     }
 
     /// Lets the server forget it.

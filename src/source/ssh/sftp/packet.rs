@@ -86,7 +86,7 @@ fn string(to: &mut Vec<u8>, bytes: &[u8]) {
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reply {
+pub(in super::super) enum Reply {
     /// How a request ended.
     Status(Status),
     /// An open file.
@@ -101,7 +101,7 @@ pub(super) enum Reply {
 
 /// `SSH_FXP_STATUS`: a code, and the server's word for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Status {
+pub(in super::super) struct Status {
     pub(super) code: u32,
     pub(super) message: String,
 }
@@ -120,7 +120,7 @@ pub(super) mod code {
 
 /// `ATTRS`: only what identifies a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Attributes {
+pub(in super::super) struct Attributes {
     /// Length in bytes.
     pub(super) size: Option<u64>,
     /// Owner and group.
@@ -133,7 +133,7 @@ pub(super) struct Attributes {
 
 impl Reply {
     /// Takes a packet of this kind apart, whose length and number were cut off. Nothing for one that is broken or unknown.
-    pub(super) fn parse(kind: u8, body: Vec<u8>) -> Option<Self> {
+    pub(in super::super) fn parse(kind: u8, body: Vec<u8>) -> Option<Self> {
         let mut rest = body.as_slice();
         let reply = match kind {
             101 => {
@@ -197,7 +197,7 @@ fn attributes(rest: &mut &[u8]) -> Option<Attributes> {
 
 /// Whether a server that greets with the body of this `SSH_FXP_VERSION` (2) knows [`Request::Limits`]; nothing if it is no
 /// greeting, or one of another version.
-pub(super) fn greeting(kind: u8, body: &[u8]) -> Option<bool> {
+pub(in super::super) fn greeting(kind: u8, body: &[u8]) -> Option<bool> {
     let mut rest = body;
     if kind != 2 || number(&mut rest)? != VERSION {
         return None;
@@ -211,7 +211,7 @@ pub(super) fn greeting(kind: u8, body: &[u8]) -> Option<bool> {
 }
 
 /// The most bytes that a server gives at once, of its answer to [`Request::Limits`]. Nothing where it does not say.
-pub(super) fn read_limit(body: &[u8]) -> Option<u64> {
+pub(in super::super) fn read_limit(body: &[u8]) -> Option<u64> {
     let mut rest = body;
     let _packet = long(&mut rest)?;
     long(&mut rest).filter(|limit| *limit > 0)
