@@ -220,6 +220,9 @@ printf 'a\33]0;x\7\342\200\256\377\0' | seed escape escapes
 part='HTTP/1.1 206 Partial Content\r\nETag: "a"\r\nContent-Length: 4\r\nContent-Range: bytes'
 printf "machine 127.0.0.1 login a password b\n\377$part 0-3/8\r\n\r\nabcd\377$part 4-7/8\r\n\r\nefgh" | seed http parts
 printf '\377HTTP/1.1 302 Found\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n\377HTTP/1.1 503 Busy\r\nRetry-After: 400\r\n\r\n' | seed http moved
+ssh-keygen -q -t ed25519 -N '' -C '' -f hostkey
+{ printf '\0store\0# keys\nstore,[b]:2 %s\n@revoked * ' "$(cat hostkey.pub)"; cat hostkey.pub; printf '|1|AAAA|AAAA '; cat hostkey.pub; } | seed ssh known
+printf '\1store\0Include x\nHost s*e !b "c d"\n HostName=%%h.net\n Port 23\n IdentityFile ~/${A}\nMatch host store user me\n ProxyJump a,b:2\n\0Host *\n User "me"\n' | seed ssh config
 seq 500 | seed deflate numbers
 
 # What is described by structures: made field by field.
@@ -374,6 +377,14 @@ greeting = b"NBDMAGICIHAVEOPT" + struct.pack(">H", 3)
 terms = struct.pack(">HQH", 0, 1 << 20, 1) + reply(7, 1, b"")
 seed("nbd_client", "greeting", bytes([4]) + greeting + reply(7, 3, terms[:12]) + reply(7, 1, b""))
 seed("nbd_client", "list", bytes([4 | 8]) + greeting + reply(3, 2, struct.pack(">I", 1) + b"a") + reply(3, 1, b""))
+
+text = lambda bytes: struct.pack(">I", len(bytes)) + bytes
+seed("ssh", "attributes", b"\x69" + struct.pack(">IQIII", 13, 1 << 30, 0o100644, 5, 6))
+seed("ssh", "extended", b"\x69" + struct.pack(">II", 1 << 31, 1) + text(b"a@b") + text(b"c"))
+seed("ssh", "handle", b"\x66" + text(b"h"))
+seed("ssh", "data", b"\x67" + text(bytes(40)))
+seed("ssh", "status", b"\x65" + struct.pack(">I", 2) + text(b"No such file") + text(b""))
+seed("ssh", "greeting", b"\x02" + struct.pack(">I", 3) + text(b"limits@openssh.com") + text(b"1"))
 
 # Records of a copy's journal behind its beginning.
 seed("journal", "records", bytes([1, 2]) + bytes([5]) + b"\1\0\0\0\0" + bytes([17]) + b"\2" + bytes(16))
