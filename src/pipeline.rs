@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::session::Session;
 use crate::source::{Network, Spoken};
 
+pub mod bench;
 pub mod copies;
 pub mod device;
 pub mod export;

@@ -34,7 +34,8 @@ fn says_its_version_and_lists_its_commands() {
     Run::new(["--version"]).success().stdout_contains(env!("CARGO_PKG_VERSION"));
     let help = Run::new(["--help"]).success();
     for command in [
-        "info", "map", "explain", "convert", "migrate", "plan", "revert", "inspect", "serve", "mount", "attach", "test",
+        "info", "map", "bench", "explain", "convert", "migrate", "plan", "revert", "inspect", "serve", "mount",
+        "attach", "test",
     ] {
         assert!(help.stdout.contains(&format!("\n  {command}")), "{command} is not in {help}");
         Run::new([command, "--help"]).success().stdout_contains("--json");

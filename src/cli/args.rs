@@ -59,6 +59,8 @@ Exit codes:
 pub enum Command {
     /// Attach the flattened disks and their partitions as loop devices. Needs root.
     Attach(AttachArgs),
+    /// Measure how fast a source answers: latency, and throughput with several requests at once.
+    Bench(BenchArgs),
     /// Verify the metadata of every layer of a source; nothing is repaired or written.
     Check(SourceArgs),
     /// Copy a disk as it is to qcow2 or raw, verified.
@@ -296,6 +298,32 @@ pub struct SourceArgs {
     /// Which disk of several: a number from 1, or a name.
     #[arg(long, value_name = "N|NAME")]
     pub disk: Option<String>,
+}
+
+/// Bench options.
+#[derive(Args, Clone, Debug)]
+pub struct BenchArgs {
+    /// A file or an address, which is read as it lies there, past every cache.
+    pub src: String,
+
+    /// Requests at once, one measurement each.
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,2,4,8,16", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub depth: Vec<u16>,
+
+    /// Bytes of a request.
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = request)]
+    pub request: Size,
+
+    /// How long each measurement makes new requests.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub seconds: u16,
+}
+
+/// A size that one request may have.
+fn request(text: &str) -> Result<Size, String> {
+    let size: Size = text.parse()?;
+    let most = crate::limits::MAX_REMOTE_REQUEST as u64;
+    if (1..=most).contains(&size.0) { Ok(size) } else { Err(format!("a request has 1 to {most} bytes")) }
 }
 
 /// Explain options.

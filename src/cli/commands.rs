@@ -8,10 +8,11 @@ use super::args::{Command, Global};
 use super::help;
 use super::keys;
 use super::output::Output;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::session::{Budget, Policy, Session};
 
 mod attach;
+mod bench;
 mod check;
 mod convert;
 mod device;
@@ -39,10 +40,14 @@ pub(super) struct Context {
 pub(super) fn run(command: &Command, global: &Global, output: Output) -> Result<ExitCode> {
     let context =
         Context { global: global.clone(), output, session: session(global, matches!(command, Command::Info(_))) };
+    if let Some(now) = epoch()? {
+        context.session.pretend(now);
+    }
     context.session.give_keys(keys::read(&global.key)?);
     context.session.give_access(access::read(&global.remote)?);
     match command {
         Command::Attach(args) => return attach::attach(args, &context),
+        Command::Bench(args) => bench::run(args, &context),
         Command::Check(args) => return check::run(args, &context),
         Command::Completions { shell } => {
             help::completions(*shell);
@@ -65,6 +70,14 @@ pub(super) fn run(command: &Command, global: &Global, output: Output) -> Result<
         Command::Test(args) => test::run(args, &context),
     }
     .map(|()| ExitCode::SUCCESS)
+}
+
+/// The time that `SOURCE_DATE_EPOCH` says to write into what is made.
+fn epoch() -> Result<Option<i64>> {
+    let Some(said) = std::env::var_os("SOURCE_DATE_EPOCH").filter(|said| !said.is_empty()) else { return Ok(None) };
+    let seconds = said.to_str().and_then(|said| said.parse::<u32>().ok());
+    let wrong = || Error::new(Kind::Usage, "session.epoch", "SOURCE_DATE_EPOCH is no number of seconds since 1970");
+    seconds.map(|seconds| Some(seconds.into())).ok_or_else(|| wrong().found(said.display()))
 }
 
 /// What the flags mean for the run. `looks_only` says that the command reads nothing of the content.
