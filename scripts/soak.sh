@@ -3,6 +3,7 @@
 # Then fio verifies what it writes to a served overlay for HYPER2KVM_STRESS_SECONDS (600), while other clients are killed.
 # Before that, HYPER2KVM_SEQUENCES (530) sequences of random changes to each of nineteen shapes of XFS, and as many in all to the
 # eighteen shapes of btrfs, some of which are also filled to the last byte: needs root.
+# Between rounds, as many worlds of bad networks as two minutes take on two cores, with seeds that no round had before.
 # A round is some 200 SIGKILLs: HYPER2KVM_KILLS (17) for each of twelve kinds of run. It also cuts the power with more seeds.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -16,9 +17,12 @@ BTRFS_SHAPES=all BTRFS_SEQUENCES=$(((${HYPER2KVM_SEQUENCES:-530} * 19 + 17) / 18
     cargo test --quiet --locked --release --test integration -- btrfs::write btrfs::full
 end=$((SECONDS + minutes * 60))
 rounds=0
+worlds=${HYPER2KVM_WORLDS:-2000}
 while [ "$SECONDS" -lt "$end" ]; do
     cargo test --quiet --locked --release --test integration kill::
     cargo test --quiet --locked --release --lib convert::tests::crash
+    HYPER2KVM_SEEDS=$((rounds * worlds)).."$(((rounds + 1) * worlds))" \
+        cargo test --quiet --locked --release --lib source::remote::tests::copy
     HYPER2KVM_STRESS_SECONDS=${HYPER2KVM_STRESS_SECONDS:-600} \
         cargo test --quiet --locked --release --test integration clients_die_at_random_moments
     rounds=$((rounds + 1))
