@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::support::web::{Nginx, PASSWORD};
+use crate::support::web::Nginx;
 use crate::support::{Lab, Run, Variant, tools};
 
 /// The first 24 MiB of the guest's disk, in the folder that is served.
@@ -128,41 +128,6 @@ fn servers_are_recognised_by_their_certificates() {
     Run::new(["info", &source, "--cacert", "/dev/null"]).fails_with(3).code("http.tls");
     let prose = lab.file("prose.pem", "no certificate\n");
     Run::new(["info", &source, "--cacert"]).arg(&prose).fails_with(2).code("http.certificate");
-}
-
-#[test]
-fn secrets_let_us_in_and_are_seen_nowhere() {
-    let lab = Lab::new();
-    small(&lab);
-    let nginx = Nginx::start(&lab);
-    let source = nginx.http("login/small.raw?token=canary-in-address");
-    let file = lab.file("password", format!("{PASSWORD}\n"));
-    let netrc = lab.file("netrc", format!("machine 127.0.0.1 login me password {PASSWORD}\n"));
-    Run::new(["info", &source]).fails_with(3).code("http.denied");
-    let with_file = Run::new(["info", "--json", "--login", "me", &source, "--password-file"]).arg(&file);
-    let with_variable = Run::new(["explain", "--login", "me", &source]).env("HYPER2KVM_PASSWORD", PASSWORD);
-    let with_netrc = convert(&source, &lab.path("out.qcow2")).arg("--netrc-file").arg(&netrc);
-    let plan = Run::new(["inspect", "--login", "me", &source, "--password-file"]).arg(&file);
-    let denied = Run::new(["info", "--login", "you", &source, "--password-file"]).arg(&file);
-    let not_there = source.replace("small.raw", "none.raw");
-    let absent = Run::new(["info", "--json", "--login", "me", &not_there, "--password-file"]).arg(&file);
-    for (run, code) in [(with_file, 0), (with_variable, 0), (with_netrc, 0), (plan, 4), (denied, 3), (absent, 3)] {
-        let ran = run.arg("-vvv").env("HYPER2KVM_LOG", "trace").ran();
-        // The first 24 MiB of a guest have none that could be told of, which is no matter here.
-        assert!(ran.status.code() == Some(code) || code == 4, "{ran}");
-        assert!(!ran.stdout.contains("canary") && !ran.stderr.contains("canary"), "{ran}");
-    }
-    for name in lab.names("").iter().filter(|name| name.starts_with("out.")) {
-        let bytes = fs::read(lab.path(name)).expect("reading");
-        assert!(!bytes.windows(6).any(|window| window == b"canary"), "{name}");
-    }
-    let in_address = format!("https://me:{PASSWORD}@localhost/x");
-    let refused = Run::new(["info", &in_address]).fails_with(2).code("source.secret");
-    assert!(!refused.stderr.contains("canary"), "{refused}");
-    Run::new(["info", "http://example.com/x", "--login", "me", "--password-file"])
-        .arg(&file)
-        .fails_with(5)
-        .code("http.plain");
 }
 
 #[test]

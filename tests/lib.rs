@@ -52,6 +52,8 @@ mod package;
 mod packages;
 mod pipes;
 mod places;
+mod remote;
+mod secrets;
 mod serve;
 mod sharing;
 mod sparse;

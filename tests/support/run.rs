@@ -98,6 +98,13 @@ impl Run {
         self.wrap(["strace", "-f", "-qq", "-e", &trace, "-e", &inject, "-o"]).wrap([log])
     }
 
+    /// On a terminal of its own, where the lines of `answers` are typed, one each time that a secret is asked for. What the terminal
+    /// showed is standard output then.
+    pub(crate) fn typing(self, answers: &Path) -> Self {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/parts/typed.py");
+        self.wrap(["python3".as_ref(), script.as_ref(), answers.as_os_str()])
+    }
+
     /// Under `prlimit`, for example `--as=268435456`.
     pub(crate) fn limit(self, limit: &str) -> Self {
         self.wrap(["prlimit", limit])

@@ -9,7 +9,9 @@ use std::time::Duration;
 use super::{Lab, tools};
 
 /// A running nginx. It serves the folder `www` of a lab by http and https; below `/whole/` without ranges, below `/login/` to the
-/// user `me` with the password of [`PASSWORD`], below `/slow/` at 500 kB/s, below `/busy/` never, below `/moved/` by a redirection.
+/// user `me` with the password of [`PASSWORD`], below `/token/`, `/cookie/` (as `session`)
+/// and `/signed/` (as `sig` of the address) to whoever knows it, below `/away/` by a redirection with it, below `/slow/` at 500 kB/s
+/// a connection, below `/limited/` at 16 MB/s, below `/busy/` never, below `/now-and-then/` nine times in ten, below `/moved/` by a redirection.
 pub(crate) struct Nginx {
     child: Child,
     folder: PathBuf,
@@ -49,6 +51,7 @@ impl Nginx {
                {temporary}
                log_format bytes '$request_uri $status $body_bytes_sent $server_protocol';
                access_log {log} bytes;
+               split_clients $request_id $refused {{ 10% 1; * 0; }}
                server {{
                  listen 127.0.0.1:{http};
                  listen 127.0.0.1:{https} ssl http2;
@@ -56,8 +59,14 @@ impl Nginx {
                  root {www};
                  location /whole/ {{ alias {www}/; max_ranges 0; }}
                  location /login/ {{ alias {www}/; auth_basic x; auth_basic_user_file {users}; }}
+                 location /token/ {{ if ($http_authorization != \"Bearer {PASSWORD}\") {{ return 401; }} alias {www}/; }}
+                 location /cookie/ {{ if ($http_cookie != \"session={PASSWORD}\") {{ return 401; }} alias {www}/; }}
+                 location /signed/ {{ if ($arg_sig != \"{PASSWORD}\") {{ return 403; }} alias {www}/; }}
+                 location /away/ {{ rewrite ^/away/(.*)$ /signed/$1?sig={PASSWORD} redirect; }}
                  location /slow/ {{ alias {www}/; limit_rate 500k; }}
+                 location /limited/ {{ alias {www}/; limit_rate 16m; }}
                  location /busy/ {{ return 503; }}
+                 location /now-and-then/ {{ if ($refused) {{ return 503; }} alias {www}/; }}
                  location /moved/ {{ rewrite ^/moved/(.*)$ /$1 redirect; }}
                }}
              }}",
@@ -94,6 +103,11 @@ impl Nginx {
 
     pub(crate) fn https(&self, path: &str) -> String {
         format!("https://localhost:{}/{path}", self.https)
+    }
+
+    /// Its ports of http and https.
+    pub(crate) fn ports(&self) -> [u16; 2] {
+        [self.http, self.https]
     }
 
     /// A file of the server's own: `cert.pem`, `log`.
