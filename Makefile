@@ -31,7 +31,7 @@ bench: ## time migrate and convert against qemu-img, in alternating pairs
 benchdevice: ## time serve and mount against nbdkit, qemu-nbd, nbdfuse and qemu-storage-daemon, in alternating pairs
 	@scripts/bench-device.sh
 
-benchremote: ## time a disk on a web server at the end of a long line against curl and qemu-img, as root
+benchremote: ## time disks on web, SSH and NBD servers at the end of a long line against curl, qemu-img, nbdkit and nbdcopy, as root
 	@scripts/bench-remote.sh
 
 fuzz: ## fuzz every target for SECONDS=60 (or TARGETS="a b")
