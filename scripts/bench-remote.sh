@@ -118,7 +118,7 @@ done
 echo "used in guest.raw: $(du -B1 "$guest/guest.raw" | cut -f1) bytes; guest-stream.vmdk: $(stat -c %s "$guest/guest-stream.vmdk") bytes"
 ratio() { # OURS THEIRS
     paste <(awk -v n="$1" '$1 == n { print $2 }' "$lab/figures") <(awk -v n="$2" '$1 == n { print $2 }' "$lab/figures") |
-        awk '{ print $1 / $2 }' | sort -n | awk -v name="$1 / $2" '{ r[NR] = $1 } END { if (NR) print name ": median " r[int((NR + 1) / 2)] ", " r[1] " to " r[NR] }'
+        awk 'NF == 2 { print $1 / $2 }' | sort -n | awk -v name="$1 / $2" '{ r[NR] = $1 } END { if (NR) print name ": median " r[int((NR + 1) / 2)] ", " r[1] " to " r[NR] }'
 }
 ratio convert curl
 ratio convert qemu-img
