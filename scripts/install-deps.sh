@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the distribution's packages that building, testing and the demo need: Debian 12 and 13, Ubuntu 22.04 and 24.04.
-# Does nothing, in well under a second, when all of them are there. Rust itself is the user's choice and is only checked.
+# Installs the distribution's packages that building, testing and the demo need: Debian 12 and 13, Ubuntu 22.04 and 24.04; and, with `test`,
+# the emulators of object stores. Does nothing, in well under a second, when all of them are there. Rust itself is the user's choice and is only checked.
 set -euo pipefail
 
 # The crate's C code, and libFuzzer's C++.
@@ -11,7 +11,7 @@ guest=(debian-archive-keyring e2fsprogs fdisk mmdebstrap mount util-linux zstd)
 oracles=(
     acl attr btrfs-progs bzip2 chntpw cpio db-util dnf dosfstools exfat-fuse exfatprogs fio fuse3 genisoimage grub-common gzip ifupdown kmod libarchive-tools libhivex-bin
     libnbd-bin libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu libwin-hivex-perl libxml2-utils mtools nbdkit netplan.io nginx-light ntfs-3g openssh-client openssh-server openssl p7zip-full
-    pacman-package-manager parted psmisc python3 python3-libnbd python3-libvhdi python3-libvmdk python3-jsonschema python3-pycdlib rpm selinux-utils squashfs-tools
+    pacman-package-manager parted psmisc python3 python3-venv python3-libnbd python3-libvhdi python3-libvmdk python3-jsonschema python3-pycdlib rpm selinux-utils squashfs-tools
     strace sudo systemd systemd-journal-remote tar udftools xfsprogs xorriso xz-utils
 )
 qemu=(ovmf qemu-system-x86 qemu-utils)
@@ -24,9 +24,11 @@ main() {
     [ "${1:-}" != zoo ] || more=(cryptsetup-bin f2fs-tools guestfs-tools libguestfs-tools lvm2 lz4 lzop mdadm python3-cryptography ubuntu-keyring "$(kernel)")
     local missing
     mapfile -t missing < <(missing_packages)
-    if [ "${#missing[@]}" -eq 0 ]; then
-        return
-    fi
+    [ "${#missing[@]}" -eq 0 ] || install_missing
+    [ "${1:-}" != test ] || "$(dirname "${BASH_SOURCE[0]}")/install-clouds.sh" >/dev/null
+}
+
+install_missing() {
     echo "install-deps: installing ${missing[*]}"
     if ! command -v apt-get >/dev/null; then
         echo "install-deps: no apt-get here; install the equivalents of these packages by hand: ${missing[*]}" >&2

@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 main() {
-    step "packages" scripts/install-deps.sh
+    step "packages" scripts/install-deps.sh test
     step "lint" scripts/lint.sh
     step "fixtures" tests/fixtures/build.sh
     step "unit tests" cargo test --locked --package hyper2kvm --lib --bins

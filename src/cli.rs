@@ -55,7 +55,21 @@ fn start_logging(global: &Global) {
     let mut filter = tracing_subscriber::EnvFilter::try_from_env("HYPER2KVM_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
     // Addresses and headers have secrets in them, and what carries them logs them as they are.
-    for carrier in ["h2", "hyper", "hyper_util", "hyper_rustls", "reqwest", "rustls", "tower", "tower_http"] {
+    for carrier in [
+        "h2",
+        "hyper",
+        "hyper_util",
+        "hyper_rustls",
+        "reqsign_aws_core",
+        "reqsign_aws_v4",
+        "reqsign_azure_storage",
+        "reqsign_core",
+        "reqsign_google",
+        "reqwest",
+        "rustls",
+        "tower",
+        "tower_http",
+    ] {
         if let Ok(quiet) = format!("{carrier}=warn").parse() {
             filter = filter.add_directive(quiet);
         }

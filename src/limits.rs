@@ -588,3 +588,13 @@ pub const MAX_SSH_KEYS: usize = 64;
 
 /// Hosts on the way to an SSH server, itself included: each is a handshake of several round trips.
 pub const MAX_SSH_HOPS: usize = 8;
+
+/// Bytes of what an object store answers beside an object: a list of pages, a token, the state of an upload.
+pub const MAX_OBJECT_ANSWER: usize = 4 << 20;
+
+/// Bytes that are read of what a server says when it does not give a file; those of object stores have some hundred.
+pub const MAX_REFUSAL: usize = 64 << 10;
+
+/// Bytes of a page blob that are taken for data when the list of their pages is still too long: every other page of these has 1024
+/// entries in it, of some 70 bytes.
+pub const MIN_PAGE_WINDOW: u64 = 1 << 20;

@@ -14,7 +14,7 @@ pub(crate) mod child;
 mod keys;
 mod private;
 
-pub use access::{Access, Ask, Asked, Patience, SshAccess, Thumbprint, VARIABLES};
+pub use access::{Access, Addressing, Ask, Asked, ObjectAccess, Patience, SshAccess, Thumbprint, VARIABLES};
 pub use keys::{Keys, Secret};
 pub use private::PrivateFolder;
 

@@ -13,6 +13,7 @@ mod location;
 mod map;
 pub(crate) mod nbd;
 mod network;
+mod object;
 mod pipe;
 mod reference;
 mod remote;
@@ -36,6 +37,7 @@ pub use ssh::tried as ssh_tried;
 /// Those of the network and of the server, all without any secret.
 pub fn open_remote(address: &Address, session: &Arc<Session>) -> Result<Arc<dyn Disk>> {
     match address.protocol() {
+        Protocol::Azure | Protocol::Google | Protocol::S3 => Ok(object::open(address, session)?),
         Protocol::Http => Ok(http::open(address, session)?),
         Protocol::Nbd => Ok(nbd::open(address, session)?),
         Protocol::Ssh => Ok(ssh::open(address, session)?),

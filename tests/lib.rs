@@ -48,6 +48,7 @@ mod mount;
 mod nbd;
 mod network;
 mod ntfs;
+mod objects;
 mod package;
 mod packages;
 mod pipes;

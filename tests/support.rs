@@ -1,6 +1,7 @@
 //! What the tests are written with: say what to run, then what must hold of it.
 
 pub(crate) mod boot;
+pub(crate) mod clouds;
 pub(crate) mod device;
 pub(crate) mod fixtures;
 pub(crate) mod lab;

@@ -125,7 +125,7 @@ impl Resolver {
     /// Opens a file on another machine.
     fn remote(&self, address: Address, reference: &Reference, depth: u32) -> Result<Resolved> {
         let source = open_remote(&address, &self.session).map_err(|error| match error.code() {
-            "http.missing" | "nbd.missing" | "ssh.missing" => missing(reference),
+            "http.missing" | "nbd.missing" | "object.missing" | "ssh.missing" => missing(reference),
             _ => error,
         })?;
         let resolver = Self { session: Arc::clone(&self.session), home: Home::Remote(address), depth };

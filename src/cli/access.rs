@@ -9,7 +9,7 @@ use super::args::remote::RemoteArgs;
 use super::terminal;
 use crate::error::{Error, Kind, Result};
 use crate::limits;
-use crate::session::{Access, Asked, Patience, Secret, SshAccess, VARIABLES};
+use crate::session::{Access, Asked, ObjectAccess, Patience, Secret, SshAccess, VARIABLES};
 
 /// Reads all that the flags and the environment name.
 ///
@@ -23,7 +23,7 @@ pub(super) fn read(args: &RemoteArgs) -> Result<Access> {
         (Some(chain), Some(key)) => Some((file(chain)?, Secret::new(file(key)?))),
         _ => None,
     };
-    let [password, token, cookie, _] = VARIABLES;
+    let [password, token, cookie, ..] = VARIABLES;
     Ok(Access {
         user: args.login.clone(),
         password: secret(args.password_file.as_ref(), args.password_fd, password)?,
@@ -33,11 +33,32 @@ pub(super) fn read(args: &RemoteArgs) -> Result<Access> {
         authorities: args.cacert.as_deref().map_or_else(|| Ok(Vec::new()), file)?,
         thumbprints: args.thumbprint.clone(),
         identity,
+        objects: objects(args),
         ssh: ssh(args)?,
         patience,
         blocks: args.cache_dir.clone(),
         asked: terminal::person().map(Asked::of).unwrap_or_default(),
     })
+}
+
+/// What the variables of the clouds' own programs begin with, and those that they share.
+const CLOUD_VARIABLES: [&str; 6] = ["AWS_", "AZURE_", "GOOGLE_", "HOME", "STORAGE_EMULATOR_HOST", "XDG_CONFIG_HOME"];
+
+fn objects(args: &RemoteArgs) -> ObjectAccess {
+    let of_clouds = |name: &String| CLOUD_VARIABLES.iter().any(|start| name.starts_with(start));
+    let variables = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok().filter(of_clouds)?;
+        let value = std::os::unix::ffi::OsStringExt::into_vec(value);
+        (!value.is_empty()).then(|| (name, Secret::new(value)))
+    });
+    ObjectAccess {
+        variables: variables.collect(),
+        home: std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from),
+        endpoint: args.endpoint_url.clone(),
+        addressing: args.s3_addressing.into(),
+        anonymous: args.anonymous,
+        instance: args.instance_credentials,
+    }
 }
 
 fn ssh(args: &RemoteArgs) -> Result<SshAccess> {
@@ -47,7 +68,7 @@ fn ssh(args: &RemoteArgs) -> Result<SshAccess> {
         ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok().filter(|name| !name.is_empty()));
     let is_root = rustix::process::getuid().is_root();
     let of_user = home.iter().map(|home| home.join(".ssh/config"));
-    let [.., passphrase] = VARIABLES;
+    let [_, _, _, passphrase, ..] = VARIABLES;
     Ok(SshAccess {
         configs: of_user.chain([PathBuf::from("/etc/ssh/ssh_config")]).collect(),
         home,

@@ -1,5 +1,6 @@
 //! What lets the run in where its sources lie on other machines, and how patient it is with them.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -8,9 +9,20 @@ use std::time::Duration;
 use super::{Secret, Session};
 use crate::error::Result;
 
-/// Variables of the environment that may have a password, a token, cookies and a passphrase in them. Programs that we start do not
-/// get them.
-pub const VARIABLES: [&str; 4] = ["HYPER2KVM_PASSWORD", "HYPER2KVM_TOKEN", "HYPER2KVM_COOKIE", "HYPER2KVM_PASSPHRASE"];
+/// Variables of the environment that may have a password, a token, cookies and a passphrase in them, and those of object stores with
+/// secrets. Programs that we start do not get them.
+pub const VARIABLES: [&str; 10] = [
+    "HYPER2KVM_PASSWORD",
+    "HYPER2KVM_TOKEN",
+    "HYPER2KVM_COOKIE",
+    "HYPER2KVM_PASSPHRASE",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+];
 
 /// Credentials, trust and patience for remote sources. Without any, sources are read that are open to everybody.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +43,8 @@ pub struct Access {
     pub thumbprints: Vec<Thumbprint>,
     /// The client's own certificate with its chain, and its key, in PEM.
     pub identity: Option<(Vec<u8>, Secret)>,
+    /// What is for object stores alone.
+    pub objects: ObjectAccess,
     /// What is for SSH alone.
     pub ssh: SshAccess,
     /// How long to wait.
@@ -130,6 +144,43 @@ pub struct SshAccess {
     pub jump: Option<String>,
     /// A program that makes the connection, like OpenSSH's `ssh`.
     pub program: Option<PathBuf>,
+}
+
+/// Who we are to object stores, and where those are.
+#[derive(Clone, Debug, Default)]
+pub struct ObjectAccess {
+    /// The variables of the environment that the programs of the clouds take for theirs.
+    pub variables: BTreeMap<String, Secret>,
+    /// The user's home directory, in which the usual files are.
+    pub home: Option<PathBuf>,
+    /// The address of the store, where it is not the cloud's own.
+    pub endpoint: Option<String>,
+    /// How buckets are named there.
+    pub addressing: Addressing,
+    /// Whether credentials are not even looked for.
+    pub anonymous: bool,
+    /// Whether the machine that this runs on is asked for its own credentials.
+    pub instance: bool,
+}
+
+impl ObjectAccess {
+    /// The value of a variable, if it is text.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.variables.get(name).and_then(|value| std::str::from_utf8(value.expose()).ok())
+    }
+}
+
+/// How a bucket is named in requests to S3.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Addressing {
+    /// As a part of the host's name on AWS, and of the path elsewhere.
+    #[default]
+    Auto,
+    /// As the first part of the path.
+    Path,
+    /// As the first part of the host's name.
+    Virtual,
 }
 
 /// A digest of a certificate in DER.

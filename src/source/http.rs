@@ -4,12 +4,14 @@
 //! file's state, which every later answer must fit. Redirections are resolved there, once and by our own rules ([`redirect`]); all
 //! later requests go to where they led. A body is taken as it is or not at all: compressed ones are neither asked for nor accepted.
 
+use std::fmt::Debug;
 use std::ops::Range;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderValue, LOCATION, RANGE};
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::header::{ACCEPT_ENCODING, HeaderMap, HeaderName, HeaderValue, LOCATION, RANGE};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 
 use super::location::Address;
 use super::remote::retry::{Clock, Retry, SystemClock};
@@ -21,14 +23,15 @@ use crate::limits;
 use crate::session::{Patience, Session};
 
 pub(super) mod answer;
-mod client;
+pub(super) mod client;
 mod login;
-mod redirect;
+pub(super) mod redirect;
 mod stream;
 
 use answer::{Identity, Part};
 use client::Clients;
 use login::Login;
+pub(super) use login::is_here;
 use redirect::Guard;
 
 pub use stream::WebStream;
@@ -42,14 +45,15 @@ const FRONT: u64 = 256 << 10;
 /// `http.no-ranges` when the server gives it as a whole only, `http.missing`, `http.denied`, `http.redirect` and others of the
 /// network, all without any secret.
 pub(super) fn open(address: &Address, session: &Arc<Session>) -> Result<Arc<Checked<Remote>>> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let (web, head, traffic) = Web::find(address, &*clock, session).map_err(|error| error.at(address))?;
-    let fingerprint = web.identity.fingerprint();
-    if !web.identity.is_known() {
-        tracing::warn!("{address}: the server does not tell when the file changes, so that it is not noticed either");
-    }
-    let found = Found { len: web.identity.len, fingerprint, head, traffic };
-    Ok(Checked::wrap(Remote::new(Box::new(web), found, clock, session)?))
+    find(address, session).map_err(|error| error.at(address))
+}
+
+fn find(address: &Address, session: &Arc<Session>) -> Result<Arc<Checked<Remote>>> {
+    let clock = SystemClock::new();
+    let origin = Fingerprint::of(&[address.url().as_str().as_bytes()]);
+    let go = |front| Line::to(address, front, &clock, session);
+    let (web, found, _) = Web::find(Named { address: address.clone(), origin }, &clock, go)?;
+    Ok(Checked::wrap(Remote::new(Box::new(web), found, Arc::new(clock), session)?))
 }
 
 /// Opens the file at `address` to be read forward only, once.
@@ -61,25 +65,74 @@ pub fn stream(address: &Address, session: &Arc<Session>) -> Result<WebStream> {
     WebStream::begin(address, &clock, session).map_err(|error| error.at(address))
 }
 
+/// What a kind of server has of its own: who we are to it, how it is held to one state of a file, and what its refusals mean.
+pub(super) trait Dialect: Debug + Send + Sync + 'static {
+    /// A word for it.
+    fn kind(&self) -> &'static str {
+        "http"
+    }
+
+    /// Makes a request out, as one of ours.
+    fn sign<'a>(&'a self, request: RequestBuilder) -> Signed<'a>;
+
+    /// Whether redirections are followed, to other servers as nobody.
+    fn follows(&self) -> bool {
+        true
+    }
+
+    /// What has the server answer only while the file is what it was when it gave the front with these headers.
+    fn binding(&self, _front: &HeaderMap) -> Option<(HeaderName, HeaderValue)> {
+        None
+    }
+
+    /// What an answer without the file means, by its beginning too; nothing if it is what it is everywhere.
+    fn refusal(&self, _answer: &Refusal) -> Option<Failure> {
+        None
+    }
+}
+
+/// A request on its way to be sent.
+pub(super) type Signed<'a> = Pin<Box<dyn Future<Output = Result<RequestBuilder, Failure>> + 'a>>;
+
+/// An answer without the file.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    /// The beginning of what the server says to it.
+    pub(super) body: Vec<u8>,
+}
+
+/// A file as the user named it.
+#[derive(Debug)]
+pub(super) struct Named {
+    pub(super) address: Address,
+    /// A digest of the whole of it.
+    pub(super) origin: Fingerprint,
+}
+
 /// A file on a web server.
 #[derive(Debug)]
-struct Web {
+pub(super) struct Web {
     /// Another one once what a redirection led to has expired.
     line: Mutex<Arc<Line>>,
-    address: Address,
+    file: Named,
     identity: Identity,
 }
 
 /// How requests reach the file. Not shown: an address may have a secret in it.
-struct Line {
+pub(super) struct Line {
     runtime: Arc<Runtime>,
     session: Arc<Session>,
     clients: Clients,
+    guard: Guard,
     patience: Patience,
     url: Url,
     is_redirected: bool,
-    /// Nothing once a redirection led to another server.
-    login: Option<Login>,
+    /// That of nobody once a redirection led to another server.
+    dialect: Arc<dyn Dialect>,
+    /// Goes with each request once the file is found.
+    binding: Option<(HeaderName, HeaderValue)>,
 }
 
 impl std::fmt::Debug for Line {
@@ -89,9 +142,9 @@ impl std::fmt::Debug for Line {
 }
 
 /// The answer to the first request.
-enum First {
+pub(super) enum First {
     /// The front of the file.
-    Part(Identity, Vec<u8>),
+    Part(Identity, HeaderMap, Vec<u8>),
     /// The file as a whole, though a part was asked for.
     Whole(Response),
     /// It is elsewhere.
@@ -99,29 +152,47 @@ enum First {
 }
 
 impl Web {
-    /// Finds the file and reads its front. Gives what that took, too.
-    fn find(address: &Address, clock: &dyn Clock, session: &Arc<Session>) -> Result<(Self, Vec<u8>, Traffic)> {
+    /// Finds the file, to whose part in a range `go` leads, and reads its front. Gives what is known of it, and the headers that came with that.
+    pub(super) fn find(
+        file: Named,
+        clock: &dyn Clock,
+        go: impl FnOnce(Option<Range<u64>>) -> Result<(Line, First, u64)>,
+    ) -> Result<(Self, Found, HeaderMap)> {
         let began = clock.now();
-        let (line, first, requests) = Line::find(address, Some(0..FRONT), clock, session)?;
-        let First::Part(identity, head) = first else {
+        let (mut line, first, requests) = go(Some(0..FRONT))?;
+        let First::Part(identity, headers, head) = first else {
             return Err(Error::unsupported("http.no-ranges", "the server gives the file as a whole only, without ranges")
                 .hint("convert can read raw disks and stream-optimized VMDKs so; for everything else, download the file first"));
         };
+        line.binding = line.dialect.binding(&headers);
+        if !identity.is_known() {
+            let address = &file.address;
+            tracing::warn!(
+                "{address}: the server does not tell when the file changes, so that it is not noticed either"
+            );
+        }
         let nanoseconds = u64::try_from(clock.now().saturating_sub(began).as_nanos()).unwrap_or(u64::MAX);
         let traffic = Traffic { requests, bytes: head.len() as u64, retries: 0, nanoseconds, waited: nanoseconds };
+        let found = Found { len: identity.len, fingerprint: identity.fingerprint(), head, traffic };
         let line = Mutex::new(Arc::new(line));
-        Ok((Self { line, address: address.clone(), identity }, head, traffic))
+        Ok((Self { line, file, identity }, found, headers))
     }
 
-    fn line(&self) -> Arc<Line> {
+    /// The way to the file.
+    pub(super) fn line(&self) -> Arc<Line> {
         Arc::clone(&self.line.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn fetch_by(&self, line: &Line, range: &Range<u64>, take: &mut dyn FnMut(&[u8])) -> Result<(), Failure> {
         line.wait(line.patience.limit(range.end - range.start), async {
             let response = line.send(Some(range)).await?;
-            let len = self.identity.judge(response.status(), response.headers(), range)?;
-            line.body(response, len, take).await
+            match response.status() {
+                StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
+                    let len = self.identity.judge(response.status(), response.headers(), range)?;
+                    line.body(response, len, take).await
+                }
+                _ => Err(line.refused(response).await),
+            }
         })
     }
 
@@ -132,10 +203,11 @@ impl Web {
     fn renew(&self, expired: &Arc<Line>) -> Result<Arc<Line>, Failure> {
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         if Arc::ptr_eq(&line, expired) {
-            tracing::info!("what {} redirected to does not let us in any more: asking again where it is", self.address);
-            let found = Line::find(&self.address, Some(0..1), &SystemClock::new(), &expired.session);
+            let address = &self.file.address;
+            tracing::info!("what {address} redirected to does not let us in any more: asking again where it is");
+            let found = Line::to(address, Some(0..1), &SystemClock::new(), &expired.session);
             let (found, first, _) = found.map_err(Failure::Final)?;
-            let First::Part(identity, _) = first else { return Err(Failure::Final(answer::changed())) };
+            let First::Part(identity, ..) = first else { return Err(Failure::Final(answer::changed())) };
             self.identity.is(&identity).map_err(Failure::Final)?;
             *line = Arc::new(found);
         }
@@ -155,72 +227,77 @@ impl Transport for Web {
     }
 
     fn describe(&self) -> (&'static str, String) {
-        ("http", self.address.to_string())
+        (self.line().dialect.kind(), self.file.address.to_string())
     }
 
     fn origin(&self) -> Option<Fingerprint> {
-        let whole = self.address.url().as_str().as_bytes();
-        self.identity.is_known().then(|| Fingerprint::of(&[whole, &self.identity.fingerprint().0]))
+        self.identity.is_known().then(|| Fingerprint::of(&[&self.file.origin.0, &self.identity.fingerprint().0]))
     }
 }
 
 impl Line {
     /// Goes to the file at `address` and to wherever that leads. Gives the number of requests, too. A server that wants to know more of
     /// a user whose name is known is asked again with his password.
-    fn find(
+    fn to(
         address: &Address,
         range: Option<Range<u64>>,
         clock: &dyn Clock,
         session: &Arc<Session>,
     ) -> Result<(Self, First, u64)> {
-        match Self::follow(address, range.clone(), clock, session) {
-            Err(error) if error.code() == "http.denied" && login::ask(address, session)? => {
-                Self::follow(address, range, clock, session)
-            }
+        let go = || Self::plain(address, session)?.find(range.clone(), clock);
+        match go() {
+            Err(error) if error.code() == "http.denied" && login::ask(address, session)? => go(),
             found => found,
         }
     }
 
-    fn follow(
-        address: &Address,
-        range: Option<Range<u64>>,
-        clock: &dyn Clock,
-        session: &Arc<Session>,
-    ) -> Result<(Self, First, u64)> {
+    /// The way to a file on a web server.
+    fn plain(address: &Address, session: &Arc<Session>) -> Result<Self> {
+        let login = Login::for_address(address, session.access())?;
+        Self::new(redirect::without_user(address.url()), Arc::new(login), session)
+    }
+
+    /// A way to `url`, whose server is spoken to in `dialect`.
+    pub(super) fn new(url: Url, dialect: Arc<dyn Dialect>, session: &Arc<Session>) -> Result<Self> {
         let access = session.access();
-        let login = Login::for_address(address, access)?;
-        let guard = Guard::new(address);
-        let mut line = Self {
-            runtime: Runtime::of(session),
-            session: Arc::clone(session),
-            clients: Clients::new(access, &guard, true)?,
-            patience: access.patience,
-            url: redirect::without_user(address.url()),
-            is_redirected: false,
-            login,
-        };
+        let guard = Guard::new(&url);
+        let clients = Clients::new(access, &guard, true)?;
+        let (runtime, session, patience) = (Runtime::of(session), Arc::clone(session), access.patience);
+        let (is_redirected, binding) = (false, None);
+        Ok(Self { runtime, session, clients, guard, patience, url, is_redirected, dialect, binding })
+    }
+
+    /// Goes to the file, or its part in `range`, and to wherever that leads. Gives the number of requests, too.
+    pub(super) fn find(mut self, range: Option<Range<u64>>, clock: &dyn Clock) -> Result<(Self, First, u64)> {
+        let session = Arc::clone(&self.session);
         let (mut requests, mut redirects) = (0, 0);
-        let mut retry = Retry::new(access.patience);
+        let mut retry = Retry::new(self.patience);
         loop {
             requests += 1;
-            match line.first(range.as_ref()) {
+            match self.first(range.as_ref()) {
                 Ok(First::Moved(target)) => {
                     redirects += 1;
                     if redirects > limits::MAX_REDIRECTS {
                         return Err(redirect::refused("the server redirects for ever"));
                     }
-                    guard.allow(&line.url, &target)?;
-                    if !redirect::is_same_origin(&line.url, &target) {
-                        line.login = None;
-                        line.clients = Clients::new(access, &guard, false)?;
-                    }
-                    tracing::info!("redirected to {}", target.host_str().unwrap_or_default());
-                    (line.url, line.is_redirected) = (target, true);
+                    self.follow(target)?;
                 }
-                Ok(first) => return Ok((line, first, requests)),
-                Err(failure) => retry.wait(failure, clock, session)?,
+                Ok(first) => return Ok((self, first, requests)),
+                Err(failure) => retry.wait(failure, clock, &session)?,
             }
         }
+    }
+
+    /// Goes to another place, as nobody if it is another server.
+    fn follow(&mut self, target: Url) -> Result<()> {
+        self.guard.allow(&self.url, &target)?;
+        if !redirect::is_same_origin(&self.url, &target) {
+            self.dialect = Arc::new(None::<Login>);
+            self.clients = Clients::new(self.session.access(), &self.guard, false)?;
+        }
+        tracing::info!("redirected to {}", target.host_str().unwrap_or_default());
+        (self.url, self.is_redirected) = (target, true);
+        Ok(())
     }
 
     /// Asks for the front of the file, or for all of it.
@@ -230,18 +307,18 @@ impl Line {
             let response = self.send(range).await?;
             let headers = response.headers();
             match (response.status(), range) {
-                (status, _) if status.is_redirection() && headers.contains_key(LOCATION) => {
+                (status, _) if self.dialect.follows() && status.is_redirection() && headers.contains_key(LOCATION) => {
                     redirect::target(&self.url, headers).map(First::Moved).map_err(Failure::Final)
                 }
                 (StatusCode::PARTIAL_CONTENT, Some(range)) => {
                     let part = Part::of(headers, range).map_err(Failure::Final)?;
-                    let identity = Identity::of(headers, part.total);
+                    let (identity, headers) = (Identity::of(headers, part.total), headers.clone());
                     let mut head = Vec::new();
                     // What is cut off here is asked for again as the first read.
                     let len = part.range.end - part.range.start;
                     match self.body(response, len, &mut |part| head.extend_from_slice(part)).await {
                         Err(failure) if head.is_empty() => Err(failure),
-                        _ => Ok(First::Part(identity, head)),
+                        _ => Ok(First::Part(identity, headers, head)),
                     }
                 }
                 (StatusCode::RANGE_NOT_SATISFIABLE, Some(_)) => Err(Failure::Final(answer::no_front(headers))),
@@ -249,31 +326,93 @@ impl Line {
                     answer::check_encoding(headers).map_err(Failure::Final)?;
                     Ok(First::Whole(response))
                 }
-                (status, _) => Err(answer::failure(status, headers)),
+                _ => Err(self.refused(response).await),
             }
         })
     }
 
     /// Waits for `work`, which gives up all of its requests when it takes longer than `limit`.
-    fn wait<T>(&self, limit: Duration, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    pub(super) fn wait<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
         let done = self.runtime.wait(&self.session, within(limit, work)).map_err(Failure::Final)?;
         done.unwrap_or_else(|| Err(Failure::again(silent("the answer takes too long"))))
     }
 
     /// Sends a request for `range`, or for all, and waits for the head of the answer.
     async fn send(&self, range: Option<&Range<u64>>) -> Result<Response, Failure> {
-        let mut request = self.client().get(self.url.clone()).headers(headers(range));
-        if let Some(login) = &self.login {
-            request = login.apply(request);
+        let request = self.request(Method::GET, self.url.clone()).headers(headers(range));
+        self.exchange(request).await
+    }
+
+    /// Where the file was found.
+    pub(super) const fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Waits for `work` that brings an answer of at most `len` bytes.
+    pub(super) fn answer<T>(
+        &self,
+        len: usize,
+        work: impl AsyncFnOnce(&Self) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.wait(self.patience.limit(len as u64), work(self))
+    }
+
+    /// A request that the server answers only while the file is as it was found.
+    pub(super) fn request(&self, method: Method, url: Url) -> RequestBuilder {
+        let request = self.clients.next().request(method, url);
+        match &self.binding {
+            Some((name, value)) => request.header(name, value),
+            None => request,
         }
+    }
+
+    /// Signs and sends a request, and waits for the head of the answer.
+    pub(super) async fn exchange(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        let request = self.dialect.sign(request).await?;
         match within(self.patience.silence, request.send()).await {
             Some(result) => result.map_err(|error| client::failure(error, false)),
             None => Err(Failure::again(silent("the server does not answer"))),
         }
     }
 
-    fn client(&self) -> &Client {
-        self.clients.next()
+    /// What an answer without the file means.
+    pub(super) async fn refused(&self, response: Response) -> Failure {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = self.beginning(response).await;
+        let refusal = Refusal { status, headers, body };
+        self.dialect.refusal(&refusal).unwrap_or_else(|| answer::failure(refusal.status, &refusal.headers))
+    }
+
+    /// All of an answer's body; nothing if it is longer than any should be.
+    pub(super) async fn all(&self, mut response: Response) -> Result<Option<Vec<u8>>, Failure> {
+        let mut body = Vec::new();
+        loop {
+            let Some(chunk) = within(self.patience.silence, response.chunk()).await else {
+                return Err(Failure::again(silent("the server stopped in the middle of an answer")));
+            };
+            match chunk.map_err(|error| client::failure(error, true))? {
+                None => return Ok(Some(body)),
+                Some(chunk) if body.len() + chunk.len() > limits::MAX_OBJECT_ANSWER => return Ok(None),
+                Some(chunk) => body.extend_from_slice(&chunk),
+            }
+        }
+    }
+
+    /// As much of an answer's body as comes, up to a bound.
+    async fn beginning(&self, mut response: Response) -> Vec<u8> {
+        let mut body = Vec::new();
+        while let Some(Ok(Some(chunk))) = within(self.patience.silence, response.chunk()).await {
+            let room = limits::MAX_REFUSAL.saturating_sub(body.len());
+            body.extend(chunk.iter().take(room));
+            if chunk.len() >= room {
+                break;
+            }
+        }
+        body
     }
 
     /// Takes `len` bytes of an answer. What is longer is cut.

@@ -32,7 +32,10 @@ impl Location {
             Some(scheme) if Protocol::of(scheme).is_some() => Address::parse(name).map(Self::Remote),
             Some(other) => Err(Error::unsupported("source.scheme", "sources of this kind are not read")
                 .found(format!("{other}://"))
-                .expected("a path, http://, https://, ssh://, sftp://, nbd://, nbds://, nbd+unix:// or nbds+unix://")
+                .expected(
+                    "a path, http://, https://, s3://, gs://, azblob://, ssh://, sftp://, nbd://, nbds://, nbd+unix:// or \
+                     nbds+unix://",
+                )
                 .hint("name a file by its path; ./NAME is one in any case")),
         }
     }
@@ -97,10 +100,16 @@ fn scheme(name: &str) -> Option<&str> {
 /// How files on another machine are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
+    /// As a blob of Azure.
+    Azure,
+    /// As an object of Google Cloud Storage.
+    Google,
     /// By requests to a web server.
     Http,
     /// By a client of an NBD server, which has exports instead of files.
     Nbd,
+    /// As an object of S3, or of a store that speaks like it.
+    S3,
     /// Through SFTP on an SSH server.
     Ssh,
 }
@@ -110,10 +119,23 @@ impl Protocol {
     #[must_use]
     pub fn of(scheme: &str) -> Option<Self> {
         match scheme.to_ascii_lowercase().as_str() {
+            "azblob" => Some(Self::Azure),
+            "gs" => Some(Self::Google),
             "http" | "https" => Some(Self::Http),
             "nbd" | "nbds" | "nbd+unix" | "nbds+unix" => Some(Self::Nbd),
+            "s3" => Some(Self::S3),
             "ssh" | "sftp" => Some(Self::Ssh),
             _ => None,
+        }
+    }
+
+    /// The parameters that an object's address may have: they name one state of it. Nothing for other files.
+    const fn versions(self) -> Option<&'static [&'static str]> {
+        match self {
+            Self::Azure => Some(&["snapshot", "versionid"]),
+            Self::Google => Some(&["generation"]),
+            Self::S3 => Some(&["versionId"]),
+            Self::Http | Self::Nbd | Self::Ssh => None,
         }
     }
 }
@@ -135,8 +157,11 @@ impl Address {
                 "leave it out, and give it with --password-file, --password-fd, a netrc file or HYPER2KVM_PASSWORD",
             ));
         }
-        if Protocol::of(url.scheme()) == Some(Protocol::Nbd) {
+        let protocol = Protocol::of(url.scheme());
+        if protocol == Some(Protocol::Nbd) {
             check_nbd(&url)?;
+        } else if let Some(versions) = protocol.and_then(Protocol::versions) {
+            check_object(&url, versions)?;
         } else if url.host_str().is_none_or(str::is_empty) {
             return Err(invalid());
         }
@@ -190,7 +215,8 @@ impl Address {
     fn replace_last(&self, name: &str) -> Option<Self> {
         let mut url = self.0.clone();
         url.path_segments_mut().ok()?.pop().push(name);
-        if !self.has_plain_parameters() {
+        // Versions are those of one object.
+        if !self.has_plain_parameters() || self.protocol().versions().is_some() {
             url.set_query(None);
         }
         Some(Self(url))
@@ -198,7 +224,7 @@ impl Address {
 
     /// Whether the parameters only say where the file is, and grant nothing.
     fn has_plain_parameters(&self) -> bool {
-        if self.protocol() == Protocol::Nbd {
+        if self.protocol() == Protocol::Nbd || self.protocol().versions().is_some() {
             return true;
         }
         let mut pairs = self.0.query_pairs();
@@ -231,6 +257,22 @@ fn check_nbd(url: &Url) -> Result<()> {
         Error::new(Kind::Usage, "source.address", error.to_string())
             .expected("nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH")
     })
+}
+
+/// Refuses what is no object's address: the bucket has a plain name, and nothing but a version is said beside it.
+fn check_object(url: &Url, versions: &[&str]) -> Result<()> {
+    let bucket = url.host_str().unwrap_or_default();
+    let is_name = bucket.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+    let has_name = is_name && !bucket.trim_matches('.').is_empty();
+    let is_plain = url.username().is_empty() && url.port().is_none();
+    if has_name && is_plain && url.query_pairs().all(|(name, _)| versions.contains(&&*name)) {
+        return Ok(());
+    }
+    Err(invalid().expected(match url.scheme() {
+        "azblob" => "azblob://ACCOUNT/CONTAINER/BLOB[?snapshot=TIME]",
+        "gs" => "gs://BUCKET/OBJECT[?generation=NUMBER]",
+        _ => "s3://BUCKET/KEY[?versionId=ID]",
+    }))
 }
 
 fn invalid() -> Error {
@@ -305,6 +347,14 @@ mod tests {
             ("http://", "source.address"),
             ("https://h:99999/x", "source.address"),
             ("https://user:canary@h/x", "source.secret"),
+            ("s3://key:canary@b/k", "source.secret"),
+            ("s3://canary@b/k", "source.address"),
+            ("s3://b:80/k", "source.address"),
+            ("s3://b%2Fevil/k", "source.address"),
+            ("s3:///k", "source.address"),
+            ("s3://../k", "source.address"),
+            ("azblob://a/c/b?sv=1&sig=canary", "source.address"),
+            ("gs://b/o?alt=media", "source.address"),
         ] {
             let error = Location::parse(text).unwrap_err();
             assert_eq!(error.code(), code, "{text}");
@@ -317,6 +367,8 @@ mod tests {
         let signed = address("https://me@host:8443/d/a%20b.vmdk?X-Amz-Signature=canary&x=1#2");
         assert_eq!(signed.to_string(), "https://host:8443/d/a%20b.vmdk?…");
         assert_eq!(format!("{signed:?}"), signed.to_string());
+        let version = "s3://b.1/d/a%20b.raw?versionId=7";
+        assert_eq!(address(version).to_string(), version);
         let folder = address("https://esx/folder/vm/a.vmdk?dcPath=ha-datacenter&dsName=store%201");
         let socket = "nbd+unix:///disk?socket=/run/a%20b&tls-hostname=h";
         assert_eq!(address(socket).to_string(), socket);
@@ -350,6 +402,7 @@ mod tests {
             assert_eq!(open("http://h/d/a.vmdk", name).unwrap_err().code(), "reference.refused");
         }
         assert_eq!(open("nbd://h/d/a.vmdk", b"b c.vmdk").unwrap(), "nbd://h/d/b%20c.vmdk");
+        assert_eq!(open("azblob://a/c/d/x.vmdk?snapshot=1", b"y z.vmdk").unwrap(), "azblob://a/c/d/y%20z.vmdk");
         assert_eq!(open("nbd+unix:///a?socket=/s", b"b").unwrap(), "nbd+unix:///b?socket=/s");
         let beneath = |rest| address("http://h/d/").beneath(rest).map(|found| found.url().to_string());
         assert_eq!(beneath("/e/f.vmdk").as_deref(), Some("http://h/d/e/f.vmdk"));

@@ -59,7 +59,8 @@ fn file(guest: &str, name: &str) -> PathBuf {
     path
 }
 
-fn folder() -> &'static PathBuf {
+/// Where all of them are.
+pub(crate) fn folder() -> &'static PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| match std::env::var_os("HYPER2KVM_FIXTURE_DIR") {
         Some(folder) => folder.into(),

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
-use crate::session::Thumbprint;
+use crate::session::{Addressing, Thumbprint};
 
 /// How to get at sources on other machines. Secrets are in files, in descriptors or in the environment, never on the command line.
 #[derive(Args, Clone, Debug, Default)]
@@ -86,6 +86,23 @@ pub struct RemoteArgs {
     #[arg(long, global = true, value_name = "PROGRAM", conflicts_with_all = ["ssh_host_key", "ssh_known_hosts"])]
     pub ssh_program: Option<PathBuf>,
 
+    /// Where the object store of s3://, gs:// or azblob:// is, if not at the cloud's own place: http(s)://HOST[:PORT][/PATH].
+    #[arg(long, global = true, value_name = "URL")]
+    pub endpoint_url: Option<String>,
+
+    /// How buckets are named to the server of s3://: auto is in the host's name on AWS, and in the path with --endpoint-url.
+    #[arg(long, global = true, value_name = "WAY", value_enum, default_value_t = AddressingArg::Auto)]
+    pub s3_addressing: AddressingArg,
+
+    /// Ask object stores as nobody, and look for no credentials.
+    #[arg(long, global = true, conflicts_with = "instance_credentials")]
+    pub anonymous: bool,
+
+    /// Let this machine's own role log in at object stores: its cloud is asked for credentials where the environment and the
+    /// usual files have none.
+    #[arg(long, global = true)]
+    pub instance_credentials: bool,
+
     /// Give up a request after so many seconds of silence.
     #[arg(long, global = true, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub net_timeout: u32,
@@ -98,6 +115,28 @@ pub struct RemoteArgs {
     /// same. It holds the source's data; delete it when it is no longer wanted.
     #[arg(long, global = true, value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
+}
+
+/// How buckets of S3 are named, as it is typed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum AddressingArg {
+    /// As the store is used to.
+    #[default]
+    Auto,
+    /// HOST/BUCKET/KEY.
+    Path,
+    /// BUCKET.HOST/KEY.
+    Virtual,
+}
+
+impl From<AddressingArg> for Addressing {
+    fn from(arg: AddressingArg) -> Self {
+        match arg {
+            AddressingArg::Auto => Self::Auto,
+            AddressingArg::Path => Self::Path,
+            AddressingArg::Virtual => Self::Virtual,
+        }
+    }
 }
 
 fn host_key(text: &str) -> Result<String, String> {

@@ -235,6 +235,38 @@ pub(super) const CODES: &[(&str, &str)] = &[
     ),
     ("nbd.unsupported", "The NBD server cannot do what is needed, such as taking writes. The message says what."),
     (
+        "object.answer",
+        "An object store answered with something that makes no sense for what it was asked. If it is not the cloud's own, see whether it knows all of the protocol.",
+    ),
+    (
+        "object.archived",
+        "The object is in a storage class that cannot be read at once (S3 Glacier, Azure's archive tier). Restore it in the store, which can take hours, and run the same command again.",
+    ),
+    (
+        "object.clock",
+        "Requests to an object store are signed with the time, and this machine's clock differs from the store's by too much. Set the clock.",
+    ),
+    (
+        "object.credentials",
+        "Credentials for an object store were found and cannot be used, or were named and not found. For s3:// these places count, the first one that has some: AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY, the profile of AWS_PROFILE in ~/.aws/credentials and ~/.aws/config, its single sign-on, AWS_WEB_IDENTITY_TOKEN_FILE. For azblob://: --token-file with a SAS or bearer token, AZURE_STORAGE_CONNECTION_STRING, AZURE_STORAGE_KEY, AZURE_STORAGE_SAS_TOKEN, AZURE_CLIENT_SECRET or AZURE_FEDERATED_TOKEN_FILE. For gs://: --token-file, GOOGLE_APPLICATION_CREDENTIALS, what gcloud auth application-default login left. The role of the machine itself counts with --instance-credentials. Other programs (credential_process) are not run: `aws configure export-credentials --format env` gives what they say as variables. --anonymous looks nowhere.",
+    ),
+    (
+        "object.denied",
+        "An object store does not give the object to whoever asked: the credentials are wrong or no longer valid, may not read it, or there are none and the object is not public. The message has the store's own word for it. hyper2kvm help object.credentials says where credentials are looked for.",
+    ),
+    (
+        "object.missing",
+        "The store has no object of this name, no such bucket, or does not want to tell of it. Names are exact, with capital letters and without a slash at the beginning.",
+    ),
+    (
+        "object.region",
+        "The bucket lies in another region than the one that was asked, or at another store. Set AWS_REGION to the one in the message, or give the store's address with --endpoint-url.",
+    ),
+    (
+        "object.status",
+        "An object store gave an answer that makes no sense for an object. The message has its number and word.",
+    ),
+    (
         "output.changed",
         "While the output was being written, something else removed or replaced its .partial file. Nothing was given the final name; run the command again.",
     ),
@@ -443,7 +475,7 @@ pub(super) const CODES: &[(&str, &str)] = &[
     ),
     (
         "source.address",
-        "A source begins like the address of a file on another machine, and is none. It has the form https://HOST/PATH, http://HOST:PORT/PATH, ssh://USER@HOST/PATH, nbd://HOST/EXPORT or nbd+unix:///EXPORT?socket=PATH. A file of this host whose name begins so is named as ./NAME.",
+        "A source begins like the address of a file on another machine, and is none. It has the form https://HOST/PATH, http://HOST:PORT/PATH, s3://BUCKET/KEY, gs://BUCKET/OBJECT, azblob://ACCOUNT/CONTAINER/BLOB, ssh://USER@HOST/PATH, nbd://HOST/EXPORT or nbd+unix:///EXPORT?socket=PATH. The address of a store (--endpoint-url) has the form https://HOST[:PORT]. A file of this host whose name begins so is named as ./NAME.",
     ),
     (
         "source.changed",
@@ -468,7 +500,7 @@ pub(super) const CODES: &[(&str, &str)] = &[
     ),
     (
         "source.scheme",
-        "Sources of this kind are not read. Those of http://, https://, ssh:// (or sftp://) and nbd:// are, beside files and block devices of this host.",
+        "Sources of this kind are not read. Those of http://, https://, s3://, gs://, azblob://, ssh:// (or sftp://) and nbd:// are, beside files and block devices of this host.",
     ),
     (
         "source.secret",

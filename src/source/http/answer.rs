@@ -206,11 +206,15 @@ pub(super) fn failure(status: StatusCode, headers: &HeaderMap) -> Failure {
             ))
         }
         404 | 410 => Failure::Final(error("http.missing", "there is no such file on the server")),
-        408 | 425 | 429 | 500 | 502 | 503 | 504 | 509 => {
-            Failure::Again { error: error("http.busy", "the server cannot answer now"), after: retry_after(headers) }
-        }
+        408 | 425 | 429 | 500 | 502 | 503 | 504 | 509 => busy(status, headers),
         _ => Failure::Final(error("http.status", "the server gives an unexpected answer")),
     }
+}
+
+/// The server may answer later.
+pub(in crate::source) fn busy(status: StatusCode, headers: &HeaderMap) -> Failure {
+    let error = Error::new(Kind::Unreadable, "http.busy", "the server cannot answer now");
+    Failure::Again { error: error.found(format!("status {}", status.as_u16())), after: retry_after(headers) }
 }
 
 /// How long the server wants to be left alone: seconds, or a date by its own clock.
@@ -230,7 +234,7 @@ pub(super) fn not_the_range(found: &str) -> Error {
         .found(found)
 }
 
-pub(super) fn changed() -> Error {
+pub(in crate::source) fn changed() -> Error {
     Error::new(Kind::Unreadable, "source.changed", "the file was replaced on the server while it was read")
         .hint("run the command again, from the beginning, when nobody writes to it")
 }

@@ -26,7 +26,7 @@ const CONNECTION_WINDOW: u32 = 32 << 20;
 
 /// Several clients that stand for one.
 #[derive(Debug)]
-pub(super) struct Clients {
+pub(in crate::source) struct Clients {
     clients: Vec<Client>,
     next: AtomicUsize,
 }
@@ -36,7 +36,7 @@ impl Clients {
     ///
     /// # Errors
     /// `http.certificate` for certificates and keys that cannot be used.
-    pub(super) fn new(access: &Access, guard: &Guard, own: bool) -> Result<Self> {
+    pub(in crate::source) fn new(access: &Access, guard: &Guard, own: bool) -> Result<Self> {
         let mut tls = tls::config(access, own)?;
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let one = || {
@@ -63,13 +63,13 @@ impl Clients {
 
     /// The one whose turn it is.
     #[expect(clippy::indexing_slicing, reason = "there are always as many")]
-    pub(super) fn next(&self) -> &Client {
+    pub(in crate::source) fn next(&self) -> &Client {
         &self.clients[self.next.fetch_add(1, Ordering::Relaxed) % self.clients.len()]
     }
 }
 
 /// What an error of the client means; `body` says that the head of an answer had come.
-pub(super) fn failure(error: reqwest::Error, body: bool) -> Failure {
+pub(in crate::source) fn failure(error: reqwest::Error, body: bool) -> Failure {
     let unreadable = |code, what: &str| Error::new(Kind::Unreadable, code, what).because(cause(&error));
     if find::<Refused>(&error).is_some() {
         return Failure::Final(redirect::refused(

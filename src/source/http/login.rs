@@ -5,6 +5,7 @@ use reqwest::{RequestBuilder, Url};
 
 use super::super::location::Address;
 use super::redirect::literal;
+use super::{Dialect, Signed};
 use crate::error::{Error, Kind, Result};
 use crate::session::{Access, Secret, Session};
 
@@ -97,8 +98,19 @@ fn user(url: &Url, access: &Access) -> Option<String> {
     }
 }
 
+/// Web servers as they are: they know a login, or nobody.
+impl Dialect for Option<Login> {
+    fn sign<'a>(&'a self, request: RequestBuilder) -> Signed<'a> {
+        let request = match self {
+            Some(login) => login.apply(request),
+            None => request,
+        };
+        Box::pin(std::future::ready(Ok(request)))
+    }
+}
+
 /// Whether requests stay on this host.
-fn is_here(url: &Url) -> bool {
+pub(in crate::source) fn is_here(url: &Url) -> bool {
     url.host_str() == Some("localhost") || literal(url).is_some_and(|address| address.is_loopback())
 }
 

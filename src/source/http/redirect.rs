@@ -10,7 +10,6 @@ use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, LOCATION};
 
-use super::super::location::Address;
 use crate::error::Error;
 
 /// Who can reach an address.
@@ -73,7 +72,7 @@ impl Reach {
 /// Finds the addresses of hosts, and holds redirections to what they may reach. The check is made for every connection, so a name
 /// cannot come to mean another address later.
 #[derive(Clone, Debug)]
-pub(super) struct Guard(Arc<Mutex<State>>);
+pub(in crate::source) struct Guard(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -86,8 +85,7 @@ struct State {
 }
 
 impl Guard {
-    pub(super) fn new(address: &Address) -> Self {
-        let url = address.url();
+    pub(in crate::source) fn new(url: &Url) -> Self {
         let mut state = State { own: host(url), ..State::default() };
         state.reach.extend(literal(url).map(Reach::of));
         Self(Arc::new(Mutex::new(state)))
@@ -205,7 +203,7 @@ fn host(url: &Url) -> String {
 }
 
 /// The address of a host that is given by number.
-pub(super) fn literal(url: &Url) -> Option<IpAddr> {
+pub(in crate::source) fn literal(url: &Url) -> Option<IpAddr> {
     let host = url.host_str()?;
     host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
@@ -219,7 +217,7 @@ mod tests {
     }
 
     fn allow(own: &str, to: &str) -> bool {
-        Guard::new(&Address::parse(own).unwrap()).allow(&url(own), &url(to)).is_ok()
+        Guard::new(&url(own)).allow(&url(own), &url(to)).is_ok()
     }
 
     #[test]
@@ -280,7 +278,7 @@ mod tests {
 
     #[test]
     fn names_are_judged_by_what_they_mean_when_a_connection_is_made() {
-        let guard = Guard::new(&Address::parse("https://own.example/a").unwrap());
+        let guard = Guard::new(&url("https://own.example/a"));
         let socket = |text: &str| SocketAddr::new(text.parse().unwrap(), 0);
         let inside = vec![socket("10.0.0.1"), socket("127.0.0.1")];
         assert_eq!(guard.filter("proxy.example", inside.clone()), Some(inside.clone()));

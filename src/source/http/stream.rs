@@ -28,7 +28,7 @@ pub struct WebStream {
 
 impl WebStream {
     pub(super) fn begin(address: &Address, clock: &dyn Clock, session: &Arc<Session>) -> Result<Self> {
-        match Line::find(address, None, clock, session)? {
+        match Line::to(address, None, clock, session)? {
             (line, First::Whole(response), _) => Ok(Self {
                 line,
                 label: address.to_string(),

@@ -453,3 +453,28 @@ fn an_address_that_expired_is_asked_for_once_more() {
     assert_eq!(read_in_parts(&direct).unwrap_err().code(), "http.denied");
     assert_eq!(direct.requests().len(), 2, "nobody redirected");
 }
+
+#[test]
+fn what_is_said_beside_a_file_is_bounded() {
+    let of = |len: usize| {
+        let server = Server::start(vec![b'x'; len], |request, content| {
+            good(&Request { range: None, ..request.clone() }, content)
+        });
+        let line = Line::plain(&server.url("/x"), &session()).unwrap();
+        let ask = |all: bool| {
+            let answer = line.answer(len, async |line| {
+                let response = line.exchange(line.request(Method::GET, line.url().clone())).await?;
+                if all { line.all(response).await } else { Ok(Some(line.beginning(response).await)) }
+            });
+            answer.unwrap().map(|body| body.len())
+        };
+        (ask(true), ask(false))
+    };
+    let (most, beginning) = (limits::MAX_OBJECT_ANSWER, limits::MAX_REFUSAL);
+    assert_eq!(of(most - 1), (Some(most - 1), Some(beginning)));
+    assert_eq!(of(most), (Some(most), Some(beginning)));
+    assert_eq!(of(most + 1), (None, Some(beginning)));
+    for len in [beginning - 1, beginning, beginning + 1] {
+        assert_eq!(of(len), (Some(len), Some(len.min(beginning))));
+    }
+}
