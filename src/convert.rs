@@ -40,6 +40,7 @@ mod sink;
 mod space;
 mod stream;
 mod target;
+mod upload;
 mod verify;
 
 pub use progress::{Phase, Progress, Update};
@@ -63,6 +64,7 @@ use seal::Partial;
 use share::Sharing;
 use sink::{Make, Sink};
 use stream::Stream;
+use upload::Object;
 
 /// What to write and how.
 #[derive(Clone, Debug)]
@@ -184,6 +186,8 @@ pub enum Place<'a> {
     Path(&'a Path),
     /// An export of an NBD server, as a device is one.
     Export(&'a Address),
+    /// An object of S3.
+    Object(&'a Address),
     /// Standard output, which cannot be read back: [`Options::verify`] says nothing then.
     Stdout,
 }
@@ -261,6 +265,11 @@ fn claim(
         Place::Export(address) => {
             options.format.check(Surface::Used)?;
             Arc::new(Device::claim_export(address, options.force, options.verify, source, session)?)
+        }
+        Place::Object(address) => {
+            options.format.check(Surface::Parts)?;
+            let len = source.len().max(options.size.unwrap_or(0));
+            Arc::new(Object::claim(address, options.force, source, len, session)?)
         }
         Place::Path(path) if device::is_device(path) => {
             options.format.check(Surface::Used)?;

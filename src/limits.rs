@@ -592,6 +592,9 @@ pub const MAX_SSH_HOPS: usize = 8;
 /// Bytes of what an object store answers beside an object: a list of pages, a token, the state of an upload.
 pub const MAX_OBJECT_ANSWER: usize = 4 << 20;
 
+/// Parts of one object that is uploaded, as S3 has it.
+pub const MAX_UPLOAD_PARTS: u64 = 10_000;
+
 /// Bytes that are read of what a server says when it does not give a file; those of object stores have some hundred.
 pub const MAX_REFUSAL: usize = 64 << 10;
 

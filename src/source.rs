@@ -25,6 +25,7 @@ pub use file::FileSource;
 pub use http::{WebStream, stream as stream_web};
 pub use location::{Address, Location, Protocol};
 pub use network::{Network, Spoken};
+pub(crate) use object::{Stored, Upload};
 pub use pipe::Pipe;
 pub use reference::{Reference, Role, has_scheme};
 pub use remote::Remote;

@@ -201,6 +201,111 @@ fn a_busy_store_is_asked_again_when_it_says() {
     cloud.run(["info", &address("s3", "small.raw")]).fails_with(3).code("http.busy");
 }
 
+/// What was asked of a store, by method and by what beside a name.
+fn asked(cloud: &Cloud, word: &str) -> usize {
+    cloud.seen().iter().filter(|exchange| exchange.asked.line.contains(word)).count()
+}
+
+#[test]
+fn an_object_appears_whole_and_is_read_back() {
+    let lab = Lab::new();
+    let raw = small(&lab);
+    let cloud = Cloud::s3(&lab, &lab.path("store"));
+    for (name, format) in [("out.raw", "raw"), ("out.qcow2", "qcow2"), ("out.vmdk", "vmdk")] {
+        let (target, back) = (address("s3", name), lab.path(name));
+        let json = cloud.run(["convert", "--json", "--format", "raw"]).arg(&raw).arg(&target).success().json();
+        assert_eq!((&json["output"]["path"], &json["output"]["verified"]), (&target.as_str().into(), &true.into()));
+        cloud.run(["convert", "--to", "raw", &target]).arg(&back).success();
+        tools::assert_same_content(("raw", &raw), ("raw", &back));
+        let again = cloud.run(["convert", "--format", "raw"]).arg(&raw).arg(&target);
+        again.fails_with(5).code("output.exists");
+        cloud.run(["convert", "--force", "--format", "raw"]).arg(&raw).arg(&target).success();
+        let listed = cloud.list();
+        assert!(listed.0.contains(&format!("d/{name}")) && listed.1.is_empty(), "{format}: {listed:?}");
+    }
+    for options in [["--to", "vhdx"], ["--to", "ova"], ["--compress", "zlib"]] {
+        let run = cloud.run(["convert", "--format", "raw"]).arg(&raw).arg(address("s3", "no.qcow2")).args(options);
+        run.fails_with(2).code("convert.stream");
+    }
+    let itself =
+        cloud.run(["convert", "--force", "--format", "raw", &address("s3", "small.raw"), &address("s3", "small.raw")]);
+    itself.fails_with(2).code("output.source");
+    let elsewhere = cloud.run(["convert", "--format", "raw"]).arg(&raw).arg("azblob://account/c/b");
+    elsewhere.fails_with(2).code("convert.destination");
+}
+
+#[test]
+fn an_upload_that_fails_leaves_nothing() {
+    let lab = Lab::new();
+    let raw = small(&lab);
+    let cloud = Cloud::s3(&lab, &lab.path("store"));
+    let convert =
+        |name: &str| cloud.run(["convert", "--net-retries", "2", "--format", "raw"]).arg(&raw).arg(address("s3", name));
+    let failing = |word: &'static str, status: &'static str| {
+        move |asked: &Asked| {
+            asked.line.contains(word).then(|| answer(status, "", "<Error><Code>AccessDenied</Code></Error>"))
+        }
+    };
+    let nothing_is_left = |name: &str| {
+        let (objects, uploads) = cloud.list();
+        assert!(!objects.contains(&format!("d/{name}")) && uploads.is_empty(), "{objects:?} {uploads:?}");
+    };
+    cloud.meddle(failing("partNumber=2", "403 Forbidden"));
+    convert("a.raw").fails_with(3).code("object.denied");
+    nothing_is_left("a.raw");
+
+    cloud.meddle(failing("partNumber=2", "503 Slow Down"));
+    convert("b.raw").fails_with(3).code("http.busy");
+    nothing_is_left("b.raw");
+
+    // Once is no failure.
+    let failed = std::sync::atomic::AtomicBool::new(false);
+    cloud.meddle(move |asked| {
+        let now = asked.line.contains("partNumber=2") && !failed.swap(true, std::sync::atomic::Ordering::SeqCst);
+        now.then(|| answer("500 Internal Server Error", "", ""))
+    });
+    cloud.seen();
+    convert("c.raw").success();
+    assert_eq!(asked(&cloud, "partNumber=2"), 2);
+
+    // What comes back is not what was sent.
+    cloud.meddle(|asked| {
+        let range = asked.head.lines().find(|line| line.starts_with("range: bytes=0-"))?;
+        let last: usize = range.rsplit('-').next()?.trim().parse().ok()?;
+        let last = last.min((24 << 20) - 1);
+        let headers = format!("etag: \"1\"\r\ncontent-range: bytes 0-{last}/{}\r\n", 24 << 20);
+        asked.line.starts_with("GET").then(|| answer("206 Partial", &headers, &"x".repeat(last + 1)))
+    });
+    let ran = convert("d.raw").ran();
+    assert!(matches!(ran.status.code(), Some(3 | 6)), "{ran}");
+    cloud.meddle(|_| None);
+    nothing_is_left("d.raw");
+}
+
+#[test]
+fn an_upload_that_is_interrupted_leaves_nothing() {
+    let lab = Lab::new();
+    let raw = small(&lab);
+    let cloud = Cloud::s3(&lab, &lab.path("store"));
+    // The second part is never taken.
+    let (held, hold) = std::sync::mpsc::channel::<()>();
+    let hold = std::sync::Mutex::new(hold);
+    cloud.meddle(move |asked| {
+        if asked.line.contains("partNumber=2") {
+            let _ = hold.lock().map(|hold| hold.recv());
+        }
+        None
+    });
+    let run = cloud.run(["convert", "--format", "raw"]).arg(&raw).arg(address("s3", "e.raw")).start();
+    while !cloud.seen().iter().any(|exchange| exchange.asked.line.contains("?uploads")) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    run.terminate().exits_with(7);
+    drop(held);
+    let (objects, uploads) = cloud.list();
+    assert!(!objects.contains(&"d/e.raw".to_owned()) && uploads.is_empty(), "{objects:?} {uploads:?}");
+}
+
 #[test]
 fn a_guest_in_azure_is_read_in_place_and_holes_of_page_blobs_are_not() {
     let lab = Lab::new();

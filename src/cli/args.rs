@@ -467,8 +467,8 @@ pub struct RevertArgs {
 #[command(override_usage = "hyper2kvm convert [OPTIONS] <SRC>... <DST>")]
 pub struct ConvertArgs {
     /// The sources (or - for standard input), and last the destination: a file, a directory (DIR/), which gets a file for
-    /// each disk, a block device or logical volume (with --force), an export of an NBD server (nbd://HOST/EXPORT), or - for
-    /// standard output.
+    /// each disk, a block device or logical volume (with --force), an export of an NBD server (nbd://HOST/EXPORT), an object
+    /// of S3 (s3://BUCKET/KEY), or - for standard output.
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<OsString>,
 

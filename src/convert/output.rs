@@ -98,6 +98,9 @@ pub(super) enum Surface {
     /// A device with whatever was on it. What is not written becomes zeros, up to the length that is set; that costs most where
     /// writes do not ascend.
     Used,
+    /// An object of a store: what is not written reads as zeros, and takes its time like everything else. Writes ascend, but for the
+    /// beginning, which is kept to the end.
+    Parts,
     /// A pipe: bytes can only be appended. What is left out on the way, up to the length that is set, becomes zeros.
     Stream,
 }

@@ -167,9 +167,14 @@ impl Format {
     }
 
     /// Whether it can be written where `surface` says.
-    pub(super) const fn suits(&self, surface: Surface) -> bool {
+    pub(super) fn suits(&self, surface: Surface) -> bool {
         match surface {
             Surface::Empty => true,
+            Surface::Parts => match self {
+                // What is compressed goes into gaps that were left for it, however far back.
+                Self::Qcow2(options) => options.compression.is_none() && options.preallocation == Preallocation::Off,
+                _ => matches!(self, Self::Raw(_) | Self::Vmdk(_)),
+            },
             Surface::Used => matches!(self, Self::Raw(_) | Self::Qcow2(_)),
             Surface::Stream => matches!(self, Self::Raw(_) | Self::Vmdk(_)),
         }
@@ -181,6 +186,12 @@ impl Format {
             return Ok(());
         }
         let what = match surface {
+            Surface::Parts => {
+                format!(
+                    "{} cannot be written to an object store in this way: it goes back in what was sent",
+                    self.name()
+                )
+            }
             Surface::Stream => {
                 format!("{} cannot be written to a pipe: its tables are known only at the end", self.name())
             }

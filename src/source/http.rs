@@ -361,6 +361,11 @@ impl Line {
         self.wait(self.patience.limit(len as u64), work(self))
     }
 
+    /// Waits for `work` even if the session is cancelled; nothing if it takes longer than `limit`.
+    pub(super) fn anyway<T>(&self, limit: Duration, work: impl AsyncFnOnce(&Self) -> T) -> Option<T> {
+        self.runtime.finish(within(limit, work(self)))?
+    }
+
     /// A request that the server answers only while the file is as it was found.
     pub(super) fn request(&self, method: Method, url: Url) -> RequestBuilder {
         let request = self.clients.next().request(method, url);
@@ -372,8 +377,13 @@ impl Line {
 
     /// Signs and sends a request, and waits for the head of the answer.
     pub(super) async fn exchange(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        self.exchange_for(self.patience.silence, request).await
+    }
+
+    /// [`Line::exchange`] for a request whose answer may take `time`, because of what it carries or has the server do.
+    pub(super) async fn exchange_for(&self, time: Duration, request: RequestBuilder) -> Result<Response, Failure> {
         let request = self.dialect.sign(request).await?;
-        match within(self.patience.silence, request.send()).await {
+        match within(time, request.send()).await {
             Some(result) => result.map_err(|error| client::failure(error, false)),
             None => Err(Failure::again(silent("the server does not answer"))),
         }

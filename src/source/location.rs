@@ -232,7 +232,8 @@ impl Address {
     }
 
     /// The last segment of the path, with percent escapes resolved.
-    fn file_name(&self) -> String {
+    #[must_use]
+    pub fn file_name(&self) -> String {
         let segments = self.0.path_segments();
         let last = segments.and_then(|mut segments| segments.rfind(|part| !part.is_empty())).unwrap_or_default();
         let name = unescape(last);

@@ -25,8 +25,11 @@ mod profile;
 mod refusal;
 mod s3;
 mod signature;
+mod upload;
 
 use signature::Sign;
+
+pub(crate) use upload::{Stored, Upload};
 
 /// Opens the object at `address`.
 ///
@@ -42,7 +45,8 @@ fn find(address: &Address, session: &Arc<Session>) -> Result<Arc<Checked<Remote>
     let origin = Fingerprint::of(&[address.url().as_str().as_bytes(), url.as_str().as_bytes()]);
     let line = Line::new(url, Arc::new(speaker), session)?;
     let clock = SystemClock::new();
-    let (web, found, headers) = Web::find(Named { address: address.clone(), origin }, &clock, |front| line.find(front, &clock))?;
+    let (web, found, headers) =
+        Web::find(Named { address: address.clone(), origin }, &clock, |front| line.find(front, &clock))?;
     let transport: Box<dyn Transport> = match pages::are_in(&headers) {
         true => Box::new(pages::PageBlob::new(web)),
         false => Box::new(web),

@@ -38,13 +38,22 @@ impl Runtime {
         session.shared(|_| Self::default())
     }
 
+    fn runtime(&self) -> Option<&tokio::runtime::Runtime> {
+        self.0.get_or_init(start).as_ref().ok().and_then(|owned| owned.0.as_ref())
+    }
+
+    /// Waits for `future`, which has an end of its own, also when the session is cancelled. Nothing when the system gives no threads.
+    pub(super) fn finish<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        self.runtime().map(|runtime| runtime.block_on(future))
+    }
+
     /// Waits for `future`, on the calling thread.
     ///
     /// # Errors
     /// `session.interrupted` once the session is cancelled, and `source.runtime` when the system gives no threads.
     pub(super) fn wait<T>(&self, session: &Session, future: impl Future<Output = T>) -> Result<T> {
-        let runtime = self.0.get_or_init(start).as_ref().ok().and_then(|owned| owned.0.as_ref());
-        let runtime = runtime
+        let runtime = self
+            .runtime()
             .ok_or_else(|| Error::failed("source.runtime", "cannot start the threads that read remote sources"))?;
         runtime.block_on(async {
             let mut future = pin!(future);

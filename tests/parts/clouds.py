@@ -39,7 +39,8 @@ def s3_fill(endpoint, bucket, folder):
     policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
     iam.put_user_policy(UserName="u", PolicyName="p", PolicyDocument=json.dumps(policy))
     key = iam.create_access_key(UserName="u")["AccessKey"]
-    urllib.request.urlopen(endpoint + "/moto-api/reset-auth", data=b"0").read()
+    plain = {"Content-Type": "text/plain"}
+    urllib.request.urlopen(urllib.request.Request(endpoint + "/moto-api/reset-auth", b"0", plain)).read()
     print(key["AccessKeyId"], key["SecretAccessKey"])
 
 

@@ -204,13 +204,10 @@ impl Proxy {
         let (seen, answer) = (Arc::clone(&proxy.seen), Arc::clone(&proxy.answer));
         // It ends with the process.
         std::thread::spawn(move || {
-            let mut number = 0;
-            for client in listener.incoming().map_while(Result::ok) {
+            for (number, client) in listener.incoming().map_while(Result::ok).enumerate() {
                 let (seen, answer) = (Arc::clone(&seen), Arc::clone(&lock(&answer)));
-                let this = number;
-                number += 1;
                 std::thread::spawn(move || {
-                    if let Ok(exchange) = pass(&client, upstream, this, &*answer) {
+                    if let Ok(exchange) = pass(&client, upstream, number, &*answer) {
                         lock(&seen).push(exchange);
                     }
                     let _ = client.shutdown(Shutdown::Both);

@@ -34,7 +34,7 @@ pub(super) fn run(args: &ConvertArgs, context: &Context) -> Result<()> {
         let flags = [("--size", args.size.is_some()), ("--backing", args.backing.is_some())];
         without(&flags, "for one disk, not for all of a directory", "give the destination as a file")?;
     }
-    if let Destination::Export(_) = destination {
+    if let Destination::Export(_) | Destination::Object(_) = destination {
         without(&[("--backing", args.backing.is_some())], "for an image in a file", "give the destination as a file")?;
     }
     let (mut format, base) = wanted(args, &destination, &context.session)?;

@@ -50,7 +50,7 @@ pub(super) const CODES: &[(&str, &str)] = &[
     ),
     (
         "convert.stream",
-        "This format cannot be written where the output goes. A pipe only goes forward, so a format must need no way back and know its tables before its data; on a device, a format must know where it ends. The message names those that can. What went into a pipe cannot be read back either, so it is not verified.",
+        "This format cannot be written where the output goes. A pipe only goes forward, so a format must need no way back and know its tables before its data; on a device, a format must know where it ends; what was sent to an object store stays as it is, but for its beginning. The message names those that can. What went into a pipe cannot be read back either, so it is not verified.",
     ),
     (
         "convert.thread",
@@ -257,6 +257,10 @@ pub(super) const CODES: &[(&str, &str)] = &[
     (
         "object.missing",
         "The store has no object of this name, no such bucket, or does not want to tell of it. Names are exact, with capital letters and without a slash at the beginning.",
+    ),
+    (
+        "object.parts",
+        "An object has at most 10,000 parts, some of which are in memory at once, so those of a very large disk do not fit into what --memory gives. The message says how much is needed.",
     ),
     (
         "object.region",

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use reqsign_core::{Context, FileRead, HttpSend, StaticEnv};
-use reqwest::{Client, Method, Request};
+use reqwest::{Method, Request};
 
 use super::signature::Signature;
 use super::*;
@@ -109,13 +109,12 @@ fn nobody_signs_nothing() {
 
 #[test]
 fn requests_are_held_to_the_state_that_was_found() {
-    let speaker = |store| Speaker { store, region: None, signature: Arc::new(nobody()) };
     let headers = |pairs: &[(&'static str, &str)]| {
         let pair = |(name, value): &(&'static str, &str)| (HeaderName::from_static(name), value.parse().unwrap());
         pairs.iter().map(pair).collect::<HeaderMap>()
     };
     let binding = |store, pairs: &[(&'static str, &str)]| {
-        let (name, value) = speaker(store).binding(&headers(pairs))?;
+        let (name, value) = nobody_at(store).binding(&headers(pairs))?;
         Some(format!("{name}: {}", value.to_str().unwrap()))
     };
     let both = [("etag", "\"1\""), ("x-goog-generation", "7")];
@@ -127,13 +126,17 @@ fn requests_are_held_to_the_state_that_was_found() {
 
 #[test]
 fn azures_requests_have_a_version() {
-    let speaker = Speaker { store: Store::Azure, region: None, signature: Arc::new(nobody()) };
+    let speaker = nobody_at(Store::Azure);
     let session = Session::with_defaults();
-    let request = Client::new().get("https://a.blob.core.windows.net/c/b");
+    let url = Url::parse("https://a.blob.core.windows.net/c/b").unwrap();
+    let line = Line::new(url.clone(), Arc::new(nobody_at(Store::Azure)), &session).unwrap();
+    let request = line.request(Method::GET, url);
     let signed = Runtime::of(&session).wait(&session, speaker.sign(request)).unwrap().unwrap().build().unwrap();
     assert_eq!(signed.headers().get("x-ms-version").unwrap(), azure::VERSION);
 }
 
-fn nobody() -> Signature<reqsign_google::Credential> {
-    Signature::new(Context::new(), Vec::new(), reqsign_google::RequestSigner::new("storage"), None)
+fn nobody_at(store: Store) -> Speaker {
+    let way = reqsign_google::RequestSigner::new("storage");
+    let signature = Signature::new(Context::new(), Vec::new(), way, None);
+    Speaker { store, region: None, signature: Arc::new(signature) }
 }

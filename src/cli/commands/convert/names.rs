@@ -19,6 +19,8 @@ pub(super) enum Destination<'a> {
     Directory(&'a Path),
     /// An export of an NBD server, for one disk.
     Export(Address),
+    /// An object of a store, for one disk.
+    Object(Address),
     /// Standard output, for one disk.
     Stdout,
 }
@@ -37,10 +39,13 @@ impl<'a> Destination<'a> {
             Some(Ok(Location::Remote(address))) if address.protocol() == Protocol::Nbd => {
                 return Ok(Self::Export(address));
             }
+            Some(Ok(Location::Remote(address))) if address.protocol() == Protocol::S3 => {
+                return Ok(Self::Object(address));
+            }
             Some(Err(error)) if error.code() != "source.scheme" => return Err(error),
             Some(_) => {
                 return Err(Error::new(Kind::Usage, "convert.destination", "nothing is written to such an address")
-                    .expected("a file, a directory, a device, - or nbd://HOST/EXPORT")
+                    .expected("a file, a directory, a device, -, nbd://HOST/EXPORT or s3://BUCKET/KEY")
                     .hint("name a file by its path; ./NAME is one in any case"));
             }
         }
@@ -60,8 +65,8 @@ impl<'a> Destination<'a> {
         match (self, disks) {
             (_, []) => Err(Error::unsupported("source.no-disk", "the source has no disk")),
             (Self::File(path), [_]) => Ok(vec![path.to_path_buf()]),
-            (Self::Stdout | Self::Export(_), [_]) => Ok(vec![self.file()?]),
-            (Self::File(_) | Self::Stdout | Self::Export(_), _) => {
+            (Self::Stdout | Self::Export(_) | Self::Object(_), [_]) => Ok(vec![self.file()?]),
+            (Self::File(_) | Self::Stdout | Self::Export(_) | Self::Object(_), _) => {
                 Err(Error::new(Kind::Usage, "source.disk", "the source has several disks")
                     .found(names.join(", "))
                     .hint("choose one with --disk N, or SRC#N, or give a directory for all of them: DIR/"))
@@ -78,7 +83,7 @@ impl<'a> Destination<'a> {
         match (self, disks) {
             (_, []) => Err(Error::unsupported("source.no-disk", "the source has no disk")),
             (Self::File(path), _) => Ok(path.to_path_buf()),
-            (Self::Stdout | Self::Export(_), _) => self.file(),
+            (Self::Stdout | Self::Export(_) | Self::Object(_), _) => self.file(),
             (Self::Directory(path), _) => Ok(path.join(format!("{}.ova", machine_stem(sources)))),
         }
     }
@@ -87,7 +92,7 @@ impl<'a> Destination<'a> {
     pub(super) fn file(&self) -> Result<PathBuf> {
         match self {
             Self::File(path) => Ok(path.to_path_buf()),
-            Self::Export(address) => Ok(PathBuf::from(address.to_string())),
+            Self::Export(address) | Self::Object(address) => Ok(PathBuf::from(address.to_string())),
             Self::Stdout => Ok(PathBuf::from("-")),
             Self::Directory(_) => {
                 Err(Error::new(Kind::Usage, "convert.names", "standard input has no name to give to a file")
@@ -100,6 +105,7 @@ impl<'a> Destination<'a> {
     pub(super) const fn place<'p>(&'p self, path: &'p Path) -> Place<'p> {
         match self {
             Self::Export(address) => Place::Export(address),
+            Self::Object(address) => Place::Object(address),
             Self::Stdout => Place::Stdout,
             _ => Place::Path(path),
         }
@@ -108,7 +114,7 @@ impl<'a> Destination<'a> {
     /// The field of the JSON that tells what was written.
     pub(super) const fn key(&self) -> &'static str {
         match self {
-            Self::File(_) | Self::Export(_) | Self::Stdout => "output",
+            Self::File(_) | Self::Export(_) | Self::Object(_) | Self::Stdout => "output",
             Self::Directory(_) => "outputs",
         }
     }
@@ -116,7 +122,7 @@ impl<'a> Destination<'a> {
     /// What that field holds.
     pub(super) fn shown(&self, mut outputs: Vec<Value>) -> Value {
         match self {
-            Self::File(_) | Self::Export(_) | Self::Stdout => outputs.pop().unwrap_or_default(),
+            Self::File(_) | Self::Export(_) | Self::Object(_) | Self::Stdout => outputs.pop().unwrap_or_default(),
             Self::Directory(_) => outputs.into(),
         }
     }

@@ -21,6 +21,7 @@ pub(super) fn wanted(
     let mut format = match (&args.to, destination) {
         (Some(name), _) => Format::by_name(name)?,
         (None, Destination::File(path)) => Format::by_suffix(path).unwrap_or_default(),
+        (None, Destination::Object(address)) => Format::by_suffix(Path::new(&address.file_name())).unwrap_or_default(),
         // The server has a format of its own, or none.
         (None, Destination::Export(_)) => Format::Raw(RawOptions::default()),
         (None, Destination::Directory(_) | Destination::Stdout) => Format::default(),
