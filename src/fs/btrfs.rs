@@ -184,8 +184,17 @@ impl Btrfs {
 
     /// Runs a call that writes.
     fn writing<T>(&self, job: impl Fn(&mut Core) -> Result<T>) -> Result<T> {
+        self.changing(|core| core.write(job))
+    }
+
+    /// Runs a call that writes and leaves no less room than there was.
+    fn freeing<T>(&self, job: impl Fn(&mut Core) -> Result<T>) -> Result<T> {
+        self.changing(|core| core.write_freeing(job))
+    }
+
+    fn changing<T>(&self, work: impl FnOnce(&mut Core) -> Result<T>) -> Result<T> {
         self.writer()?;
-        self.shared.core.write().unwrap_or_else(PoisonError::into_inner).write(job)
+        work(&mut self.shared.core.write().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Creates something of `kind`.
@@ -467,7 +476,8 @@ impl Filesystem for Btrfs {
 
 impl FilesystemMut for Btrfs {
     fn replace(&self, inode: Inode, content: &[u8]) -> Result<()> {
-        self.writing(|core| core.replace_content(core.target_of(self.root, inode)?, content))
+        let file = self.core().target_of(self.root, inode)?;
+        self.changing(|core| core.overwrite(file, content))
     }
 
     fn append(&self, inode: Inode, content: &[u8]) -> Result<()> {
@@ -491,11 +501,11 @@ impl FilesystemMut for Btrfs {
     }
 
     fn remove(&self, dir: Inode, name: &[u8]) -> Result<()> {
-        self.writing(|core| core.remove_entry(core.target_of(self.root, dir)?, name, false))
+        self.freeing(|core| core.remove_entry(core.target_of(self.root, dir)?, name, false))
     }
 
     fn remove_dir(&self, dir: Inode, name: &[u8]) -> Result<()> {
-        self.writing(|core| core.remove_entry(core.target_of(self.root, dir)?, name, true))
+        self.freeing(|core| core.remove_entry(core.target_of(self.root, dir)?, name, true))
     }
 
     fn rename(&self, dir: Inode, name: &[u8], new_dir: Inode, new_name: &[u8]) -> Result<()> {
@@ -514,7 +524,7 @@ impl FilesystemMut for Btrfs {
     }
 
     fn remove_xattr(&self, inode: Inode, name: &[u8]) -> Result<()> {
-        self.writing(|core| core.set_attribute(core.target_of(self.root, inode)?, name, None))
+        self.freeing(|core| core.set_attribute(core.target_of(self.root, inode)?, name, None))
     }
 
     fn set_times(&self, inode: Inode, atime: Timestamp, mtime: Timestamp) -> Result<()> {

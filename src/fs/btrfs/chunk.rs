@@ -295,7 +295,7 @@ impl Chunk {
 }
 
 /// All chunks.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Chunks(BTreeMap<u64, Chunk>);
 
 impl Chunks {

@@ -11,6 +11,11 @@ use crate::fs::{FileKind, Inode, Stat, Timestamp};
 pub(super) const LEN: usize = 160;
 /// `BTRFS_INODE_NODATASUM`.
 pub(super) const NODATASUM: u64 = 1;
+/// `BTRFS_INODE_NODATACOW`: no copy on write, which does without checksums too.
+pub(super) const NODATACOW: u64 = 1 << 1;
+/// `BTRFS_INODE_NOCOMPRESS` and `BTRFS_INODE_COMPRESS`.
+pub(super) const NOCOMPRESS: u64 = 1 << 3;
+pub(super) const COMPRESS: u64 = 1 << 11;
 /// `BTRFS_INODE_RO_VERITY`, in the upper half.
 pub(super) const VERITY: u64 = 1 << 32;
 /// Where a number says which subvolume it belongs to, and that it is a stub.
@@ -53,6 +58,10 @@ impl Item {
 
     pub(super) fn flags(&self) -> u64 {
         le64(&self.0, 64)
+    }
+
+    pub(super) fn set_flags(&mut self, flags: u64) {
+        put(&mut self.0, 64, &flags.to_le_bytes());
     }
 
     pub(super) fn set_generation(&mut self, generation: u64) {

@@ -29,11 +29,12 @@ mod grow;
 mod names;
 mod open;
 mod refs;
+mod reserve;
 mod space;
 mod sums;
 
 /// What a file system that is written to has besides what can be read.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Writing {
     /// Trees that are no subvolumes, but for that of checksums.
     trees: BTreeMap<u64, Tree>,
@@ -57,7 +58,7 @@ pub(super) struct Writing {
     replayed: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Undo {
     Item {
         tree: u64,
@@ -127,7 +128,7 @@ impl Core {
         if self.writing.broken {
             return Err(Error::failed("btrfs.aborted", "a transaction could not be stored, so nothing can be written"));
         }
-        self.reserve()?;
+        self.make_way()?;
         match self.attempt(&job) {
             // What earlier calls freed can be allocated once they are stored.
             Err(error) if error.code() == SPACE && self.is_pending() => {
@@ -177,17 +178,22 @@ impl Core {
     }
 
     /// Stores what waits when it becomes much.
-    fn reserve(&mut self) -> Result<()> {
+    fn make_way(&mut self) -> Result<()> {
         let is_much = self.writing.pending > limits::BTRFS_PENDING;
-        if is_much || (self.is_pending() && !self.has_metadata(self.metadata_needed(0, 0).saturating_mul(2))?) {
+        if is_much
+            || (self.is_pending()
+                && !self.has_metadata(
+                    self.metadata_needed(0, 0).saturating_mul(2).saturating_add(self.reserve_of_nodes()),
+                )?)
+        {
             self.commit()?;
         }
         Ok(())
     }
 
-    /// Makes sure that what waits can be stored.
+    /// Makes sure that what waits can be stored, and that some nodes are left then for calls that free room.
     fn has_room(&self) -> Result<()> {
-        let needed = self.metadata_needed(0, 0);
+        let needed = self.metadata_needed(0, 0).saturating_add(self.reserve_of_nodes());
         if self.has_metadata(needed)? {
             return Ok(());
         }

@@ -26,6 +26,12 @@ impl Core {
             return Ok(());
         }
         self.writing.broken = true;
+        self.settle()?;
+        self.store_settled()
+    }
+
+    /// Puts what waits into the trees, in memory.
+    pub(super) fn settle(&mut self) -> Result<()> {
         let generation = self.transaction();
         self.writing.mold.iter_mut().for_each(|mold| mold.generation = generation);
         self.doubt_quotas()?;
@@ -34,7 +40,12 @@ impl Core {
         changed.into_iter().try_for_each(|tree| self.apply(tree))?;
         self.count_data()?;
         self.drop_fresh()?;
-        self.settle_trees()?;
+        self.settle_trees()
+    }
+
+    /// Stores trees that nothing waits for any more, and begins the next transaction.
+    pub(super) fn store_settled(&mut self) -> Result<()> {
+        self.writing.broken = true;
         self.store_nodes()?;
         self.store_superblocks()?;
         self.writing.space.unpin();

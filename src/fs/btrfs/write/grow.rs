@@ -89,8 +89,8 @@ impl Core {
         let mut rooms = self.rooms()?;
         let Some(chunk) = self.next_chunk(&rooms, chunk::DATA, Bound::Usual) else { return Ok(false) };
         rooms.take(&chunk);
-        if chunk.flags & chunk::METADATA == 0 && self.metadata_in(&rooms) < self.metadata_needed(0, 0).saturating_mul(2)
-        {
+        let needed = self.metadata_needed(0, 0).saturating_mul(2).saturating_add(self.reserve_of_nodes());
+        if chunk.flags & chunk::METADATA == 0 && self.metadata_in(&rooms) < needed {
             return Ok(false);
         }
         self.add_chunk(&chunk)
@@ -145,6 +145,7 @@ impl Core {
         let items = extents.saturating_mul(2).saturating_add(sums / (1 << 12));
         let bytes = sums.saturating_add(items.saturating_mul(long(limits::BTRFS_LOG_ITEM)));
         let needed = self.metadata_needed(size(items), size(bytes)).saturating_mul(2);
+        let needed = needed.saturating_add(self.reserve_of_nodes());
         let (unused, mut rooms) = (self.writing.space.unused(chunk::DATA), rooms.clone());
         if self.is_mixed() {
             let all = content.saturating_add(needed);
@@ -154,7 +155,7 @@ impl Core {
         self.growth(&mut rooms, chunk::DATA, more) >= more && self.metadata_in(&rooms) >= needed
     }
 
-    fn is_mixed(&self) -> bool {
+    pub(super) fn is_mixed(&self) -> bool {
         const MIXED: u64 = chunk::DATA | chunk::METADATA;
         self.writing.space.0.values().any(|group| group.flags & MIXED == MIXED)
     }

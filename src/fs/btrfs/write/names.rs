@@ -9,6 +9,7 @@ use super::super::inode::{self, Item};
 use super::super::key::{Key, id, kind};
 use super::super::log::names::{Reference, encode, in_size, references, without};
 use super::super::{Core, corrupt, limit, not_a};
+use super::attributes::PROPERTY;
 use crate::disk::bytes::{le64, put, put32};
 use crate::error::{Error, Kind, Result, escape_bytes};
 use crate::fs::{Attributes, FileKind, Timestamp};
@@ -16,10 +17,8 @@ use crate::limits;
 
 /// `BTRFS_DIR_START_INDEX`.
 const FIRST_INDEX: u64 = 2;
-/// Flags that files take over from their directory: no compression, compression; and no copy on write, which does without
-/// checksums too.
-const COMPRESSION: u64 = 1 << 3 | 1 << 11;
-const NODATACOW: u64 = 1 << 1;
+/// Flags that files take over from their directory.
+const INHERITED: u64 = inode::NOCOMPRESS | inode::COMPRESS | inode::NODATACOW;
 /// Where an inode has its times.
 const ATIME: usize = 112;
 const CTIME: usize = 124;
@@ -74,7 +73,11 @@ impl Core {
         if !content.is_empty() {
             self.fill_file(target, &mut item, content)?;
         }
+        let property = self.inherited_property(parent, &item)?;
         self.set(target.volume, Key::new(target.inode, kind::INODE_ITEM, 0), Some(item.0))?;
+        if let Some(value) = property {
+            self.set_attribute(target, PROPERTY, Some(value))?;
+        }
         for (name, value) in &attributes.xattrs {
             self.set_attribute(target, name, Some(value))?;
         }
@@ -318,13 +321,13 @@ fn new_inode(kind: FileKind, attributes: &Attributes, transaction: u64, dir_flag
         FileKind::Symlink => 0o120_000,
         _ => 0o100_000,
     };
-    let mut flags = dir_flags & (COMPRESSION | NODATACOW);
-    if flags & NODATACOW != 0 && kind == FileKind::Regular {
+    let mut flags = dir_flags & INHERITED;
+    if flags & inode::NODATACOW != 0 && kind == FileKind::Regular {
         flags |= inode::NODATASUM;
     }
     item.set_generation(transaction);
     put(&mut item.0, 8, &transaction.to_le_bytes());
-    put(&mut item.0, 64, &flags.to_le_bytes());
+    item.set_flags(flags);
     put32(&mut item.0, 52, bits);
     item.set_nlink(1);
     item.set_owner(attributes.mode, attributes.uid, attributes.gid);

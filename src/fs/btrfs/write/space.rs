@@ -19,11 +19,11 @@ pub(super) const MAX_EXTENT: u64 = 128 << 20;
 const SMALL: u64 = 1 << 20;
 
 /// All block groups.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Space(pub(super) BTreeMap<u64, Group>);
 
 /// A block group.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Group {
     pub(super) len: u64,
     pub(super) flags: u64,
@@ -38,7 +38,7 @@ pub(super) struct Group {
 }
 
 /// The free ranges of a block group.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Room {
     /// As the free space tree has them.
     pub(super) stored: RangeSet,
