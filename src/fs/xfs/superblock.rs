@@ -209,6 +209,11 @@ impl Superblock {
         be32(&self.raw, 180)
     }
 
+    /// Blocks of a part of a chunk of inodes, which are aligned to as many; 0 if chunks are whole.
+    pub(super) fn spino_align(&self) -> u32 {
+        if self.features.has_sparse_inodes() { be32(&self.raw, 228) } else { 0 }
+    }
+
     pub(super) fn is_in_progress(&self) -> bool {
         u8_at(&self.raw, 126) != 0
     }

@@ -54,6 +54,20 @@ impl Chunk {
         record
     }
 
+    /// A chunk of `count` free inodes, from the one at `index` on.
+    fn part(first: u32, index: u32, count: u32) -> Self {
+        let bits = 1_u16.wrapping_shl(count / PER_HOLE).wrapping_sub(1).wrapping_shl(index / PER_HOLE);
+        let len = u8::try_from(count).unwrap_or(0);
+        Self { first, holes: !bits, count: len, free_count: count, free: u64::MAX }
+    }
+
+    /// The same chunk with another part; none if it has that.
+    fn joined(self, part: Self) -> Option<Self> {
+        let count = self.count.checked_add(part.count).filter(|_| self.holes | part.holes == u16::MAX)?;
+        let free_count = self.free_count.saturating_add(part.free_count);
+        Some(Self { holes: self.holes & part.holes, count, free_count, ..self })
+    }
+
     /// The first free inode, counted from the chunk's first.
     fn first_free(self) -> Option<u32> {
         (0..CHUNK).find(|index| {
@@ -91,6 +105,9 @@ impl Writer<'_> {
                 return self.take_from_chunk(*agno, chunk);
             }
             if let Some(chunk) = self.new_chunks(*agno)? {
+                return self.take_from_chunk(*agno, chunk);
+            }
+            if let Some(chunk) = self.new_part(*agno)? {
                 return self.take_from_chunk(*agno, chunk);
             }
         }
@@ -147,7 +164,7 @@ impl Writer<'_> {
         let per_block = 1_u32.wrapping_shl(self.sb.inopblog);
         let (blocks, chunks) = (CHUNK.wrapping_shr(self.sb.inopblog).max(1), (per_block / CHUNK).max(1));
         let alignment = if self.sb.features.has_alignment() { self.sb.inoalignmt().max(1) } else { 1 };
-        let Some(run) = self.allocate_aligned(agno, blocks, alignment)? else { return Ok(None) };
+        let Some(run) = self.allocate_aligned(agno, blocks, alignment, 1..=u32::MAX)? else { return Ok(None) };
         self.add_owner(run, OWNER_INODES, 0)?;
         self.write_free_inodes(run)?;
         let first = run.agbno.wrapping_shl(self.sb.inopblog);
@@ -160,12 +177,55 @@ impl Writer<'_> {
                 self.insert(agno, Tree::FreeIno, &record)?;
             }
         }
-        let count = i64::from(chunks.saturating_mul(CHUNK));
-        self.count(agno, Header::Agi, COUNT, count)?;
-        self.count(agno, Header::Agi, FREE, count)?;
-        self.set_field(agno, Header::Agi, NEWEST, first)?;
-        self.sb.count_inodes(count, count);
+        self.count_new(agno, first, chunks.saturating_mul(CHUNK))?;
         Ok(Some(Chunk { first, holes: 0, count: 64, free_count: CHUNK, free: u64::MAX }))
+    }
+
+    /// Makes a part of a chunk, whose other parts may be there already, where there is no room for a whole one.
+    fn new_part(&mut self, agno: u32) -> Result<Option<Chunk>> {
+        let (blocks, whole) = (self.sb.spino_align(), self.sb.inoalignmt());
+        let inodes = blocks.wrapping_shl(self.sb.inopblog);
+        let is_part = (PER_HOLE..CHUNK).contains(&inodes) && inodes.is_multiple_of(PER_HOLE);
+        if !is_part || whole.wrapping_shl(self.sb.inopblog) != CHUNK || !whole.is_multiple_of(blocks) {
+            return Ok(None);
+        }
+        // All of the chunk lies in the group.
+        let end = self.sb.ag_len(agno) / whole * whole;
+        let range = whole..=end.saturating_sub(blocks);
+        let Some(run) = self.allocate_aligned(agno, blocks, blocks, range)? else { return Ok(None) };
+        self.add_owner(run, OWNER_INODES, 0)?;
+        self.write_free_inodes(run)?;
+        let start = run.agbno / whole * whole;
+        let part = Chunk::part(
+            start.wrapping_shl(self.sb.inopblog),
+            run.agbno.saturating_sub(start).wrapping_shl(self.sb.inopblog),
+            inodes,
+        );
+        let known = self.at_most(agno, Tree::Ino, (u64::from(part.first), 0, 0))?.map(|record| self.chunk(&record));
+        let chunk = match known.filter(|known| known.first == part.first) {
+            Some(known) => {
+                let chunk = known.joined(part).ok_or_else(|| damaged(agno, "a chunk has free blocks for inodes"))?;
+                self.put_chunk(agno, known, chunk)?;
+                chunk
+            }
+            None => {
+                self.insert(agno, Tree::Ino, &part.bytes(true))?;
+                if self.sb.features.has_finobt() {
+                    self.insert(agno, Tree::FreeIno, &part.bytes(true))?;
+                }
+                part
+            }
+        };
+        self.count_new(agno, part.first, inodes)?;
+        Ok(Some(chunk))
+    }
+
+    fn count_new(&mut self, agno: u32, first: u32, count: u32) -> Result<()> {
+        self.count(agno, Header::Agi, COUNT, i64::from(count))?;
+        self.count(agno, Header::Agi, FREE, i64::from(count))?;
+        self.set_field(agno, Header::Agi, NEWEST, first)?;
+        self.sb.count_inodes(i64::from(count), i64::from(count));
+        Ok(())
     }
 
     fn write_free_inodes(&mut self, run: Run) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Free space: taken and given back in both trees, with the counters of group and file system.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, RangeInclusive};
 
 use super::tree::{Tree, damaged};
 use super::{Header, Run, Writer, full};
@@ -85,15 +85,22 @@ impl Writer<'_> {
         self.take_checked(Run { agno, agbno: be32(&found, 0), len })
     }
 
-    /// Takes `len` blocks in group `agno` that begin at a multiple of `alignment`; none if there are none.
-    pub(super) fn allocate_aligned(&mut self, agno: u32, len: u32, alignment: u32) -> Result<Option<Run>> {
+    /// Takes `len` blocks in group `agno` that begin at a multiple of `alignment` in `range`; none if there are none.
+    pub(super) fn allocate_aligned(
+        &mut self,
+        agno: u32,
+        len: u32,
+        alignment: u32,
+        range: RangeInclusive<u32>,
+    ) -> Result<Option<Run>> {
         if self.room(agno)? < len {
             return Ok(None);
         }
         let (mut found, mut left) = (None, TRIES);
         self.walk(agno, Tree::Cnt, (u64::from(len), 0, 0), &mut |record| {
             let (start, count) = (be32(record, 0), be32(record, 4));
-            let aligned = start.checked_next_multiple_of(alignment.max(1));
+            let aligned = start.max(*range.start()).checked_next_multiple_of(alignment.max(1));
+            let aligned = aligned.filter(|at| range.contains(at));
             found = aligned.filter(|at| at.saturating_sub(start).saturating_add(len) <= count);
             left = left.saturating_sub(1);
             if found.is_some() || left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
