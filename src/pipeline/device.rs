@@ -172,7 +172,7 @@ impl Devices {
             .zip(&tables)
             .map(|(device, table)| Whole { disk: whole(device), table: table.as_ref() })
             .collect();
-        let Stack { layers, notes } = Stack::find(&wholes, session.keys())?;
+        let Stack { layers, notes, .. } = Stack::find(&wholes, session.keys())?;
         let volume = |layer: Layer| {
             let path = layer.path?;
             Some(Volume { name: layer.name, path, view: View::of(layer.disk) })

@@ -127,7 +127,7 @@ impl Guest {
         let whole = |(overlay, table): (&Arc<Checked<Overlay>>, _)| Whole { disk: Arc::clone(overlay) as _, table };
         let disks: Vec<Whole<'_>> =
             self.overlays.iter().zip(self.tables.iter().map(Option::as_ref)).map(whole).collect();
-        let Stack { layers, notes } = Stack::find(&disks, session.keys())?;
+        let Stack { layers, notes, .. } = Stack::find(&disks, session.keys())?;
         self.notes.extend(notes);
         if engine == Engine::Appliance {
             self.hosted = Hosted::start(&layers, session)?;

@@ -1,6 +1,6 @@
 //! A machine's volumes upon each other: partitions, arrays, encrypted volumes, logical volumes, in whatever order they lie.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -31,6 +31,8 @@ pub struct Stack {
     pub layers: Vec<Layer>,
     /// What could not be used, and why.
     pub notes: Vec<String>,
+    /// The names of all layers, each with the number that the next one of that name is tried with.
+    names: BTreeMap<String, u64>,
 }
 
 /// A volume.
@@ -165,13 +167,17 @@ impl Stack {
     }
 
     /// `name`, or one like it that is not taken.
-    fn free_name(&self, name: String) -> String {
-        let taken: BTreeSet<&str> = self.layers.iter().map(|layer| layer.name.as_str()).collect();
-        let free = |name: &String| !taken.contains(name.as_str());
-        if free(&name) {
+    fn free_name(&mut self, name: String) -> String {
+        let Some(first) = self.names.get(&name).copied() else {
+            self.names.insert(name.clone(), 2);
             return name;
-        }
-        (2_u64..).map(|number| format!("{name}.{number}")).find(free).unwrap_or(name)
+        };
+        let taken = |number: &u64| self.names.contains_key(&format!("{name}.{number}"));
+        let number = (first..).find(|number| !taken(number)).unwrap_or(first);
+        let free = format!("{name}.{number}");
+        self.names.insert(name, number.saturating_add(1));
+        self.names.insert(free.clone(), 2);
+        free
     }
 
     /// Adds a volume that was found in others; what is wrong with it becomes a note.
@@ -398,6 +404,16 @@ mod tests {
             let [layer] = stack.layers.as_slice() else { panic!("{:?}", stack.layers) };
             assert_eq!(layer.sole().unwrap().kind, kind);
             assert_eq!(stack.notes.len(), usize::from(kind == "LDM"), "{:?}", stack.notes);
+        }
+    }
+
+    #[test]
+    fn names_that_are_taken_get_numbers() {
+        let mut stack = Stack::default();
+        let mut name = |name: &str| stack.free_name(name.to_owned());
+        assert_eq!(["a", "a", "a.3", "a", "b", "a.3"].map(&mut name), ["a", "a.2", "a.3", "a.4", "b", "a.3.2"]);
+        for number in 5..5000 {
+            assert_eq!(name("a"), format!("a.{number}"));
         }
     }
 
