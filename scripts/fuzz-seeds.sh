@@ -29,8 +29,18 @@ first fat 3
 first iso 4
 first squashfs 6
 first xfs 2
-for target in btrfs exfat journal_file ntfs uki udf windows xfs_write; do
+for target in btrfs exfat journal_file ntfs uki udf windows; do
     head -c 16 /dev/zero | seed "$target" patch
+done
+# Every kind of change to a sound file system, and to one with a patch.
+for ((kind = 0; kind < 14; kind++)); do
+    changes+=$(printf '\\x%02x\\x01\\x0e\\x40' "$kind")
+done
+for target in btrfs_write xfs_write; do
+    # shellcheck disable=SC2059
+    printf "\\0$changes$changes" | seed "$target" sound
+    # shellcheck disable=SC2059
+    printf "\\1\\0\\0\\0\\0\\0\\0\\0\\0$changes" | seed "$target" patch
 done
 
 # Images of disks.

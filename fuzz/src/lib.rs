@@ -1,4 +1,8 @@
-//! What the fuzz targets of image formats share.
+//! What the fuzz targets share.
+
+pub mod changes;
+pub mod images;
+pub mod windows;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
