@@ -190,12 +190,13 @@ impl Writer<'_> {
             return Ok(None);
         }
         // All of the chunk lies in the group.
-        let end = self.sb.ag_len(agno) / whole * whole;
+        let rounded = |block: u32| block.saturating_sub(block.checked_rem(whole).unwrap_or(0));
+        let end = rounded(self.sb.ag_len(agno));
         let range = whole..=end.saturating_sub(blocks);
         let Some(run) = self.allocate_aligned(agno, blocks, blocks, range)? else { return Ok(None) };
         self.add_owner(run, OWNER_INODES, 0)?;
         self.write_free_inodes(run)?;
-        let start = run.agbno / whole * whole;
+        let start = rounded(run.agbno);
         let part = Chunk::part(
             start.wrapping_shl(self.sb.inopblog),
             run.agbno.saturating_sub(start).wrapping_shl(self.sb.inopblog),
@@ -301,5 +302,25 @@ impl Writer<'_> {
         self.count(agno, Header::Agi, FREE, 1)?;
         self.sb.count_inodes(0, 1);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_chunk_make_it_whole() {
+        let (first, second) = (Chunk::part(128, 0, 32), Chunk::part(128, 32, 32));
+        assert_eq!((first.holes, second.holes), (0xff00, 0x00ff));
+        assert_eq!((first.first_free(), second.first_free()), (Some(0), Some(32)));
+        let taken = Chunk { free: first.free & !1, free_count: 31, ..first };
+        assert_eq!(taken.first_free(), Some(1));
+        let whole = Chunk { first: 128, holes: 0, count: 64, free_count: 63, free: u64::MAX - 1 };
+        assert_eq!(taken.joined(second), Some(whole));
+        assert_eq!(Chunk::parse(&whole.bytes(true), true), whole);
+        // What is there already is no new part.
+        assert_eq!(first.joined(first), None);
+        assert_eq!(whole.joined(second), None);
     }
 }
