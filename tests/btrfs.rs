@@ -11,6 +11,8 @@ mod write;
 
 use image::Image;
 
+use crate::support::{sequences, tools};
+
 /// A way to make a file system, and to mount it while it is filled.
 struct Shape {
     name: &'static str,
@@ -35,6 +37,8 @@ const SHAPES: &[Shape] = &[
     shape("sha256", 1, &["--csum", "sha256"], "rw"),
     shape("blake2", 1, &["--csum", "blake2"], "rw"),
     shape("no-features", 1, &["-O", "^no-holes,^skinny-metadata,^extref", "-R", "^free-space-tree"], "rw"),
+    shape("space-cache", 1, &["-R", "^free-space-tree"], "rw,space_cache=v1"),
+    shape("meta-uuid", 1, &[], "rw"),
     shape("quota", 1, &["-R", "quota"], "rw"),
     shape("dup", 1, &["-m", "dup", "-d", "dup"], "rw"),
     shape("single", 1, &["-m", "single", "-d", "single"], "rw,nodatasum"),
@@ -47,12 +51,14 @@ const SHAPES: &[Shape] = &[
 ];
 
 /// Runs `work` for every shape whose name is in `BTRFS_SHAPES`, or for all when there is none or it is `all`.
-fn each_shape(work: impl Fn(&Shape, Image)) {
-    let only = std::env::var("BTRFS_SHAPES").unwrap_or_default();
-    for shape in SHAPES {
-        if matches!(only.as_str(), "" | "all") || only.split(' ').any(|wanted| wanted == shape.name) {
-            eprintln!("{}", shape.name);
-            work(shape, Image::make(shape.devices, 256, shape.options));
+fn each_shape(work: impl Fn(&Shape, Image) + Sync) {
+    let wanted = SHAPES.iter().filter(|shape| sequences::is_wanted("BTRFS", shape.name, true));
+    sequences::each(wanted, |shape| {
+        eprintln!("{}", shape.name);
+        let image = Image::make(shape.devices, 256, shape.options);
+        if shape.name == "meta-uuid" {
+            tools::ok("btrfstune", ["-m".as_ref(), image.devices[0].as_path()]);
         }
-    }
+        work(shape, image);
+    });
 }

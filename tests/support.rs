@@ -10,6 +10,7 @@ pub(crate) mod migrated;
 pub(crate) mod mount;
 pub(crate) mod nbd;
 pub(crate) mod run;
+pub(crate) mod sequences;
 pub(crate) mod ssh;
 pub(crate) mod tools;
 pub(crate) mod tree;

@@ -10,6 +10,8 @@ mod shapes;
 
 use image::Image;
 
+use crate::support::sequences;
+
 /// Every shape that mkfs offers: name, options of mkfs.xfs.
 const SHAPES: &[(&str, &[&str])] = &[
     ("v5", &[]),
@@ -32,22 +34,20 @@ const SHAPES: &[(&str, &[&str])] = &[
 ];
 
 /// Those that are tried when nothing else is asked for: small and large blocks, directory blocks and inodes, few features and all.
-const USUAL: &str = "v5-1k-dir-8k v5-all v5-plain v5-parent";
+const USUAL: &[&str] = &["v5-1k-dir-8k", "v5-all", "v5-plain", "v5-parent"];
 
 /// Runs `work` for every shape whose name is in `XFS_SHAPES` (`all` for each of them), or for the usual ones.
-fn each_shape(work: impl Fn(&str, Image)) {
-    let only = std::env::var("XFS_SHAPES").unwrap_or_else(|_| USUAL.to_owned());
-    for (name, options) in SHAPES {
-        if only == "all" || only.split(' ').any(|wanted| wanted == *name) {
-            eprintln!("{name}");
-            let image = Image::make(320, options);
-            match *name {
-                "v5-exchange" => image.add_incompat(0x40),
-                "v5-parent" => image.add_incompat(0xc0),
-                "v5-meta-uuid" => image.set_uuid("5d0d8b0e-92d5-4c0e-8a1c-b1a1f4c2f001"),
-                _ => {}
-            }
-            work(name, image);
+fn each_shape(work: impl Fn(&str, Image) + Sync) {
+    let wanted = SHAPES.iter().filter(|(name, _)| sequences::is_wanted("XFS", name, USUAL.contains(name)));
+    sequences::each(wanted, |(name, options)| {
+        eprintln!("{name}");
+        let image = Image::make(320, options);
+        match *name {
+            "v5-exchange" => image.add_incompat(0x40),
+            "v5-parent" => image.add_incompat(0xc0),
+            "v5-meta-uuid" => image.set_uuid("5d0d8b0e-92d5-4c0e-8a1c-b1a1f4c2f001"),
+            _ => {}
         }
-    }
+        work(name, image);
+    });
 }

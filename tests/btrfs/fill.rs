@@ -12,6 +12,16 @@ use crate::support::tools;
 /// Fills a mounted file system.
 pub(crate) fn all(root: &Path) {
     everything(root, true);
+    more(root);
+}
+
+/// The same with fewer and smaller files.
+pub(crate) fn little(root: &Path) {
+    everything(root, false);
+    more(root);
+}
+
+fn more(root: &Path) {
     collisions(root);
     extents(root);
     inline(root);
@@ -81,6 +91,19 @@ fn extents(root: &Path) {
     // Not where nothing has a checksum.
     tools::output("btrfs", ["property", "set", property.to_str().unwrap(), "compression", "zlib"]);
     fs::write(&property, text(9, 300_000)).unwrap();
+    folders(root);
+}
+
+/// Folders whose files are compressed in some way, or not, or are not copied on write.
+pub(crate) fn folders(root: &Path) {
+    for name in ["zlib", "lzo", "zstd", "none"] {
+        let dir = root.join(format!("folder-{name}"));
+        fs::create_dir(&dir).unwrap();
+        btrfs(&["property", "set"], &[&dir, "compression".as_ref(), name.as_ref()]);
+    }
+    let dir = root.join("folder-nocow");
+    fs::create_dir(&dir).unwrap();
+    tools::ok("chattr", ["+C".as_ref(), dir.as_os_str()]);
 }
 
 fn inline(root: &Path) {

@@ -12,6 +12,7 @@ use super::model::Model;
 use super::{Shape, shape};
 use crate::ext::fill::noise;
 use crate::ext::tree;
+use crate::support::sequences::{self, is_wanted};
 
 /// Each is made on devices of 128 MiB, or 256 MiB where mkfs.btrfs wants them. Without `BTRFS_SHAPES`, which may be `all`, only the first four are.
 const SHAPES: &[Shape] = &[
@@ -27,20 +28,15 @@ const SHAPES: &[Shape] = &[
     shape("raid10", 4, &["-m", "raid10", "-d", "raid10"], "rw"),
 ];
 
-fn each(work: impl Fn(&Shape, Image)) {
-    let only = std::env::var("BTRFS_SHAPES").unwrap_or_default();
-    let wanted = |shape: &&Shape| match only.as_str() {
-        "" => SHAPES[..4].iter().any(|first| first.name == shape.name),
-        "all" => true,
-        only => only.split(' ').any(|name| name == shape.name),
-    };
-    for shape in SHAPES.iter().filter(wanted) {
+fn each(work: impl Fn(&Shape, Image) + Sync) {
+    let wanted = SHAPES.iter().enumerate().filter(|(index, shape)| is_wanted("BTRFS", shape.name, *index < 4));
+    sequences::each(wanted, |(_, shape)| {
         eprintln!("{}", shape.name);
         let mib = if shape.name == "dup" { 256 } else { 128 };
         let image = Image::make(shape.devices, mib, shape.options);
         image.mounted(shape.mount, some_files);
         work(shape, image);
-    }
+    });
 }
 
 fn some_files(root: &Path) {
@@ -79,7 +75,7 @@ fn kernel_makes_room(root: &Path) {
     for index in 0..100 {
         fs::remove_file(root.join(format!("{index}"))).unwrap();
     }
-    fs::remove_file(root.join("all of it")).unwrap();
+    drop(fs::remove_file(root.join("all of it")));
 }
 
 #[test]
@@ -131,5 +127,58 @@ fn what_is_refused_for_want_of_room_changes_nothing() {
         assert!(model.refused > 3, "{}: {}", shape.name, model.refused);
         image.assert_clean();
         image.mounted("ro", |root| tree::assert_same(&model.tree, &tree::of_kernel(root)));
+    });
+}
+
+/// Makes files until there is no room for content, and then until there is none for metadata; some of each length are there first.
+fn fill_up(root: &Path) {
+    for (name, len) in LENGTHS {
+        (0..6).for_each(|index| fs::write(root.join(format!("{name} {index}")), noise(index, len)).unwrap());
+    }
+    for (name, len) in LENGTHS {
+        let name = |index: u64| root.join(format!("{name} {index}"));
+        let last = (6..).find(|index| fs::write(name(*index), noise(*index, len)).is_err()).unwrap();
+        drop(fs::remove_file(name(last)));
+        rustix::fs::syncfs(fs::File::open(root).unwrap()).unwrap();
+    }
+}
+
+/// Names that files begin with, and their lengths.
+const LENGTHS: [(&str, usize); 3] = [("large", 1 << 20), ("page", 4096), ("short", 1000)];
+
+/// What the kernel filled is made less, as the kernel can.
+#[test]
+fn what_frees_room_works_where_there_is_none() {
+    each(|shape, image| {
+        image.mounted(shape.mount, fill_up);
+        let mut expected = image.mounted("ro", tree::of_kernel);
+        let fs = image.open_mut();
+        let writer = fs.writer().unwrap();
+        let none = Attributes::default();
+        let refused = writer.create(fs.root(), b"no room", &none, &noise(1, 3 << 20)).unwrap_err();
+        assert_eq!(refused.code(), "btrfs.space", "{}: {refused}", shape.name);
+        for (name, len) in
+            [("large 0", 1 << 20), ("large 1", 900_000), ("large 2", 0), ("page 0", 4096), ("short 0", 1000)]
+        {
+            let content = noise(99, len);
+            writer.replace(fs.lookup(fs.root(), name.as_bytes()).unwrap().unwrap(), &content).unwrap();
+            let entry = expected.get_mut(name.as_bytes()).unwrap();
+            entry.size = Some(content.len() as u64);
+            entry.content = Some(blake3::hash(&content));
+        }
+        for name in ["large 3", "large 4", "page 1", "short 1", "short 2"] {
+            writer.remove(fs.root(), name.as_bytes()).unwrap();
+            expected.remove(name.as_bytes()).unwrap();
+        }
+        tree::assert_same(&tree::of_driver(&fs), &expected);
+        writer.create(fs.root(), b"room", &none, &noise(1, 1 << 20)).unwrap();
+        writer.sync().unwrap();
+        let expected = tree::of_driver(&fs);
+        image.assert_clean();
+        image.mounted("rw", |root| {
+            tree::assert_same(&expected, &tree::of_kernel(root));
+            kernel_makes_room(root);
+        });
+        image.assert_clean();
     });
 }

@@ -5,16 +5,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hyper2kvm::disk::DiskMut;
-use hyper2kvm::fs::Filesystem;
 use hyper2kvm::fs::btrfs::Btrfs;
+use hyper2kvm::fs::{Attributes, Filesystem};
+use rustix::fs::IFlags;
 
 use super::image::Image;
 use super::model::Model;
 use super::shapes::without_stubs;
-use super::{each_shape, fill};
-use crate::ext::fill::directory;
-use crate::ext::tree;
+use super::{Shape, each_shape, fill};
+use crate::ext::fill::go_on;
+use crate::ext::tree::{self, Tree};
 use crate::file_disk::FileDisk;
+use crate::support::sequences::Sequences;
 use crate::support::tools;
 
 impl Image {
@@ -28,7 +30,11 @@ impl Image {
     pub(crate) fn assert_clean(&self) {
         for mode in ["original", "lowmem"] {
             let options = ["check", "--readonly", "--check-data-csum", "--mode", mode];
-            let output = self.with_loops(|first| tools::output("btrfs", options.iter().copied().chain([first])));
+            let check = |first: &str| tools::output("btrfs", options.iter().copied().chain([first]));
+            let output = match &self.devices[..] {
+                [only] => check(only.to_str().unwrap()),
+                _ => self.with_loops(check),
+            };
             let said =
                 format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
             assert!(output.status.success(), "{mode}: {said}");
@@ -43,44 +49,89 @@ impl Image {
     }
 }
 
-fn kernel_writes(root: &Path) {
-    fs::create_dir(root.join("from the kernel")).unwrap();
-    directory(root, "from the kernel/more", 300);
-    fs::write(root.join("from the kernel/large"), fill::text(9, 3_000_000)).unwrap();
-}
-
 /// Changes every shape at random, `BTRFS_SEQUENCES` times.
 #[test]
 fn every_shape_is_written_as_the_checker_and_the_kernel_like_it() {
-    let sequences = std::env::var("BTRFS_SEQUENCES").ok().and_then(|count| count.parse().ok()).unwrap_or(1_u64);
-    each_shape(|shape, image| {
-        image.mounted(shape.mount, fill::all);
-        if shape.name.starts_with("raid5") || shape.name.starts_with("raid6") {
-            assert_eq!(image.open_mut().writer().unwrap_err().code(), "btrfs.feature");
+    each_shape(|shape, base| {
+        if matches!(shape.name, "raid5" | "raid6") {
+            base.mounted(shape.mount, fill::all);
+            assert_eq!(base.open_mut().writer().unwrap_err().code(), "btrfs.feature");
             return;
         }
-        for number in 1..=sequences {
-            change(&image.copy(), 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(number));
-        }
+        let sequences = Sequences { kind: "BTRFS", shape: shape.name, usual: 1 };
+        // What little there is is read soon, again and again.
+        base.mounted(shape.mount, if sequences.count() > 1 { fill::little } else { fill::all });
+        sequences.run(|| base.copy(), |image, seed| sequence(shape, image, seed), Image::assert_clean);
     });
 }
 
-fn change(image: &Image, seed: u64) {
+/// One sequence of random changes to `image`, which the kernel then goes on with.
+fn sequence(shape: &Shape, image: &Image, seed: u64) {
     let fs = image.open_mut();
-    let mut model = Model::new(&fs, seed);
+    let mut model = Model::new(&fs, 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+    // What stands where a subvolume was has no times of its own.
+    let plain = |tree: Tree, model: &Model<'_>| {
+        let stubs = model.stubs();
+        without_stubs(tree, &stubs.iter().map(String::as_str).collect::<Vec<_>>())
+    };
     for _ in 0..3 {
         model.run(80);
         assert_eq!(model.refused, 0);
-        tree::assert_same(&tree::of_driver(&fs), &model.tree);
+        let expected = plain(model.tree.clone(), &model);
+        tree::assert_same(&plain(tree::of_driver(&fs), &model), &expected);
         fs.writer().unwrap().sync().unwrap();
-        tree::assert_same(&tree::of_driver(&fs), &model.tree);
+        tree::assert_same(&plain(tree::of_driver(&fs), &model), &expected);
     }
     image.assert_clean();
-    tree::assert_same(&tree::of_driver(&image.open()), &model.tree);
-    let stubs = model.stubs();
-    let stubs: Vec<&str> = stubs.iter().map(String::as_str).collect();
-    let expected = without_stubs(model.tree.clone(), &stubs);
-    image.mounted("ro", |root| tree::assert_same(&expected, &without_stubs(tree::of_kernel(root), &stubs)));
-    image.mounted("rw", kernel_writes);
+    let expected = plain(model.tree.clone(), &model);
+    tree::assert_same(&plain(tree::of_driver(&image.open()), &model), &expected);
+    image.mounted(shape.mount, |root| {
+        tree::assert_same(&expected, &plain(tree::of_kernel(root), &model));
+        go_on(root, model.writable(), seed);
+    });
+}
+
+/// What is new in a folder is compressed, or has no checksums, as the folder says: as what the kernel makes there.
+#[test]
+fn new_files_take_after_their_folders() {
+    let image = Image::make(1, 256, &[]);
+    image.mounted("rw", fill::folders);
+    let fs = image.open_mut();
+    let (writer, none) = (fs.writer().unwrap(), Attributes::default());
+    let folders = ["zlib", "lzo", "zstd", "none", "nocow"].map(|name| format!("folder-{name}"));
+    for folder in &folders {
+        let dir = fs.lookup(fs.root(), folder.as_bytes()).unwrap().unwrap();
+        writer.create(dir, b"ours", &none, &fill::text(1, 100_000)).unwrap();
+        let inner = writer.create_dir(dir, b"ours-inner", &none).unwrap();
+        writer.create(inner, b"ours", &none, b"short").unwrap();
+        writer.symlink(dir, b"ours-link", b"ours", &none).unwrap();
+    }
+    let plain = writer.create(fs.root(), b"plain", &none, b"x").unwrap();
+    assert_eq!(writer.set_xattr(plain, b"btrfs.compression", b"lz77").unwrap_err().code(), "btrfs.xattr");
+    writer.set_xattr(plain, b"btrfs.compression", b"zstd:3").unwrap();
+    writer.sync().unwrap();
+    image.assert_clean();
+    image.mounted("rw", |root| {
+        let of = |path: &Path| {
+            let flags = fs::File::open(path).map(|file| rustix::fs::ioctl_getflags(file).unwrap());
+            let mut value = [0; 99];
+            let len = rustix::fs::lgetxattr(path, "btrfs.compression", &mut value[..]).unwrap_or(0);
+            (flags.unwrap(), value[..len].to_vec())
+        };
+        for folder in &folders {
+            let dir = root.join(folder);
+            fs::write(dir.join("theirs"), fill::text(1, 100_000)).unwrap();
+            fs::create_dir(dir.join("theirs-inner")).unwrap();
+            fs::write(dir.join("theirs-inner/theirs"), "short").unwrap();
+            std::os::unix::fs::symlink("theirs", dir.join("theirs-link")).unwrap();
+            for [ours, theirs] in
+                [["ours", "theirs"], ["ours-inner", "theirs-inner"], ["ours-inner/ours", "theirs-inner/theirs"]]
+            {
+                assert_eq!(of(&dir.join(ours)), of(&dir.join(theirs)), "{folder}/{ours}");
+            }
+            assert!(rustix::fs::lgetxattr(dir.join("ours-link"), "btrfs.compression", &mut [0; 99][..]).is_err());
+        }
+        assert_eq!(of(&root.join("plain")), (IFlags::COMPRESSED, b"zstd:3".to_vec()));
+    });
     image.assert_clean();
 }

@@ -143,3 +143,23 @@ pub(crate) fn directory(root: &Path, name: &str, count: u32) {
         fs::remove_file(dir.join(format!("{index}-a-file-with-a-longer-name"))).unwrap();
     }
 }
+
+/// What a guest does next to the files at `paths` and in the folders among them: files come, others go or become others.
+pub(crate) fn go_on<'a>(root: &Path, paths: impl IntoIterator<Item = &'a Vec<u8>>, seed: u64) {
+    for (index, path) in (seed..).zip(paths) {
+        let place = root.join(OsStr::from_bytes(path));
+        let kind = fs::symlink_metadata(&place).unwrap().file_type();
+        match index % 12 {
+            _ if kind.is_dir() => {
+                (0..3).for_each(|number| fs::write(place.join(format!("later-{number}")), "later").unwrap());
+            }
+            0 | 1 if !kind.is_dir() => fs::remove_file(&place).unwrap(),
+            2 if kind.is_file() => fs::write(&place, noise(seed, 20_000)).unwrap(),
+            3 if kind.is_file() => {
+                let file = File::options().append(true).open(&place).unwrap();
+                std::io::Write::write_all(&mut &file, &noise(index, 5000)).unwrap();
+            }
+            _ => {}
+        }
+    }
+}

@@ -12,9 +12,10 @@ use super::each_shape;
 use super::image::Image;
 use super::model::Model;
 use super::random::Random;
-use crate::ext::fill::{directory, noise};
-use crate::ext::tree;
+use crate::ext::fill::{directory, go_on, noise};
+use crate::ext::tree::{self, Tree};
 use crate::file_disk::FileDisk;
+use crate::support::sequences::{self, Sequences};
 
 /// A tree that has some of everything, and is small.
 fn fill(root: &Path) {
@@ -52,66 +53,43 @@ fn fill(root: &Path) {
     }
 }
 
-/// One sequence of random changes to a copy of `base`.
-fn sequence(base: &Image, seed: u64, kinds: u64) {
-    let image = base.copy();
+/// One sequence of random changes to `image`, which the kernel then goes on with.
+fn sequence(image: &Image, seed: u64) {
+    let expected = change(image, seed, 60);
+    image.assert_clean();
+    image.mounted("rw", |root| {
+        tree::assert_same(&tree::of_kernel(root), &expected);
+        go_on(root, expected.keys(), seed);
+    });
+}
+
+/// Makes some changes through the driver, at most `most`, and gives the tree that they lead to.
+fn change(image: &Image, seed: u64, most: u64) -> Tree {
     let mut random = Random::new(seed);
-    let expected = {
-        let driver = Xfs::open_mut(FileDisk::open(&image.path)).unwrap();
-        let mut model = Model::new(&driver);
-        for _ in 0..random.below(60) + 5 {
-            model.step(&mut random, kinds);
-        }
-        driver.writer().unwrap().sync().unwrap();
-        tree::assert_same(&tree::of_driver(&driver), &model.tree);
-        model.tree
-    };
+    let driver = Xfs::open_mut(FileDisk::open(&image.path)).unwrap();
+    let mut model = Model::new(&driver);
+    let kinds = sequences::number("XFS_KINDS").unwrap_or(KINDS);
+    for _ in 0..random.below(most) + 5 {
+        model.step(&mut random, kinds);
+    }
+    driver.writer().unwrap().sync().unwrap();
+    tree::assert_same(&tree::of_driver(&driver), &model.tree);
     if let Ok(place) = std::env::var("XFS_KEEP") {
         fs::copy(&image.path, place).unwrap();
     }
     let again = Xfs::open(FileDisk::open(&image.path)).unwrap();
     assert!(!again.facts().dirty);
-    tree::assert_same(&tree::of_driver(&again), &expected);
-    drop(again);
-    image.assert_clean();
-    image.mounted("rw", |root| {
-        tree::assert_same(&tree::of_kernel(root), &expected);
-        go_on(root, &expected);
-    });
-    image.assert_clean();
-}
-
-/// What a guest does next: files in every directory, names removed, everything changed.
-fn go_on(root: &Path, tree: &tree::Tree) {
-    use std::os::unix::ffi::OsStrExt;
-    for (index, (path, entry)) in tree.iter().enumerate() {
-        let place = root.join(std::ffi::OsStr::from_bytes(path));
-        match entry.kind {
-            hyper2kvm::fs::FileKind::Directory => {
-                (0..3).for_each(|number| fs::write(place.join(format!("later-{number}")), "later").unwrap());
-            }
-            hyper2kvm::fs::FileKind::Regular if index % 5 == 0 => fs::remove_file(&place).unwrap(),
-            hyper2kvm::fs::FileKind::Regular if index % 5 == 1 => fs::write(&place, noise(3, 20_000)).unwrap(),
-            hyper2kvm::fs::FileKind::Symlink if index % 3 == 0 => fs::remove_file(&place).unwrap(),
-            _ => {}
-        }
-    }
+    tree::assert_same(&tree::of_driver(&again), &model.tree);
+    model.tree
 }
 
 /// `XFS_SEQUENCES` for each shape, from `XFS_FIRST_SEED`.
 #[test]
 fn random_changes_leave_what_the_kernel_and_xfs_repair_like() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
-    let (first, count) = (number("XFS_FIRST_SEED").unwrap_or(1), number("XFS_SEQUENCES").unwrap_or(3));
-    let kinds = number("XFS_KINDS").unwrap_or(KINDS);
-    each_shape(|name, base| {
-        if name == "v5-parent" {
-            return;
-        }
-        base.mounted("rw", fill);
-        for seed in first..first + count {
-            eprintln!("{name} seed {seed}");
-            sequence(&base, seed, kinds);
+    each_shape(|shape, base| {
+        if shape != "v5-parent" {
+            base.mounted("rw", fill);
+            Sequences { kind: "XFS", shape, usual: 3 }.run(|| base.copy(), sequence, Image::assert_clean);
         }
     });
 }
@@ -119,32 +97,32 @@ fn random_changes_leave_what_the_kernel_and_xfs_repair_like() {
 /// Version 4, which this kernel does not mount any more: changes to a file system that was empty.
 #[test]
 fn random_changes_to_version_4_leave_what_xfs_repair_likes() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
-    let (first, count) = (number("XFS_FIRST_SEED").unwrap_or(1), number("XFS_SEQUENCES").unwrap_or(2));
-    for options in VERSION_4 {
-        for seed in first..first + count {
-            eprintln!("{options:?} seed {seed}");
-            let image = Image::make(64, options);
-            let mut random = Random::new(seed);
-            let driver = Xfs::open_mut(FileDisk::open(&image.path)).unwrap();
-            let mut model = Model::new(&driver);
-            for _ in 0..random.below(150) + 5 {
-                model.step(&mut random, KINDS);
-            }
-            driver.writer().unwrap().sync().unwrap();
-            let again = Xfs::open(FileDisk::open(&image.path)).unwrap();
-            tree::assert_same(&tree::of_driver(&again), &model.tree);
+    let wanted = VERSION_4.iter().filter(|(shape, _)| sequences::is_wanted("XFS", shape, true));
+    sequences::each(wanted, |(shape, options)| {
+        let base = Image::make(64, options);
+        let sequence = |image: &Image, seed| {
+            change(image, seed, 150);
             image.assert_clean();
-        }
-    }
+        };
+        Sequences { kind: "XFS", shape, usual: 2 }.run(|| base.copy(), sequence, |_| ());
+    });
 }
 
-/// Old and young file systems of version 4.
-const VERSION_4: [&[&str]; 4] = [
-    &["-m", "crc=0", "-l", "size=8m"],
-    &["-m", "crc=0", "-b", "size=512", "-i", "size=256", "-n", "size=4096,ftype=0", "-l", "size=4m,version=1"],
-    &["-m", "crc=0", "-i", "size=512", "-n", "version=ci", "-l", "size=4m,lazy-count=0", "-d", "agcount=1"],
-    &["-m", "crc=0", "-b", "size=1024", "-n", "size=8192", "-i", "size=256,projid32bit=0", "-l", "size=4m"],
+/// Old and young file systems of version 4: name, options of mkfs.xfs.
+const VERSION_4: [(&str, &[&str]); 4] = [
+    ("v4", &["-m", "crc=0", "-l", "size=8m"]),
+    (
+        "v4-old",
+        &["-m", "crc=0", "-b", "size=512", "-i", "size=256", "-n", "size=4096,ftype=0", "-l", "size=4m,version=1"],
+    ),
+    (
+        "v4-any-case",
+        &["-m", "crc=0", "-i", "size=512", "-n", "version=ci", "-l", "size=4m,lazy-count=0", "-d", "agcount=1"],
+    ),
+    (
+        "v4-1k-dir-8k",
+        &["-m", "crc=0", "-b", "size=1024", "-n", "size=8192", "-i", "size=256,projid32bit=0", "-l", "size=4m"],
+    ),
 ];
 
 /// What the driver fills to the last block, it can still change, and the kernel goes on with it.
@@ -242,6 +220,101 @@ fn lists_of_free_space_with_gaps_are_read_as_they_are() {
         gone.clone().take(200).for_each(|index| fs::write(root.join("dir").join(name(index)), "again").unwrap());
     });
     image.assert_clean();
+}
+
+/// Takes all of the free space, and gives back a quarter in pieces of seven blocks.
+fn leave_pieces(root: &Path) {
+    const PIECE: u64 = 7 * 4096;
+    let file = File::create(root.join("all")).unwrap();
+    let mut len = 0;
+    for step in [1 << 20, 64 << 10, 4096] {
+        while fallocate(&file, FallocateFlags::empty(), len, step).is_ok() {
+            len += step;
+        }
+    }
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    (0..len).step_by(4 * 7 * 4096).for_each(|at| fallocate(&file, flags, at, PIECE).unwrap());
+}
+
+/// How many inodes there are room for, and whether a chunk lacks some of its own, as `xfs_db` tells it.
+fn inodes(image: &Image) -> (u64, bool) {
+    let count = image.edit(&["agi 0", "print count"]);
+    let records = image.edit(&["agi 0", "addr root", "print recs"]);
+    let is_part = |record: &str| record.split([',', '[']).nth(2).is_some_and(|mask| mask.starts_with("0x"));
+    let parts = records.split_whitespace().filter(|word| word.contains(":[")).any(is_part);
+    (count.trim().rsplit(' ').next().unwrap().parse().unwrap(), parts)
+}
+
+/// Where free space is in pieces, chunks of inodes lack a part: those of the kernel are used, and others are made.
+#[test]
+fn chunks_of_inodes_in_parts_are_used_and_made() {
+    for options in [&["-d", "agcount=1"][..], &["-m", "rmapbt=1,finobt=0", "-d", "agcount=1"]] {
+        let image = Image::make(64, options);
+        image.mounted("rw", leave_pieces);
+        // A whole chunk takes eight blocks, of which there are enough together in what the kernel kept for itself until now.
+        let rounds = (0..8).take_while(|round| {
+            image.mounted("rw", |root| directory(root, &format!("kernel-{round}"), 2500));
+            !inodes(&image).1
+        });
+        assert!(rounds.count() < 8, "{options:?}");
+        let before = inodes(&image).0;
+        let driver = Xfs::open_mut(FileDisk::open(&image.path)).unwrap();
+        let (writer, attributes) =
+            (driver.writer().unwrap(), hyper2kvm::fs::Attributes { mode: 0o644, ..Default::default() });
+        let dir = writer.create_dir(driver.root(), b"ours", &attributes).unwrap();
+        let name = |index: u64| format!("{index}");
+        for index in 0..2500 {
+            writer.create(dir, name(index).as_bytes(), &attributes, b"").unwrap();
+        }
+        (0..2500).step_by(3).for_each(|index| writer.remove(dir, name(index).as_bytes()).unwrap());
+        writer.sync().unwrap();
+        let expected = tree::of_driver(&driver);
+        drop(driver);
+        image.assert_clean();
+        assert!(inodes(&image).0 >= before + 400, "{options:?}");
+        image.mounted("rw", |root| {
+            tree::assert_same(&tree::of_kernel(root), &expected);
+            fs::remove_dir_all(root.join("ours")).unwrap();
+            directory(root, "later", 400);
+        });
+        image.assert_clean();
+    }
+}
+
+/// Where files know their names, no name and no attribute is written; content is, and the kernel goes on.
+#[test]
+fn files_that_know_their_names_keep_them() {
+    let image = Image::make(320, &[]);
+    image.add_incompat(0xc0);
+    image.mounted("rw", fill);
+    let driver = Xfs::open_mut(FileDisk::open(&image.path)).unwrap();
+    let (writer, root) = (driver.writer().unwrap(), driver.root());
+    let attributes = hyper2kvm::fs::Attributes::default();
+    let file = driver.lookup(root, b"file-3").unwrap().unwrap();
+    let refused = [
+        writer.create(root, b"new", &attributes, b"").map(drop),
+        writer.create_dir(root, b"new", &attributes).map(drop),
+        writer.symlink(root, b"new", b"to", &attributes).map(drop),
+        writer.rename(root, b"file-3", root, b"new"),
+        writer.remove(root, b"file-3"),
+        writer.remove_dir(root, b"empty"),
+        writer.set_xattr(file, b"user.new", b"x"),
+        writer.remove_xattr(file, b"user.new"),
+    ];
+    for refused in refused {
+        let error = refused.unwrap_err();
+        assert!(error.code() == "xfs.feature" && error.to_string().contains("know their names"), "{error}");
+    }
+    writer.replace(file, &noise(8, 90_000)).unwrap();
+    writer.append(file, b"more").unwrap();
+    writer.sync().unwrap();
+    let expected = tree::of_driver(&driver);
+    drop(driver);
+    image.mounted("rw", |root| {
+        tree::assert_same(&tree::of_kernel(root), &expected);
+        fs::rename(root.join("file-3"), root.join("small/renamed")).unwrap();
+        go_on(root, expected.keys().filter(|path| **path != b"file-3"), 1);
+    });
 }
 
 /// Kinds of changes that there are.
