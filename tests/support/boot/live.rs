@@ -80,6 +80,8 @@ impl Live {
                 return Some(found);
             }
             self.console.extend(self.serial.recv_timeout(PATIENCE.saturating_sub(start.elapsed())).ok()?);
+            // All that came meanwhile is looked at once: on a busy machine that is much.
+            self.console.extend(self.serial.try_iter().flatten());
         }
     }
 
