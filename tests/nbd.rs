@@ -363,7 +363,7 @@ fn what_does_not_fit_or_is_not_to_be_written_is_left_alone() {
     let server = Server::nbdkit(&lab.path("kit"), ["-r", "file", &text]);
     Run::new(["convert", "--force"]).arg(&raw).arg(server.uri("")).fails_with(1).code("nbd.unsupported");
     Run::new(["convert", "--force"]).arg(&raw).arg("https://h/x").fails_with(2).code("convert.destination");
-    Run::new(["convert", "--force"]).arg(&raw).arg("s3://b/x").fails_with(2).code("convert.destination");
+    Run::new(["convert", "--force"]).arg(&raw).arg("gs://b/x").fails_with(2).code("convert.destination");
     assert!(front(&target, 8 << 20).iter().all(|byte| *byte == 0xee));
 }
 
