@@ -43,7 +43,9 @@ pub(super) fn question(
     failed: &dyn Fn(std::io::Error) -> Error,
 ) -> Result<Vec<u8>> {
     let mut silent = Silent::open().map_err(failed)?;
-    write!(silent.terminal, "{}: ", crate::error::escape(what)).map_err(failed)?;
+    // In one piece, since a log may be shown on the same terminal.
+    let question = format!("{}: ", crate::error::escape(what));
+    silent.terminal.write_all(question.as_bytes()).map_err(failed)?;
     while !silent.is_ready().map_err(failed)? {
         check()?;
     }

@@ -11,7 +11,8 @@ import pty
 import re
 import sys
 
-QUESTION = re.compile(rb"(Password|Passphrase) of [^\r\n]*: $")
+# What a log says comes behind it at any moment.
+QUESTION = re.compile(rb"(Password|Passphrase) of [^\r\n]*?: ")
 
 
 def main():
@@ -20,7 +21,7 @@ def main():
     process, terminal = pty.fork()
     if process == 0:
         os.execvp(sys.argv[2], sys.argv[2:])
-    shown = b""
+    shown, answered = b"", 0
     while True:
         try:
             part = os.read(terminal, 4096)
@@ -29,8 +30,9 @@ def main():
         if not part:
             break
         shown += part
-        if lines and QUESTION.search(shown):
+        while lines and len(QUESTION.findall(shown)) > answered:
             os.write(terminal, lines.pop(0))
+            answered += 1
     sys.stdout.buffer.write(shown)
     sys.stdout.flush()
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
