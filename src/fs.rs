@@ -87,6 +87,15 @@ pub trait Filesystem: Debug + Send + Sync {
     /// nothing.
     fn free_ranges(&self, visit: &mut dyn FnMut(Range<u64>) -> ControlFlow<()>) -> Result<()>;
 
+    /// The byte ranges of the volume that are in use and may provably read as zeros instead, since nobody reads what is there:
+    /// inodes that never were, an empty log. Ascending and apart.
+    ///
+    /// # Errors
+    /// Those of reading the volume.
+    fn idle_ranges(&self) -> Result<Vec<Range<u64>>> {
+        Ok(Vec::new())
+    }
+
     /// The writing half, or a refusal that says why there is none.
     fn writer(&self) -> Result<&dyn FilesystemMut>;
 

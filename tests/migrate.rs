@@ -1,4 +1,4 @@
-//! `migrate`: nothing is lost, nothing but the plan is changed, and what is left out was free.
+//! `migrate`: nothing is lost, nothing but the plan is changed, and what is left out was free, or never read.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::support::tools::Piece;
-use crate::support::{Lab, Migrated, Mounted, PARTITION, Run, Tree, Variant, only, replayed_source, tools};
+use crate::support::{Lab, Migrated, Mounted, PARTITION, Run, Tree, Variant, idle, only, replayed_source, tools};
 
 #[test]
 fn results_are_clean() {
@@ -99,10 +99,16 @@ fn what_is_left_out_was_free() {
 
         let left_out: Vec<_> =
             tools::map("qcow2", &Migrated::of(variant).disk).into_iter().filter(|piece| !piece.data).collect();
+        let idle = idle::idle(&whole, PARTITION).into_iter().map(|range| Piece {
+            start: range.start,
+            length: range.end - range.start,
+            data: false,
+        });
+        let idle: Vec<Piece> = idle.collect();
         let trimmed = trimmed(&whole, &lab);
         let file = fs::File::open(&whole).expect("the disk");
         let mut bytes = 0;
-        for piece in subtract(&left_out, &trimmed) {
+        for piece in subtract(&subtract(&left_out, &trimmed), &idle) {
             let mut content = vec![0; usize::try_from(piece.length).expect("memory")];
             file.read_exact_at(&mut content, piece.start).expect("the disk");
             assert!(

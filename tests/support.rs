@@ -4,6 +4,7 @@ pub(crate) mod boot;
 pub(crate) mod clouds;
 pub(crate) mod device;
 pub(crate) mod fixtures;
+pub(crate) mod idle;
 pub(crate) mod lab;
 pub(crate) mod line;
 pub(crate) mod migrated;

@@ -516,7 +516,7 @@ pub struct ConvertArgs {
     #[arg(long)]
     pub restart: bool,
 
-    /// Leave out what the guest's file systems say is free.
+    /// Leave out what the guest's file systems say is free, or in use and never read.
     #[arg(long)]
     pub skip_free_space: bool,
 }

@@ -51,5 +51,9 @@ fn free(fs: &dyn Filesystem) -> Result<()> {
         assert!(last <= range.start && range.start < range.end && range.end <= fs.facts().size);
         last = range.end;
         ControlFlow::Continue(())
-    })
+    })?;
+    let idle = fs.idle_ranges()?;
+    assert!(idle.iter().all(|range| range.start < range.end && range.end <= fs.facts().size));
+    assert!(idle.is_sorted_by(|one, next| one.end < next.start));
+    Ok(())
 }

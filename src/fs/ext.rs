@@ -35,6 +35,7 @@ mod free;
 mod group;
 mod hash;
 mod htree;
+mod idle;
 mod journal;
 mod map;
 mod names;
@@ -348,6 +349,10 @@ impl Filesystem for Ext {
             return Ok(());
         }
         self.reading(|view| view.free_ranges(visit))
+    }
+
+    fn idle_ranges(&self) -> Result<Vec<Range<u64>>> {
+        if self.current { self.reading(|view| view.idle_ranges()) } else { Ok(Vec::new()) }
     }
 
     fn writer(&self) -> Result<&dyn FilesystemMut> {

@@ -302,7 +302,7 @@ impl Guest {
         (0..self.overlays.len()).map(disk).collect()
     }
 
-    /// The provably free ranges of a disk, of the file systems that `counts`. One whose allocation state cannot be read has none.
+    /// The provably free and idle ranges of a disk, of the file systems that `counts`. One whose allocation state cannot be read has none.
     fn free_map(&self, disk: usize, counts: impl Fn(&dyn Filesystem) -> bool) -> FreeMap {
         let mut map = FreeMap::new();
         let Some(overlay) = self.overlays.get(disk) else { return map };
@@ -318,9 +318,13 @@ impl Guest {
             };
             let Some(own) = own else { continue };
             let mut free = FreeMap::new();
-            if let Err(error) = free.add(&(0..bytes.len()), &Free(&*own)) {
-                tracing::warn!(%error, "free space is copied, since it cannot be told from the rest");
-                continue;
+            let idle = free.add(&(0..bytes.len()), &Free(&*own)).and_then(|()| own.idle_ranges());
+            match idle {
+                Ok(idle) => free.add_ranges(idle),
+                Err(error) => {
+                    tracing::warn!(%error, "free space is copied, since it cannot be told from the rest");
+                    continue;
+                }
             }
             let (volume, mut homes) = (Arc::clone(bytes) as Arc<dyn Disk>, Vec::new());
             for range in free.ranges() {

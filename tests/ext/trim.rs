@@ -2,6 +2,8 @@
 
 use std::fs::{self, File};
 use std::ops::{ControlFlow, Range};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use hyper2kvm::fs::Filesystem;
 use hyper2kvm::fs::ext::Ext;
@@ -9,7 +11,7 @@ use hyper2kvm::fs::ext::Ext;
 use super::image::Image;
 use super::{each_shape, fill};
 use crate::file_disk::FileDisk;
-use crate::support::tools;
+use crate::support::{idle, tools};
 
 fn free_ranges(fs: &dyn Filesystem) -> Vec<Range<u64>> {
     let mut ranges: Vec<Range<u64>> = Vec::new();
@@ -58,6 +60,39 @@ fn by_dumpe2fs(image: &Image, block_size: u64) -> (Vec<Range<u64>>, Range<u64>) 
         }
     }
     (ranges, first.unwrap())
+}
+
+/// Every file below `root`, and what is in it.
+fn tree(root: &Path) -> String {
+    let list = "cd \"$0\" && find . -printf '%i %m %U %G %s %T@ %p %l\\n' && find . -type f -exec sha256sum {} +";
+    tools::ok("sh", ["-c".as_ref(), list.as_ref(), root.as_os_str()])
+}
+
+#[test]
+fn what_is_idle_may_read_as_zeros() {
+    each_shape(|name, image, large| {
+        image.mounted("rw", |root| fill::everything(root, large));
+        let fs = Ext::open(FileDisk::open(&image.path)).unwrap();
+        let idle = fs.idle_ranges().unwrap();
+        assert_eq!(idle, idle::idle(&image.path, 0), "{name}");
+        let before = image.mounted("ro", tree);
+        let copy = image.full_copy();
+        let file = File::options().write(true).open(&copy.path).unwrap();
+        for range in idle {
+            file.write_all_at(&vec![0; usize::try_from(range.end - range.start).unwrap()], range.start).unwrap();
+        }
+        drop(file);
+        copy.assert_clean();
+        assert_eq!(copy.mounted("ro", tree), before, "{name}");
+        // Of the inodes that never were, some are taken now, and the log is used.
+        copy.mounted("rw", |root| {
+            let many = root.join("many");
+            fs::create_dir(&many).unwrap();
+            (0..500).for_each(|i| fs::write(many.join(i.to_string()), "").unwrap());
+            rustix::fs::sync();
+        });
+        copy.assert_clean();
+    });
 }
 
 #[test]

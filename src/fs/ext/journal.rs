@@ -4,6 +4,7 @@
 //! copy of every block that is not revoked. Nothing is written here; [`Replay::blocks`] says what to write.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 
 use super::checksum::{crc32_be, crc32c};
 use super::map::{END, Run};
@@ -165,6 +166,29 @@ struct Tag {
 /// # Errors
 /// When what it holds cannot be trusted or is not understood, as in the kernel: nothing of it is replayed then.
 pub(super) fn read(blocks: &Blocks, sb: &Superblock) -> Result<Replay> {
+    let (log, header) = open(blocks, sb)?;
+    let at = log.place(0)?;
+    Reader { log, header, sb }.replay(at)
+}
+
+/// The blocks on the volume that an empty journal keeps for its log, ascending in the journal's file; none if anything is in it.
+///
+/// # Errors
+/// As for [`read`], for as much of the journal as this looks at.
+pub(super) fn idle(blocks: &Blocks, sb: &Superblock) -> Result<Vec<Range<u64>>> {
+    if !sb.has_journal() || sb.journal_inode() == 0 || sb.needs_recovery() {
+        return Ok(Vec::new());
+    }
+    let (log, header) = open(blocks, sb)?;
+    if header.start() != 0 {
+        return Ok(Vec::new());
+    }
+    let all = u64::from(header.first())..u64::from(header.field(0x10));
+    let idle = log.runs.iter().filter(|run| !run.unwritten).filter_map(|run| run.clip(&all));
+    Ok(idle.map(|run| run.physical..run.physical.saturating_add(run.len)).collect())
+}
+
+fn open<'a>(blocks: &'a Blocks, sb: &Superblock) -> Result<(Log<'a>, Header)> {
     if !sb.has_journal() {
         return Err(damaged("there is none"));
     }
@@ -180,8 +204,7 @@ pub(super) fn read(blocks: &Blocks, sb: &Superblock) -> Result<Replay> {
     if u64::from(header.field(0x10)) > end {
         return Err(damaged("it is larger than its file").found(header.field(0x10)));
     }
-    let at = log.place(0)?;
-    Reader { log, header, sb }.replay(at)
+    Ok((log, header))
 }
 
 /// The journal's file.

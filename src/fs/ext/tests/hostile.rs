@@ -1,7 +1,7 @@
 //! Damaged on purpose, each at a place with a name.
 
 use super::*;
-use crate::disk::bytes::{le32, put, put16, put32};
+use crate::disk::bytes::{le32, put, put_be32, put16, put32};
 
 /// The superblock's fields start here.
 const SB: usize = 1024;
@@ -308,6 +308,53 @@ fn bitmap_that_calls_metadata_free_gives_nothing_away() {
     fs.free_ranges(&mut |range| panic!("{range:?} is not free")).unwrap();
     drop(fs);
     assert_ne!(code(&image), "none", "and nothing is taken from there");
+}
+
+#[test]
+fn inodes_that_a_bitmap_has_in_use_are_not_idle() {
+    let mut image = summed();
+    let fs = Ext::open(disk(image.clone())).unwrap();
+    let (bitmap, last, unused) = fs
+        .reading(|view| {
+            let group = view.group(0)?;
+            let [_, _, table] = group.own_blocks(&view.sb);
+            Ok((group.inode_bitmap(), table.end * 1024 - 1, group.itable_unused()))
+        })
+        .unwrap();
+    let is_idle = |fs: &Ext| fs.idle_ranges().unwrap().iter().any(|range| range.contains(&last));
+    assert!(unused > 8 && is_idle(&fs));
+    drop(fs);
+    // Its checksum no longer fits either.
+    let inodes = le32(&image, SB + 0x28);
+    let at = usize::try_from(bitmap * 1024 + u64::from((inodes - 1) / 8)).unwrap();
+    image[at] |= 1 << ((inodes - 1) % 8);
+    assert!(!is_idle(&Ext::open(disk(image)).unwrap()));
+    // Without checksums, nobody says which inodes never were.
+    assert_eq!(Ext::open(disk(make(&["-t", "ext2"], 8192))).unwrap().idle_ranges().unwrap(), []);
+}
+
+#[test]
+fn a_log_with_something_in_it_is_not_idle() {
+    let image = make(&["-t", "ext4", "-b", "1024", "-O", "^metadata_csum,^64bit,uninit_bg"], 8192);
+    let fs = Ext::open(disk(image.clone())).unwrap();
+    let before = fs.idle_ranges().unwrap();
+    let node = fs.reading(|view| view.runs(&view.node(8)?, 0..map::END)).unwrap();
+    let header = usize::try_from(node[0].physical * fs.facts().block_size).unwrap();
+    drop(fs);
+    let len = |ranges: &[std::ops::Range<u64>]| ranges.iter().map(|range| range.end - range.start).sum::<u64>();
+    let log = node.iter().map(|run| run.len).sum::<u64>() - 1;
+    for (what, at, value) in
+        [("a start", 0x1c, 1), ("no magic number", 0, 0), ("a first block outside", 0x14, u32::MAX)]
+    {
+        let mut image = image.clone();
+        put_be32(&mut image, header + at, value);
+        let fs = Ext::open(disk(image)).unwrap();
+        let after = fs.idle_ranges().unwrap();
+        assert_eq!(len(&before) - len(&after), log * fs.facts().block_size, "{what}");
+    }
+    let mut image = image;
+    put16(&mut image, SB + 0x3a, 3);
+    assert_eq!(Ext::open(disk(image)).unwrap().idle_ranges().unwrap(), [], "errors were noted");
 }
 
 #[test]
