@@ -208,9 +208,14 @@ impl Trust {
     }
 
     /// # Errors
-    /// `ssh.host-key` and `ssh.host-key-changed` for a key that is not the host's.
+    /// `ssh.host-key` and `ssh.host-key-changed` for a key that is not the host's, `ssh.protocol` for one that nobody asked for.
     fn judge(&self, key: &PublicKey) -> Result<()> {
         let Trusted { known, only, known_as, flag } = &*self.0;
+        // The names of others may be any text, which a line to add must not hold.
+        if !KINDS.iter().any(|kind| hosts::is_for_algorithm(key, kind)) {
+            let other = "the SSH server shows a key of a kind that it was not asked for";
+            return Err(Error::refused("ssh.protocol", other).at(known_as));
+        }
         let digest = hosts::fingerprint(key);
         let shown = format!("{} {digest}", key.algorithm().as_str());
         let verdict = known.judge(key);

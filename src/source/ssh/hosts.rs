@@ -78,15 +78,18 @@ impl Known {
 
     /// `algorithms` with those first for which a key is known: a server shows one key only, and should show that one.
     pub(super) fn prefer(&self, algorithms: &[Algorithm]) -> Vec<Algorithm> {
-        let is_known = |algorithm: &Algorithm| {
-            self.keys.iter().any(|key| match (key.algorithm(), algorithm) {
-                (Algorithm::Rsa { .. }, Algorithm::Rsa { .. }) => true,
-                (known, algorithm) => known == *algorithm,
-            })
-        };
+        let is_known = |algorithm: &Algorithm| self.keys.iter().any(|key| is_for_algorithm(key, algorithm));
         let (mut first, others): (Vec<_>, Vec<_>) = algorithms.iter().cloned().partition(is_known);
         first.extend(others);
         first
+    }
+}
+
+/// Whether signatures of this algorithm can be made with `key`.
+pub(super) fn is_for_algorithm(key: &PublicKey, algorithm: &Algorithm) -> bool {
+    match (key.algorithm(), algorithm) {
+        (Algorithm::Rsa { .. }, Algorithm::Rsa { .. }) => true,
+        (own, algorithm) => own == *algorithm,
     }
 }
 
@@ -241,6 +244,17 @@ mod tests {
         ] {
             assert_eq!(known(line, "h").judge(&key(ONE)), Verdict::Unknown, "{line}");
         }
+    }
+
+    #[test]
+    fn keys_of_any_kind_are_known_but_nobody_signs_with_them() {
+        // Of a kind that is called "x y@z".
+        const OTHER: &str = "AAAABXggeUB6AAAAA2tleQ==";
+        let known = known(&format!("h x {OTHER}\n"), "h");
+        assert_eq!((known.judge(&key(OTHER)), known.judge(&key(ONE))), (Verdict::Known, Verdict::Changed));
+        assert!(
+            !is_for_algorithm(&key(OTHER), &Algorithm::Ed25519) && is_for_algorithm(&key(ONE), &Algorithm::Ed25519)
+        );
     }
 
     #[test]

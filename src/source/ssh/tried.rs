@@ -28,6 +28,9 @@ fn known_hosts(text: &str, host: &str) {
     known.add(text, &hosts::name(host, 22));
     for key in known.keys() {
         assert!(matches!(known.judge(key), Verdict::Known | Verdict::Revoked));
+        if !KINDS.iter().any(|kind| hosts::is_for_algorithm(key, kind)) {
+            continue;
+        }
         let mut one = Known::default();
         one.add(&hosts::line("other", key), "other");
         assert_eq!(one.judge(key), Verdict::Known, "a line that is shown is one that is understood");
