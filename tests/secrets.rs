@@ -152,6 +152,47 @@ fn programs_that_we_start_get_no_secret() {
 }
 
 #[test]
+fn passwords_let_us_in_on_ssh_servers_and_are_seen_nowhere() {
+    let lab = Lab::new();
+    let work = prepare(&lab);
+    let disk = lab.path("www/small.raw");
+    let [right, wrong] = [PASSWORD, "canary-wrong"].map(|secret| lab.file(secret, format!("{secret}\n")));
+    for (name, more) in [
+        ("plain", "PasswordAuthentication yes"),
+        ("asking", "UsePAM yes\nKbdInteractiveAuthentication yes"),
+        ("both", "UsePAM yes\nPasswordAuthentication yes\nKbdInteractiveAuthentication yes"),
+    ] {
+        let sshd = Sshd::start_with_password(&lab, name, more, PASSWORD);
+        let info = || sshd.run_without_key(&["info", &sshd.url(&disk)]);
+        let stranger = || sshd.run_with("stranger", &["info", &sshd.url(&disk)]);
+        let runs = [
+            (info().arg("--password-file").arg(&right), 0),
+            (stranger().arg("--password-file").arg(&right), 0),
+            (info().args(["--password-fd", "0"]).stdin(File::open(&right).expect("the secret")), 0),
+            (info().env("HYPER2KVM_PASSWORD", PASSWORD), 0),
+            (info().typing(&right), 0),
+            (info().typing(&wrong), 3),
+            (info().arg("--password-file").arg(&wrong), 3),
+            (info(), 3),
+        ];
+        for (number, (run, exit)) in runs.into_iter().enumerate() {
+            let ran = loud(run, &work).exits_with(exit);
+            assert!(
+                exit == 0 || ran.stderr.contains("ssh.login") || ran.stdout.contains("ssh.login"),
+                "{name} {number}: {ran}"
+            );
+            assert_silent(&ran, &work);
+        }
+        let (out, url) = (format!("{name}.qcow2"), sshd.url(&disk));
+        let convert =
+            sshd.run_without_key(&["convert", "--format", "raw", &url, &out]).arg("--password-file").arg(&right);
+        assert_silent(&loud(convert, &work).exits_with(0), &work);
+        tools::assert_same_content(("raw", &disk), ("qcow2", &work.join(&out)));
+        fs::remove_file(work.join(&out)).expect("removing");
+    }
+}
+
+#[test]
 fn a_secret_that_is_needed_is_asked_for_on_a_terminal_and_nowhere_else() {
     let lab = Lab::new();
     let work = prepare(&lab);

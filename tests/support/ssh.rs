@@ -18,6 +18,22 @@ pub(crate) struct Sshd {
 impl Sshd {
     /// Starts it, with more lines of configuration.
     pub(crate) fn start(lab: &Lab, name: &str, more: &str) -> Self {
+        Self::start_by(Command::new("/usr/sbin/sshd"), lab, name, more)
+    }
+
+    /// Starts one to which root has this password: in a mount namespace of its own, where other files lie over those of `/etc`.
+    pub(crate) fn start_with_password(lab: &Lab, name: &str, more: &str, password: &str) -> Self {
+        let digest = tools::ok("openssl", ["passwd", "-6", password]);
+        let shadow = lab.file(&format!("{name}-shadow"), format!("root:{}:19000:0:99999:7:::\n", digest.trim()));
+        let allowed = "auth required pam_unix.so\naccount required pam_permit.so\nsession required pam_permit.so\n";
+        let pam = lab.file(&format!("{name}-pam"), allowed);
+        let script = "mount --bind \"$0\" /etc/shadow && mount --bind \"$1\" /etc/pam.d/sshd && shift && exec /usr/sbin/sshd \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).args([shadow, pam]);
+        Self::start_by(command, lab, name, more)
+    }
+
+    fn start_by(mut command: Command, lab: &Lab, name: &str, more: &str) -> Self {
         let folder = lab.folder(name);
         let path = |name: &str| folder.join(name).display().to_string();
         for (file, kind, passphrase) in [
@@ -46,7 +62,6 @@ impl Sshd {
         );
         fs::write(path("config"), config).expect("writing");
         fs::create_dir_all("/run/sshd").expect("the folder that sshd separates its privileges in");
-        let mut command = Command::new("/usr/sbin/sshd");
         command.args(["-D", "-f", &path("config"), "-E", &path("log")]);
         let child = command.stdin(Stdio::null()).spawn().expect("sshd is needed: scripts/install-deps.sh");
         let mut sshd = Self { child, folder, port };
@@ -101,11 +116,15 @@ impl Sshd {
         self.run_with("key", args)
     }
 
+    /// A run that knows the server and has no key.
+    pub(crate) fn run_without_key(&self, args: &[&str]) -> Run {
+        let run = Run::new(args).env("HOME", "/nonexistent").env("SSH_AUTH_SOCK", "");
+        run.arg("--ssh-config").arg("/dev/null").arg("--ssh-known-hosts").arg(self.file("known"))
+    }
+
     /// A run that knows the server and has another key.
     pub(crate) fn run_with(&self, key: &str, args: &[&str]) -> Run {
-        let run = Run::new(args).env("HOME", "/nonexistent").env("SSH_AUTH_SOCK", "");
-        let run = run.arg("--ssh-config").arg("/dev/null").arg("--ssh-known-hosts").arg(self.file("known"));
-        run.arg("--ssh-identity").arg(self.file(key))
+        self.run_without_key(args).arg("--ssh-identity").arg(self.file(key))
     }
 }
 
