@@ -76,7 +76,10 @@ impl Xfs {
         let refusal = read_only("the volume was opened for reading");
         match Recovered::of(&volume, &sb) {
             Ok(None) => Ok(Self::assembled(Store::new(volume), sb, false, Err(refusal), true)),
-            Ok(Some(recovered)) => Ok(recovered.into_fs(Err(refusal))),
+            Ok(Some(mut recovered)) => {
+                recovered.finish_what_shows()?;
+                Ok(recovered.into_fs(Err(refusal)))
+            }
             Err(error) if is_about_content(&error) => {
                 Ok(Self::assembled(Store::new(volume), sb, true, Err(error), false))
             }
@@ -211,6 +214,14 @@ impl Recovered {
         self.store = Store::new(Arc::clone(disk));
         self.sb = sb;
         Ok(!has_leftovers && self.replay.has_no_intents())
+    }
+
+    /// Finishes in memory what was begun when the machine stopped, if files show it.
+    fn finish_what_shows(&mut self) -> Result<()> {
+        if self.replay.unfinished().is_some() {
+            self.tidied_up()?;
+        }
+        Ok(())
     }
 
     /// Finishes what was begun when the machine stopped, and ends what a crash left for later. Nothing is done, and the kernel

@@ -158,6 +158,30 @@ fn what_was_not_finished_is_left_to_the_kernel() {
 }
 
 #[test]
+fn blocks_that_a_file_was_losing_are_gone_for_readers_too() {
+    let image = summed();
+    let file = lookup(&opened(&image), "file");
+    let start = u64::try_from(block_at(&image, "file", Fork::Data, 4)).unwrap() / 1024;
+    // Three blocks from the fourth on are to be unmapped: inode, first block, offset, count and kind.
+    let part =
+        [&file.0.to_le_bytes()[..], &start.to_le_bytes(), &4_u64.to_le_bytes(), &[3, 0, 0, 0, 2, 0, 0, 0]].concat();
+    let intent = [&0x1244_u16.to_le_bytes()[..], &[1, 0, 1, 0, 0, 0], &77_u64.to_le_bytes(), &part].concat();
+    let mut log = Builder::new(&image);
+    log.record(&transaction(7, &[intent]));
+    let expected = [vec![7; 4096], vec![0; 3072], vec![7; 30_000 - 7168]].concat();
+    let content = |fs: &Xfs| {
+        let mut bytes = vec![0; 30_000];
+        fs.read_at(file, &mut bytes, 0).unwrap();
+        bytes
+    };
+    let fs = opened(&log.image());
+    assert_eq!(fs.writer().unwrap_err().code(), "xfs.read-only");
+    assert!(fs.facts().dirty && content(&fs) == expected);
+    let fs = opened(&settled(&log.image()));
+    assert!(!fs.facts().dirty && content(&fs) == expected);
+}
+
+#[test]
 fn logs_that_contradict_themselves() {
     let image = summed();
     let good = relabel(&image, 7, b"never");
