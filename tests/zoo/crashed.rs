@@ -74,7 +74,9 @@ fn log_in(live: &mut Live) {
     live.said("Password: ");
     live.types("root");
     live.said("root@");
-    live.types("stty -echo; exec sh");
+    // What is typed before the new shell asks may get lost. The quotation marks are in what is typed, and not in what it says.
+    live.types("stty -echo; PS1=all'-'ears: exec sh");
+    live.said("all-ears:");
 }
 
 /// Puts a file into the guest by its console, whose lines are short.
