@@ -49,8 +49,7 @@ fn log(place: &str) -> Vec<Range<u64>> {
     let list = text.split_once("EXTENTS:").or_else(|| text.split_once("BLOCKS:")).expect("a map").1;
     // `(0-11):514-525, (IND):526`, for blocks of the file and where they are; names are those of the map's own blocks.
     let pieces = list.lines().flat_map(|line| line.split(", ")).filter_map(|piece| piece.split_once("):"));
-    let content =
-        pieces.filter(|(logical, _)| logical.starts_with(|c: char| c == '(') && !logical.contains(char::is_alphabetic));
+    let content = pieces.filter(|(logical, _)| logical.starts_with('(') && !logical.contains(char::is_alphabetic));
     content
         .map(|(logical, physical)| {
             let (logical, physical) = (numbers(&logical[1..]), numbers(physical));
