@@ -14,7 +14,7 @@ use crate::ext::fill::noise;
 use crate::ext::tree;
 use crate::support::sequences::{self, is_wanted};
 
-/// Each is made on devices of 128 MiB, or 256 MiB where mkfs.btrfs wants them or nodes are large. Without `BTRFS_SHAPES`, which may be `all`, only the first four are.
+/// Each is made on devices of 128 MiB, or 256 MiB where mkfs.btrfs wants them, or nodes are large or many. Without `BTRFS_SHAPES`, which may be `all`, only the first four are.
 const SHAPES: &[Shape] = &[
     shape("default", 1, &[], "rw"),
     shape("mixed", 1, &["-M"], "rw"),
@@ -32,7 +32,7 @@ fn each(work: impl Fn(&Shape, Image) + Sync) {
     let wanted = SHAPES.iter().enumerate().filter(|(index, shape)| is_wanted("BTRFS", shape.name, *index < 4));
     sequences::each(wanted, |(_, shape)| {
         eprintln!("{}", shape.name);
-        let mib = if ["dup", "node-64k"].contains(&shape.name) { 256 } else { 128 };
+        let mib = if ["dup", "node-64k", "raid1c34"].contains(&shape.name) { 256 } else { 128 };
         let image = Image::make(shape.devices, mib, shape.options);
         image.mounted(shape.mount, some_files);
         work(shape, image);
