@@ -97,7 +97,7 @@ fn systemd_and_libnbd_start_servers() {
 }
 
 #[test]
-#[ignore = "the server that another test starts"]
+#[ignore = "the server that another test of make test starts"]
 fn serves_what_it_was_started_with() {
     let sockets = systemd_sockets().unwrap();
     assert_eq!(sockets.len(), 1);

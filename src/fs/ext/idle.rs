@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::believed;
-use super::bitmap::is_set;
+use super::bitmap::{is_set, merged};
 use super::features::RO_COMPAT_SHARED_BLOCKS;
 use super::group::{Group, table_blocks};
 use super::journal;
@@ -24,17 +24,9 @@ impl View<'_> {
         for number in 0..self.sb.groups {
             idle.extend(believed(self.group(number).and_then(|group| self.idle_inodes(&group)))?.flatten());
         }
-        idle.sort_by_key(|range| range.start);
         let bs = self.sb.block_size.get();
-        let mut bytes: Vec<Range<u64>> = Vec::new();
-        for range in idle.into_iter().filter(|range| !range.is_empty()) {
-            let range = range.start.saturating_mul(bs)..range.end.saturating_mul(bs);
-            match bytes.last_mut() {
-                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-                _ => bytes.push(range),
-            }
-        }
-        Ok(bytes)
+        let bytes = |range: Range<u64>| range.start.saturating_mul(bs)..range.end.saturating_mul(bs);
+        Ok(merged(idle).into_iter().map(bytes).collect())
     }
 
     /// The log, where it is empty and none of it lies where metadata does.
