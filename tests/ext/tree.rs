@@ -126,7 +126,7 @@ fn driver_entry(fs: &dyn Filesystem, inode: Inode) -> Entry {
         times: [(stat.mtime.seconds, stat.mtime.nanoseconds), (stat.ctime.seconds, stat.ctime.nanoseconds)],
         content: (stat.kind == FileKind::Regular).then(|| {
             let mut hasher = blake3::Hasher::new();
-            let mut buf = vec![0; 1 << 20];
+            let mut buf = vec![0; usize::try_from(stat.size).unwrap().clamp(1, 1 << 20)];
             let mut offset = 0;
             loop {
                 match fs.read_at(inode, &mut buf, offset).unwrap() {
