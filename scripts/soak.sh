@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # soak.sh MINUTES: kills migrations and conversions at random moments, again and again, and checks what each left.
 # Then fio verifies what it writes to a served overlay for HYPER2KVM_STRESS_SECONDS (600), while other clients are killed.
-# Before that, HYPER2KVM_SEQUENCES (10000) sequences of random changes to XFS, over its nineteen shapes, and as many to the twenty
+# Before that, HYPER2KVM_SEQUENCES (10000) sequences of random changes to XFS, over its twenty shapes, and as many to the twenty
 # of btrfs that can be written, some of which are also filled to the last byte: needs root. Shapes are changed on all processors at
 # once. A sequence that fails says how it is run again.
 # Between rounds, as many worlds of bad networks as two minutes take on two cores, with seeds that no round had before.
@@ -14,7 +14,7 @@ tests/fixtures/build.sh
 HYPER2KVM_FIXTURE_DIR=$(tests/fixtures/build.sh --path)
 export HYPER2KVM_FIXTURE_DIR HYPER2KVM_KILLS=${HYPER2KVM_KILLS:-17} HYPER2KVM_CRASH_SEEDS=${HYPER2KVM_CRASH_SEEDS:-20}
 sequences=${HYPER2KVM_SEQUENCES:-10000}
-HYPER2KVM_JOBS=$(nproc) XFS_SHAPES=all XFS_SEQUENCES=$(((sequences + 18) / 19)) \
+HYPER2KVM_JOBS=$(nproc) XFS_SHAPES=all XFS_SEQUENCES=$(((sequences + 19) / 20)) \
     cargo test --quiet --locked --release --test integration -- --nocapture xfs::edits
 HYPER2KVM_JOBS=$(nproc) BTRFS_SHAPES=all BTRFS_SEQUENCES=$(((sequences + 19) / 20)) \
     cargo test --quiet --locked --release --test integration -- --nocapture btrfs::write btrfs::full

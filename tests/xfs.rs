@@ -28,25 +28,41 @@ const SHAPES: &[(&str, &[&str])] = &[
     ("v5-many-groups", &["-b", "size=1024", "-m", "rmapbt=1", "-d", "agcount=20", "-l", "size=8m"]),
     ("v5-one-group", &["-m", "rmapbt=1", "-d", "agcount=1"]),
     ("v5-sector-4k", &["-s", "size=4096", "-l", "su=32768"]),
-    ("v5-exchange", &[]),
-    ("v5-parent", &[]),
+    ("v5-exchange", &["-i", "exchange=1"]),
+    // As mkfs.xfs makes them since version 6.19.
+    ("v5-parent", &["-m", "rmapbt=1", "-i", "nrext64=1,exchange=1", "-n", "parent=1"]),
+    ("v5-parent-1k", &["-b", "size=1024", "-i", "size=512", "-n", "parent=1,size=4096", "-d", "agcount=3"]),
     ("v5-meta-uuid", &[]),
 ];
 
 /// Those that are tried when nothing else is asked for: small and large blocks, directory blocks and inodes, few features and all.
 const USUAL: &[&str] = &["v5-1k-dir-8k", "v5-all", "v5-plain", "v5-parent"];
 
+/// The first kernels that know what options of mkfs.xfs make, where there are older ones in use.
+const SINCE: &[(&str, (u32, u32))] = &[("nrext64=1", (5, 19)), ("exchange=1", (6, 10)), ("parent=1", (6, 10))];
+
+/// Whether this kernel is new enough for what the options make, so that it can be asked.
+fn is_in_kernel(options: &[&str]) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap());
+    let version = (numbers.next().unwrap(), numbers.next().unwrap());
+    let is_old = |(name, since): &(&str, _)| version < *since && options.iter().any(|option| option.contains(name));
+    let known = !SINCE.iter().any(is_old);
+    if !known {
+        eprintln!("Linux {} does not know {options:?}", release.trim());
+    }
+    known
+}
+
 /// Runs `work` for every shape whose name is in `XFS_SHAPES` (`all` for each of them), or for the usual ones.
 fn each_shape(work: impl Fn(&str, Image) + Sync) {
-    let wanted = SHAPES.iter().filter(|(name, _)| sequences::is_wanted("XFS", name, USUAL.contains(name)));
+    let is_wanted = |name: &str| sequences::is_wanted("XFS", name, USUAL.contains(&name));
+    let wanted = SHAPES.iter().filter(|(name, options)| is_wanted(name) && is_in_kernel(options));
     sequences::each(wanted, |(name, options)| {
         eprintln!("{name}");
         let image = Image::make(320, options);
-        match *name {
-            "v5-exchange" => image.add_incompat(0x40),
-            "v5-parent" => image.add_incompat(0xc0),
-            "v5-meta-uuid" => image.set_uuid("5d0d8b0e-92d5-4c0e-8a1c-b1a1f4c2f001"),
-            _ => {}
+        if *name == "v5-meta-uuid" {
+            image.set_uuid("5d0d8b0e-92d5-4c0e-8a1c-b1a1f4c2f001");
         }
         work(name, image);
     });

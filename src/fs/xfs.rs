@@ -237,7 +237,7 @@ impl Recovered {
             }
         };
         let mut writer = Writer::new(&mut self.store, &mut self.sb);
-        match writer.finish_intents(&intents).and_then(|()| writer.tidy_up()) {
+        match writer.finish_intents(intents).and_then(|()| writer.tidy_up()) {
             Ok(()) => {
                 self.replay.forget_intents();
                 self.counts = View { store: &self.store, sb: &self.sb }.counts()?;

@@ -53,6 +53,13 @@ pub(crate) fn crashed_xfs() -> PathBuf {
     file("xfs", "guest.raw")
 }
 
+/// A program of an xfsprogs that knows files which know their names.
+pub(crate) fn of_newer_xfsprogs(program: &str) -> String {
+    static FOLDER: OnceLock<String> = OnceLock::new();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/xfsprogs.sh");
+    format!("{}/{program}", FOLDER.get_or_init(|| tools::ok(script, [""; 0]).trim().to_owned()))
+}
+
 fn file(guest: &str, name: &str) -> PathBuf {
     let path = folder().join(guest).join(name);
     assert!(path.exists(), "{} is missing: run `make fixtures`", path.display());

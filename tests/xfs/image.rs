@@ -1,14 +1,14 @@
 //! Images that mkfs.xfs makes and the kernel fills.
 
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::support::mount::{Unmount, wait_for_loops};
-use crate::support::tools;
+use crate::support::{fixtures, tools};
 
-/// The exchange of files' mappings: what it changes is in the log only, and this `xfs_repair` does not know it.
-const UNKNOWN_TO_REPAIR: u32 = 0x40;
+/// Features that this machine's xfsprogs may not know: the exchange of files' mappings, and files that know their names.
+const NEW: [(u32, &str); 2] = [(0x40, "exchange=1"), (0x80, "parent=1")];
 
 /// A file with an XFS file system on it, in memory where possible: the kernel syncs a lot.
 pub(crate) struct Image {
@@ -21,9 +21,13 @@ impl Image {
     /// Makes a sparse file system of `mib` MiB, smaller than mkfs likes to make them if need be.
     pub(crate) fn make(mib: u64, options: &[&str]) -> Self {
         let image = Self::empty();
-        std::fs::File::create(&image.path).unwrap().set_len(mib << 20).unwrap();
-        let always = ["TEST_DIR=1", "TEST_DEV=1", "QA_CHECK_FS=1", "mkfs.xfs", "-q", "-f", "-L", "a label"];
-        tools::ok("env", always.iter().chain(options).map(Path::new).chain([image.path.as_path()]));
+        File::create(&image.path).unwrap().set_len(mib << 20).unwrap();
+        let is_new = options.iter().any(|option| NEW.iter().any(|(_, name)| option.contains(name)));
+        let mkfs = if is_new { fixtures::of_newer_xfsprogs("mkfs.xfs") } else { "mkfs.xfs".to_owned() };
+        let small = ["TEST_DIR=1", "TEST_DEV=1", "QA_CHECK_FS=1"].map(Path::new);
+        let common = ["-q", "-f", "-L", "a label"].map(Path::new);
+        let options = common.into_iter().chain(options.iter().map(Path::new)).chain([&*image.path]);
+        tools::ok("env", small.into_iter().chain([Path::new(&mkfs)]).chain(options));
         image
     }
 
@@ -67,27 +71,6 @@ impl Image {
         tools::ok("xfs_db", ["-x"].into_iter().chain(flags).map(Path::new).chain([self.path.as_path()]))
     }
 
-    /// Sets feature bits that this mkfs does not know and the kernel does.
-    pub(crate) fn add_incompat(&self, bits: u32) {
-        self.change_incompat(|old| old | bits);
-    }
-
-    fn change_incompat(&self, change: impl FnOnce(u32) -> u32) -> u32 {
-        let file = OpenOptions::new().read(true).write(true).open(&self.path).unwrap();
-        let mut sector = [0; 512];
-        file.read_exact_at(&mut sector, 0).unwrap();
-        let old = u32::from_be_bytes(sector[216..220].try_into().unwrap());
-        let new = change(old);
-        if new != old {
-            sector[216..220].copy_from_slice(&new.to_be_bytes());
-            sector[224..228].fill(0);
-            let sum = crc32c::crc32c(&sector);
-            sector[224..228].copy_from_slice(&sum.to_le_bytes());
-            file.write_all_at(&sector, 0).unwrap();
-        }
-        new
-    }
-
     /// Gives it another UUID than the one that its metadata carries.
     pub(crate) fn set_uuid(&self, uuid: &str) {
         tools::ok("xfs_admin", ["-U".as_ref(), uuid.as_ref(), self.path.as_path()]);
@@ -95,15 +78,13 @@ impl Image {
 
     /// Nothing is wrong with it, and its log is clean.
     pub(crate) fn assert_clean(&self) {
-        if self.change_incompat(|bits| bits) & UNKNOWN_TO_REPAIR != 0 {
-            let plain = self.copy();
-            plain.change_incompat(|bits| bits & !UNKNOWN_TO_REPAIR);
-            return plain.assert_clean();
-        }
-        let output = tools::output(
-            "xfs_repair",
-            ["-n", "-f", "-o", "force_geometry"].map(Path::new).into_iter().chain([self.path.as_path()]),
-        );
+        let mut sector = [0; 512];
+        File::open(&self.path).unwrap().read_exact_at(&mut sector, 0).unwrap();
+        let features = u32::from_be_bytes(sector[216..220].try_into().unwrap());
+        let is_new = NEW.iter().any(|(bit, _)| features & bit != 0);
+        let repair = if is_new { fixtures::of_newer_xfsprogs("xfs_repair") } else { "xfs_repair".to_owned() };
+        let options = ["-n", "-f", "-o", "force_geometry"].map(Path::new);
+        let output = tools::output(&repair, options.into_iter().chain([&*self.path]));
         let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success() && !text.contains("ALERT"), "{text}");
     }

@@ -13,8 +13,11 @@ use crate::limits;
 pub(super) const LOCAL: u8 = 0x1;
 pub(super) const ROOT: u8 = 0x2;
 pub(super) const SECURE: u8 = 0x4;
-const PARENT: u8 = 0x8;
+/// Of names that files know: the attribute's name is the file's, its value the directory.
+pub(super) const PARENT: u8 = 0x8;
 const INCOMPLETE: u8 = 0x80;
+/// What tells attributes of one name apart.
+pub(super) const NAMESPACES: u8 = ROOT | SECURE | PARENT;
 /// Bytes of the longest value.
 pub(super) const MAX_VALUE: u32 = 64 << 10;
 /// Bytes before a remote value's part in a block of version 5.
@@ -42,15 +45,15 @@ struct Collected {
 
 impl Collected {
     fn add(&mut self, node: &Node, flags: u8, name: &[u8], value: impl FnOnce() -> Result<Vec<u8>>) -> Result<()> {
-        if flags & (PARENT | INCOMPLETE) != 0 {
+        if flags & INCOMPLETE != 0 {
             return Ok(());
         }
         if name.is_empty() || name.contains(&0) {
             return Err(damaged(node, "a name is impossible"));
         }
         let value = value()?;
-        let flags = flags & (ROOT | SECURE);
-        if flags == ROOT | SECURE {
+        let flags = flags & NAMESPACES;
+        if flags.count_ones() > 1 {
             return Err(damaged(node, "an entry is in two namespaces"));
         }
         self.bytes = self.bytes.saturating_add(long(name.len()).saturating_add(long(value.len())));
@@ -68,6 +71,7 @@ impl View<'_> {
         let mut pairs = Pairs::new();
         for Raw { flags, name, value } in self.raw_attributes(node)? {
             let prefix: &[u8] = match flags {
+                PARENT => continue,
                 ROOT => b"trusted.",
                 SECURE => b"security.",
                 _ => b"user.",
@@ -83,7 +87,8 @@ impl View<'_> {
         Ok(pairs)
     }
 
-    /// All extended attributes of an inode as they are stored, but for those that a crash left half made.
+    /// All extended attributes of an inode as they are stored, with the names that it knows, but for those that a crash left half
+    /// made.
     pub(super) fn raw_attributes(&self, node: &Node) -> Result<Vec<Raw>> {
         let mut all = Collected::default();
         if !node.fork_range(Fork::Attr).is_empty() {

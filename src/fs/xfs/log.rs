@@ -24,7 +24,7 @@ pub(super) mod testing;
 mod transaction;
 
 pub(super) use head::End;
-pub(super) use intent::{Intent, Part};
+pub(super) use intent::{Intent, Part, Pointers};
 pub(super) use replay::Replay;
 
 /// What a log sequence number is made of: the turn of the ring, and the basic block in it.

@@ -182,6 +182,11 @@ impl Node {
     }
 
     /// The next inode of its list of unlinked ones.
+    /// How often the inode was taken anew, so that what knew an earlier file is not misled.
+    pub(super) fn generation(&self) -> u32 {
+        be32(&self.raw, 92)
+    }
+
     pub(super) fn next_unlinked(&self) -> u32 {
         be32(&self.raw, 96)
     }
@@ -189,7 +194,7 @@ impl Node {
     /// Makes it a free inode: what remains is its identity and a new generation.
     pub(super) fn clear(&mut self) {
         let flags2 = self.flags2() & (FLAG2_BIGTIME | FLAG2_NREXT64);
-        let generation = be32(&self.raw, 92).wrapping_add(1);
+        let generation = self.generation().wrapping_add(1);
         self.set_links(0);
         put(&mut self.raw, 2, &[0; 2]);
         put(&mut self.raw, 24, &[0; 8]);

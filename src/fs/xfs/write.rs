@@ -27,6 +27,7 @@ mod intents;
 mod leftovers;
 mod links;
 mod page;
+mod parents;
 mod reverse;
 mod share;
 mod short;

@@ -3,11 +3,18 @@
 use super::damaged;
 use super::item::INTENTS;
 use super::transaction::Item;
-use crate::disk::bytes::{le32, le64};
+use crate::disk::bytes::{le16, le32, le64};
 use crate::error::Result;
+use crate::fs::xfs::attr::{PARENT, Raw};
 
 /// Bytes before the parts.
 const HEADER: usize = 16;
+/// What is done to a name that a file knows.
+const SET: u32 = 4;
+const REMOVE: u32 = 5;
+const REPLACE: u32 = 6;
+/// Bytes of such a name's value: a directory and its generation.
+const POINTER: usize = 12;
 /// Of a part's flags, what is to be done.
 const KIND: u32 = 0xff;
 
@@ -27,8 +34,18 @@ pub(in crate::fs::xfs) struct Part {
     pub(in crate::fs::xfs) is_unwritten: bool,
 }
 
+/// A name that a file forgets, learns, or both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::fs::xfs) struct Pointers {
+    /// The file, and its generation.
+    pub(in crate::fs::xfs) inode: u64,
+    pub(in crate::fs::xfs) generation: u32,
+    pub(in crate::fs::xfs) old: Option<Raw>,
+    pub(in crate::fs::xfs) new: Option<Raw>,
+}
+
 /// One thing that was begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::fs::xfs) enum Intent {
     /// Blocks are freed, if they have an owner still or not.
     Free(Part),
@@ -44,11 +61,16 @@ pub(in crate::fs::xfs) enum Intent {
     /// An inode gets blocks, or loses them.
     Map(Part),
     Unmap(Part),
+    /// A file's own knowledge of its names changes.
+    Rename(Pointers),
 }
 
 /// What an item tells; none if it is of a kind that only the kernel finishes.
 pub(super) fn parse(item: &Item) -> Result<Option<Vec<Intent>>> {
-    let [free, owners, counts, maps, ..] = INTENTS.map(|(kind, _)| kind);
+    let [free, owners, counts, maps, attributes, _] = INTENTS.map(|(kind, _)| kind);
+    if item.kind() == attributes {
+        return Ok(pointers(item)?.map(|pointers| vec![Intent::Rename(pointers)]));
+    }
     let bytes = item.description();
     let count = usize::try_from(le32(bytes, 4)).unwrap_or(usize::MAX);
     let area = bytes.get(HEADER..).unwrap_or_default();
@@ -134,6 +156,39 @@ fn map_of(bytes: &[u8]) -> Option<Intent> {
     }
 }
 
+/// `xfs_attri_log_format` and its regions: names, then values. Other attributes are only begun on kernels made for it.
+fn pointers(item: &Item) -> Result<Option<Pointers>> {
+    let bytes = item.description();
+    let [old, new] = match le32(bytes, 24) {
+        SET => [false, true],
+        REMOVE => [true, false],
+        REPLACE => [true, true],
+        _ => return Ok(None),
+    };
+    let both = old && new;
+    let name_len = |is_new: bool| match (both, is_new) {
+        (false, _) => le32(bytes, 28),
+        (true, false) => u32::from(le16(bytes, 28)),
+        (true, true) => u32::from(le16(bytes, 30)),
+    };
+    let count = if both { 2 } else { 1 };
+    let pointer = |is_new: bool| {
+        let at = if both && is_new { 2 } else { 1 };
+        let name = item.region(at).get(..usize::try_from(name_len(is_new)).unwrap_or(usize::MAX));
+        let value = item.region(at.saturating_add(count)).get(..POINTER);
+        let (Some(name @ [_, ..]), Some(value)) = (name.filter(|name| name.len() < 256), value) else {
+            return Err(damaged("what it says was begun is impossible"));
+        };
+        Ok(Raw { flags: PARENT, name: name.to_vec(), value: value.to_vec() })
+    };
+    Ok(Some(Pointers {
+        inode: le64(bytes, 16),
+        generation: le32(bytes, 4),
+        old: old.then(|| pointer(false)).transpose()?,
+        new: new.then(|| pointer(true)).transpose()?,
+    }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,7 +214,7 @@ mod tests {
         let wide = [9_u64.to_le_bytes(), 3_u64.to_le_bytes()].concat();
         let narrow = &wide[..12];
         let freed = Intent::Free(Part { start: 9, len: 3, ..plain(&[]) });
-        assert_eq!(parse(&item(0x1236, 2, &wide.repeat(2))).unwrap(), Some(vec![freed; 2]));
+        assert_eq!(parse(&item(0x1236, 2, &wide.repeat(2))).unwrap(), Some(vec![freed.clone(); 2]));
         assert_eq!(parse(&item(0x1236, 3, &narrow.repeat(3))).unwrap(), Some(vec![freed; 3]));
         let part = Part { start: 5, len: 6, owner: 131, offset: 77, ..plain(&[]) };
         let told = |kind, flags| parse(&item(kind, 1, &map_extent(131, 5, 77, 6, flags))).unwrap();
@@ -170,7 +225,7 @@ mod tests {
         assert_eq!(told(0x1244, 1 | 1 << 30), Some(vec![Intent::Map(Part { is_unwritten: true, ..part })]));
         assert_eq!(told(0x1244, 2), Some(vec![Intent::Unmap(part)]));
         // Realtime extents, and what nobody knows.
-        for (kind, flags) in [(0x1240, 1 << 28 | 1), (0x1240, 9), (0x1244, 1 << 29 | 1), (0x1244, 3), (0x1246, 1)] {
+        for (kind, flags) in [(0x1240, 1 << 28 | 1), (0x1240, 9), (0x1244, 1 << 29 | 1), (0x1244, 3), (0x1248, 1)] {
             assert_eq!(told(kind, flags), None, "{kind:x} {flags:x}");
         }
         for (flags, intent) in (1_u32..).zip([Intent::Share, Intent::Unshare, Intent::Stage, Intent::Unstage]) {
@@ -178,6 +233,44 @@ mod tests {
             let bytes = [&wide[..12], &flags.to_le_bytes()].concat();
             assert_eq!(parse(&item(0x1242, 1, &bytes)).unwrap(), Some(vec![intent(part)]));
         }
+    }
+
+    #[test]
+    fn names_that_files_know_are_told() {
+        let value = |inode: u8| [[0; 7].as_slice(), &[inode, 0, 0, 0, 9]].concat();
+        let begun = |op: u32, names: [u16; 2], regions: &[&[u8]]| {
+            let mut bytes = [0x1246_u16.to_le_bytes(), 1_u16.to_le_bytes()].concat();
+            bytes.extend(77_u32.to_le_bytes());
+            for word in [1_u64, 131] {
+                bytes.extend(word.to_le_bytes());
+            }
+            bytes.extend(op.to_le_bytes());
+            names.iter().for_each(|len| bytes.extend(len.to_le_bytes()));
+            bytes.extend([12, 0, 0, 0, 8, 0, 0, 0]);
+            let mut item = Item::default();
+            item.regions = [&bytes[..]].iter().chain(regions).map(|region| region.to_vec()).collect();
+            parse(&item).map_err(|error| error.code())
+        };
+        let raw = |name: &[u8], inode| Raw { flags: PARENT, name: name.to_vec(), value: value(inode) };
+        let told = |old, new| Ok(Some(vec![Intent::Rename(Pointers { inode: 131, generation: 77, old, new })]));
+        // Regions are as long as words.
+        assert_eq!(begun(4, [3, 0], &[b"one\0", &value(1)]), told(None, Some(raw(b"one", 1))));
+        assert_eq!(begun(5, [3, 0], &[b"one\0", &value(1)]), told(Some(raw(b"one", 1)), None));
+        let both: [&[u8]; 4] = [b"one\0", b"other\0\0\0", &value(1), &value(2)];
+        assert_eq!(begun(6, [3, 5], &both), told(Some(raw(b"one", 1)), Some(raw(b"other", 2))));
+        assert_eq!(begun(1, [3, 0], &[b"one\0", b"value"]), Ok(None));
+        let long = [b'x'; 256];
+        for (names, regions) in [
+            ([0, 0], [&b"one\0"[..], &value(1)]),
+            ([5, 0], [b"one\0", &value(1)]),
+            ([256, 0], [&long, &value(1)]),
+            ([3, 1], [b"one\0", &value(1)]),
+            ([3, 0], [b"one\0", &value(1)[..11]]),
+        ] {
+            assert_eq!(begun(4, names, &regions), Err("xfs.log"), "{names:?}");
+        }
+        assert_eq!(begun(6, [3, 5], &both[..3]), Err("xfs.log"));
+        assert_eq!(begun(6, [3, 0], &both), Err("xfs.log"));
     }
 
     #[test]

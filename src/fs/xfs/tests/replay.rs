@@ -158,6 +158,51 @@ fn what_was_not_finished_is_left_to_the_kernel() {
 }
 
 #[test]
+fn what_files_were_learning_of_their_names_is_known() {
+    let mut image = summed();
+    let features = be32(&image, 216) | 0x80;
+    put_be32(&mut image, 216, features);
+    block::seal(&mut image[..512], block::SUPERBLOCK_CRC);
+    let file = lookup(&opened(&image), "file");
+    let generation = be32(&image, inode_at(&image, "file") + 92);
+    let pointer = |dir: u8| [[0; 7].as_slice(), &[dir, 0, 0, 0, 9]].concat();
+    // What is done: 4 sets, 5 removes, 6 replaces a name; then the lengths of names.
+    let begun = |generation: u32, op: u32, lengths: [u16; 2], regions: &[Vec<u8>]| {
+        let mut description = [0x1246, 1 + regions.len() as u16].map(u16::to_le_bytes).concat();
+        description.extend(generation.to_le_bytes());
+        [77, file.0].iter().for_each(|word| description.extend(word.to_le_bytes()));
+        description.extend(op.to_le_bytes());
+        lengths.iter().for_each(|len| description.extend(len.to_le_bytes()));
+        description.extend([12, 0, 0, 0, 8, 0, 0, 0]);
+        transaction(7, &[&[description], regions].concat())
+    };
+    let after = |image: &[u8], operations: &[(u32, u8, Vec<u8>)]| {
+        let mut log = Builder::new(image);
+        log.record(operations);
+        settled(&log.image())
+    };
+    let known = |image: &[u8]| {
+        let fs = opened(image);
+        assert!(!fs.facts().dirty && fs.xattrs(file).unwrap().len() == 40);
+        let all = fs.reading(|view| view.raw_attributes(&view.inode(file)?)).unwrap();
+        let pointers = all.into_iter().filter(|raw| raw.flags == attr::PARENT);
+        pointers.map(|raw| (raw.name, raw.value)).collect::<Vec<_>>()
+    };
+    let word = |name: &[u8]| [name, &[0; 3]].concat()[..name.len().next_multiple_of(4)].to_vec();
+    let learnt = after(&image, &begun(generation, 4, [4, 0], &[word(b"file"), pointer(1)]));
+    assert_eq!(known(&learnt), [(b"file".to_vec(), pointer(1))]);
+    let regions = [word(b"file"), word(b"later"), pointer(1), pointer(2)];
+    let other = after(&learnt, &begun(generation, 6, [4, 5], &regions));
+    assert_eq!(known(&other), [(b"later".to_vec(), pointer(2))]);
+    // Half of it may have been done.
+    assert_eq!(known(&after(&other, &begun(generation, 6, [4, 5], &regions))), known(&other));
+    assert_eq!(known(&after(&other, &begun(generation, 5, [5, 0], &[word(b"later"), pointer(2)]))), []);
+    // Another file has the inode now.
+    let left = after(&learnt, &begun(generation + 1, 4, [4, 0], &[word(b"file"), pointer(2)]));
+    assert_eq!(opened(&left).writer().unwrap_err().code(), "xfs.feature");
+}
+
+#[test]
 fn blocks_that_a_file_was_losing_are_gone_for_readers_too() {
     let image = summed();
     let file = lookup(&opened(&image), "file");

@@ -2,10 +2,10 @@
 
 use super::Writer;
 use super::fork::{Body, Map};
-use crate::disk::bytes::{long, put, put_be32, size};
+use crate::disk::bytes::{be32, long, put, put_be32, size};
 use crate::error::{Error, Kind, Result, escape_bytes};
 use crate::fs::FileKind;
-use crate::fs::xfs::attr::{LOCAL, MAX_VALUE, REMOTE_HEADER, ROOT, Raw, SECURE};
+use crate::fs::xfs::attr::{LOCAL, MAX_VALUE, NAMESPACES, PARENT, REMOTE_HEADER, ROOT, Raw, SECURE};
 use crate::fs::xfs::da::hash;
 use crate::fs::xfs::map::Extent;
 use crate::fs::xfs::node::{Fork, Node};
@@ -71,7 +71,7 @@ impl Writer<'_> {
         let (flags, name) = split(full)?;
         let mut all = self.view().raw_attributes(node)?;
         let before = all.len();
-        all.retain(|raw| raw.flags & (ROOT | SECURE) != flags || raw.name != name);
+        all.retain(|raw| raw.flags & NAMESPACES != flags || raw.name != name);
         if let Some(value) = value {
             let value = if acl::stored_as(full).is_some() { acl::to_disk(value)? } else { value.to_vec() };
             if value.len() > size(u64::from(MAX_VALUE)) {
@@ -81,14 +81,15 @@ impl Writer<'_> {
         } else if all.len() == before {
             return Ok(());
         }
+        self.put_attributes(node, &all)
+    }
+
+    /// Stores `all` as the attributes of `node`, which is not stored.
+    pub(super) fn put_attributes(&mut self, node: &mut Node, all: &[Raw]) -> Result<()> {
         let bytes = all.iter().map(|raw| long(raw.name.len()).saturating_add(long(raw.value.len())));
         if bytes.fold(0, u64::saturating_add) > limits::MAX_XFS_XATTRS {
             return Err(Error::limit("xfs.limit", format!("the attributes of inode {} are too long", node.number)));
         }
-        self.put_attributes(node, &all)
-    }
-
-    fn put_attributes(&mut self, node: &mut Node, all: &[Raw]) -> Result<()> {
         let data = self.body(node, Fork::Data)?;
         let old = self.body(node, Fork::Attr)?;
         let short = if all.is_empty() { Some(Body::Absent) } else { short_form(all).map(Body::Local) };
@@ -135,7 +136,7 @@ impl Writer<'_> {
         let len = self.sb.block_len();
         let longest = (len / 2).saturating_add(len / 4);
         let mut entries: Vec<Entry<'_>> =
-            all.iter().map(|raw| Entry { hash: hash(&raw.name), raw, remote: None }).collect();
+            all.iter().map(|raw| Entry { hash: self.hash_of(raw), raw, remote: None }).collect();
         entries.sort_by_key(|entry| entry.hash);
         for entry in &mut entries {
             if entry.len() >= longest {
@@ -184,6 +185,14 @@ impl Writer<'_> {
             }
         }
         Ok(map)
+    }
+
+    /// What leaves sort an attribute by. Equal names in several directories would all be at one place without these.
+    fn hash_of(&self, raw: &Raw) -> u32 {
+        if raw.flags & PARENT == 0 {
+            return hash(&raw.name);
+        }
+        self.dir_shape().hash(&raw.name) ^ be32(&raw.value, 0) ^ be32(&raw.value, 4)
     }
 
     fn attr_leaf(&self, entries: &[Entry<'_>], beside: (Option<u32>, Option<u32>)) -> Vec<u8> {

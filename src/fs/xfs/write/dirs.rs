@@ -42,7 +42,7 @@ pub(super) fn ftype_of(kind: FileKind) -> u8 {
 }
 
 impl Writer<'_> {
-    fn dir_shape(&self) -> Shape {
+    pub(super) fn dir_shape(&self) -> Shape {
         Shape {
             len: self.sb.dir_block_len(),
             is_v5: self.sb.has_crc(),

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use super::Writer;
 use super::data::Name;
 use super::dirs::ftype_of;
+use super::parents::pointer;
 use crate::error::{Error, Kind, Result, escape_bytes};
 use crate::fs::xfs::node::{ATIME, CRTIME, CTIME, MTIME, Node, mode_of};
 use crate::fs::xfs::{corrupt, unsupported};
@@ -52,7 +53,6 @@ impl Writer<'_> {
     /// Sets an extended attribute, or removes it.
     pub(in crate::fs::xfs) fn change_xattr(&mut self, inode: Inode, name: &[u8], value: Option<&[u8]>) -> Result<()> {
         let mut node = self.view().inode(inode)?;
-        self.check_names()?;
         self.set_attribute(&mut node, name, value)?;
         self.put_node(&mut node)
     }
@@ -114,6 +114,7 @@ impl Writer<'_> {
         for (name, value) in &attributes.xattrs {
             self.set_attribute(&mut node, name, Some(value))?;
         }
+        self.change_pointer(&mut node, None, Some(pointer(&parent, name)))?;
         if is_dir {
             parent.set_links(more(&parent)?);
         }
@@ -136,7 +137,11 @@ impl Writer<'_> {
         self.put_node(&mut parent)?;
         let links = fewer(&node)?;
         node.set_links(links);
-        if links == 0 { self.free_node(node) } else { self.put_node(&mut node) }
+        if links == 0 {
+            return self.free_node(node);
+        }
+        self.change_pointer(&mut node, Some(&pointer(&parent, name)), None)?;
+        self.put_node(&mut node)
     }
 
     /// Removes an empty directory.
@@ -170,6 +175,8 @@ impl Writer<'_> {
         let new_name = Name { name: new.to_vec(), inode: node.number, ftype: ftype_of(kind) };
         if dir == new_dir {
             self.check_free(&from, new)?;
+            self.change_pointer(&mut node, Some(&pointer(&from, name)), Some(pointer(&from, new)))?;
+            self.put_node(&mut node)?;
             self.add_name(&mut from, new_name)?;
             self.remove_name(&mut from, name)?;
             return self.put_node(&mut from);
@@ -179,10 +186,11 @@ impl Writer<'_> {
         if node.is_dir() {
             self.check_not_below(&to, node.number)?;
             self.redirect(&mut node, b"..", to.number)?;
-            self.put_node(&mut node)?;
             to.set_links(more(&to)?);
             from.set_links(fewer(&from)?);
         }
+        self.change_pointer(&mut node, Some(&pointer(&from, name)), Some(pointer(&to, new)))?;
+        self.put_node(&mut node)?;
         self.add_name(&mut to, new_name)?;
         self.put_node(&mut to)?;
         self.remove_name(&mut from, name)?;
@@ -205,7 +213,6 @@ impl Writer<'_> {
     }
 
     fn check_name(&self, name: &[u8]) -> Result<()> {
-        self.check_names()?;
         let is_name = (1..=255).contains(&name.len())
             && !matches!(name, b"." | b"..")
             && !name.iter().any(|byte| matches!(byte, 0 | b'/'));
@@ -214,14 +221,6 @@ impl Writer<'_> {
         }
         if self.sb.features.has_ascii_ci() && !name.is_ascii() {
             return Err(unsupported("names that are not ASCII where names have no case"));
-        }
-        Ok(())
-    }
-
-    /// Whether names and attributes may be changed at all.
-    fn check_names(&self) -> Result<()> {
-        if self.sb.features.has_parent() {
-            return Err(unsupported("the file system's files know their names, which this driver does not write"));
         }
         Ok(())
     }

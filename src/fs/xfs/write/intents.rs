@@ -13,9 +13,9 @@ use crate::fs::xfs::node::{Fork, Node};
 
 impl Writer<'_> {
     /// Finishes all of `intents`.
-    pub(in crate::fs::xfs) fn finish_intents(&mut self, intents: &[Intent]) -> Result<()> {
+    pub(in crate::fs::xfs) fn finish_intents(&mut self, intents: Vec<Intent>) -> Result<()> {
         for intent in intents {
-            self.finish_intent(*intent)?;
+            self.finish_intent(intent)?;
         }
         Ok(())
     }
@@ -61,6 +61,7 @@ impl Writer<'_> {
             }
             Intent::Map(part) => self.remap(part, Self::map_part),
             Intent::Unmap(part) => self.remap(part, Self::unmap_part),
+            Intent::Rename(pointers) => self.finish_pointers(pointers),
         }
     }
 
