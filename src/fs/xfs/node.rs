@@ -181,12 +181,12 @@ impl Node {
         put_be32(&mut self.raw, 16, links);
     }
 
-    /// The next inode of its list of unlinked ones.
-    /// How often the inode was taken anew, so that what knew an earlier file is not misled.
+    /// Told anew whenever the inode becomes another file, so that what knew the earlier one is not misled.
     pub(super) fn generation(&self) -> u32 {
         be32(&self.raw, 92)
     }
 
+    /// The next inode of its list of unlinked ones.
     pub(super) fn next_unlinked(&self) -> u32 {
         be32(&self.raw, 96)
     }

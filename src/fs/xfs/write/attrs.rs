@@ -187,7 +187,7 @@ impl Writer<'_> {
         Ok(map)
     }
 
-    /// What leaves sort an attribute by. Equal names in several directories would all be at one place without these.
+    /// What leaves sort an attribute by: names that files know also by their directory, which many may have alike.
     fn hash_of(&self, raw: &Raw) -> u32 {
         if raw.flags & PARENT == 0 {
             return hash(&raw.name);
