@@ -5,7 +5,7 @@ use super::disks;
 use super::guest::Guest;
 use crate::support::{Bus, Lab};
 
-on_each!(migrated: xfs btrfs lvm uefi dracut luks md sdboot uki extlinux ubuntu);
+on_each!(migrated: xfs btrfs lvm uefi dracut luks md sdboot uki recent extlinux ubuntu);
 
 fn migrated(layout: &str) {
     let (lab, guest, source) = (Lab::new(), Guest::of(layout), disks(layout));

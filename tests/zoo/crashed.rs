@@ -7,7 +7,7 @@ use super::guest::Guest;
 use crate::support::boot::Live;
 use crate::support::{Bus, Lab};
 
-on_each!(booted_after_a_crash: xfs btrfs lvm dracut luks md ubuntu);
+on_each!(booted_after_a_crash: xfs btrfs lvm dracut luks md recent ubuntu);
 
 /// Writes without end, and says `DONE n` when everything up to step n is on the disk, or should be.
 const BUSY: &str = r#"

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{disks, key};
 use crate::support::boot::Live;
 use crate::support::mount::{partition, wait_for_loops};
-use crate::support::{Bus, Lab, Loop, Machine, Mounted, Nic, Run, Tree, tools};
+use crate::support::{Bus, Lab, Loop, Machine, Mounted, Nic, Run, Tree, fixtures, tools};
 
 /// A guest of the zoo.
 pub(super) struct Guest {
@@ -42,7 +42,7 @@ const fn volume(disk: usize, partition: usize, skip: u64, kind: &'static str, at
     Volume { disk, partition, skip, kind, at }
 }
 
-const GUESTS: [Guest; 13] = [
+const GUESTS: [Guest; 14] = [
     // The one that the other tests use.
     Guest {
         layout: "plain",
@@ -126,6 +126,13 @@ const GUESTS: [Guest; 13] = [
         loader: None,
         root: "/dev/vda2 ext4",
         volumes: &[volume(0, 1, 0, "vfat", "/boot/efi"), volume(0, 2, 0, "ext4", "/")],
+    },
+    Guest {
+        layout: "recent",
+        uefi: true,
+        loader: None,
+        root: "/dev/vda2 xfs",
+        volumes: &[volume(0, 1, 0, "vfat", "/boot/efi"), volume(0, 2, 0, "xfs", "/")],
     },
     Guest {
         layout: "extlinux",
@@ -364,9 +371,10 @@ impl Volume {
         wait_for_loops(raw);
         let (start, size) = self.place(raw);
         let device = Loop::part(raw, start, size);
+        let newer = fixtures::of_newer_xfsprogs("xfs_repair");
         let (program, flags): (_, &[&str]) = match self.kind {
             "ext4" => ("e2fsck", &["-fn"]),
-            "xfs" => ("xfs_repair", &["-n"]),
+            "xfs" => (&newer[..], &["-n"]),
             "btrfs" => ("btrfs", &["check", "--check-data-csum"]),
             _ => return is_clean_fat(device.path()),
         };

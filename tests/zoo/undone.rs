@@ -31,6 +31,7 @@ on_each! {
     md: &[];
     sdboot: &[];
     uki: &[];
+    recent: &[(2, "ro")];
     extlinux: &[(1, "ro")];
     ubuntu: &[(2, "ro")];
 }
