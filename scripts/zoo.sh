@@ -7,7 +7,8 @@
 #   booted before it is migrated and afterwards;
 #   UDF volumes, which the emulated machine fills anew each time, read as its kernel reads them.
 #
-# Disks and guests are made once and kept, which takes some half an hour. The tests take an hour.
+# Disks and guests are made once and kept, which takes some half an hour. The tests take two to three hours on two processors. One of
+# the guests needs Linux 6.10.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
