@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # soak.sh MINUTES: kills migrations and conversions at random moments, again and again, and checks what each left.
 # Then fio verifies what it writes to a served overlay for HYPER2KVM_STRESS_SECONDS (600), while other clients are killed.
-# Before that, HYPER2KVM_SEQUENCES (10000) sequences of random changes to XFS, over its twenty shapes, and as many to the twenty
+# Before that, HYPER2KVM_SEQUENCES (10000) sequences of random changes to XFS, over its twenty shapes, and as many to the twenty-one
 # of btrfs that can be written, some of which are also filled to the last byte: needs root. Shapes are changed on all processors at
 # once. A sequence that fails says how it is run again.
 # Between rounds, as many worlds of bad networks as two minutes take on two cores, with seeds that no round had before.
@@ -16,7 +16,7 @@ export HYPER2KVM_FIXTURE_DIR HYPER2KVM_KILLS=${HYPER2KVM_KILLS:-17} HYPER2KVM_CR
 sequences=${HYPER2KVM_SEQUENCES:-10000}
 HYPER2KVM_JOBS=$(nproc) XFS_SHAPES=all XFS_SEQUENCES=$(((sequences + 19) / 20)) \
     cargo test --quiet --locked --release --test integration -- --nocapture xfs::edits
-HYPER2KVM_JOBS=$(nproc) BTRFS_SHAPES=all BTRFS_SEQUENCES=$(((sequences + 19) / 20)) \
+HYPER2KVM_JOBS=$(nproc) BTRFS_SHAPES=all BTRFS_SEQUENCES=$(((sequences + 20) / 21)) \
     cargo test --quiet --locked --release --test integration -- --nocapture btrfs::write btrfs::full
 end=$((SECONDS + minutes * 60))
 rounds=0

@@ -7,7 +7,7 @@ main() {
     step "packages" scripts/install-deps.sh test
     step "lint" scripts/lint.sh
     step "fixtures" tests/fixtures/build.sh
-    step "newer xfsprogs" tests/fixtures/xfsprogs.sh
+    step "newer programs" tests/fixtures/newer.sh
     step "unit tests" cargo test --locked --package hyper2kvm --lib --bins
     step "documentation tests" cargo test --locked --package hyper2kvm --doc
     step "fuzz smoke" scripts/fuzz.sh "${FUZZ_SECONDS:-10}"

@@ -11,7 +11,7 @@ mod write;
 
 use image::Image;
 
-use crate::support::{sequences, tools};
+use crate::support::{kernel, sequences, tools};
 
 /// A way to make a file system, and to mount it while it is filled.
 struct Shape {
@@ -36,6 +36,8 @@ const SHAPES: &[Shape] = &[
     shape("xxhash", 1, &["--csum", "xxhash"], "rw"),
     shape("sha256", 1, &["--csum", "sha256"], "rw"),
     shape("blake2", 1, &["--csum", "blake2"], "rw"),
+    // As mkfs.btrfs makes them since version 7.
+    shape("group-tree", 1, &["-O", "block-group-tree"], "rw"),
     shape("no-features", 1, &["-O", "^no-holes,^skinny-metadata,^extref", "-R", "^free-space-tree"], "rw"),
     shape("space-cache", 1, &["-R", "^free-space-tree"], "rw,space_cache=v1"),
     shape("meta-uuid", 1, &[], "rw"),
@@ -50,9 +52,13 @@ const SHAPES: &[Shape] = &[
     shape("raid6", 4, &["-m", "raid1c3", "-d", "raid6"], "rw"),
 ];
 
+/// The first kernels that know what options of mkfs.btrfs make, where there are older ones in use.
+const SINCE: &[(&str, (u32, u32))] = &[("block-group-tree", (6, 1))];
+
 /// Runs `work` for every shape whose name is in `BTRFS_SHAPES`, or for all when there is none or it is `all`.
 fn each_shape(work: impl Fn(&Shape, Image) + Sync) {
-    let wanted = SHAPES.iter().filter(|shape| sequences::is_wanted("BTRFS", shape.name, true));
+    let is_wanted = |shape: &&Shape| sequences::is_wanted("BTRFS", shape.name, true);
+    let wanted = SHAPES.iter().filter(is_wanted).filter(|shape| kernel::knows(shape.options, SINCE));
     sequences::each(wanted, |shape| {
         eprintln!("{}", shape.name);
         let image = Image::make(shape.devices, 256, shape.options);

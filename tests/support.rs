@@ -5,6 +5,7 @@ pub(crate) mod clouds;
 pub(crate) mod device;
 pub(crate) mod fixtures;
 pub(crate) mod idle;
+pub(crate) mod kernel;
 pub(crate) mod lab;
 pub(crate) mod line;
 pub(crate) mod migrated;

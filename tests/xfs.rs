@@ -10,7 +10,7 @@ mod shapes;
 
 use image::Image;
 
-use crate::support::sequences;
+use crate::support::{kernel, sequences};
 
 /// Every shape that mkfs offers: name, options of mkfs.xfs.
 const SHAPES: &[(&str, &[&str])] = &[
@@ -43,15 +43,7 @@ const SINCE: &[(&str, (u32, u32))] = &[("nrext64=1", (5, 19)), ("exchange=1", (6
 
 /// Whether this kernel is new enough for what the options make, so that it can be asked.
 fn is_in_kernel(options: &[&str]) -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap());
-    let version = (numbers.next().unwrap(), numbers.next().unwrap());
-    let is_old = |(name, since): &(&str, _)| version < *since && options.iter().any(|option| option.contains(name));
-    let known = !SINCE.iter().any(is_old);
-    if !known {
-        eprintln!("Linux {} does not know {options:?}", release.trim());
-    }
-    known
+    kernel::knows(options, SINCE)
 }
 
 /// Runs `work` for every shape whose name is in `XFS_SHAPES` (`all` for each of them), or for the usual ones.

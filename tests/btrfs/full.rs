@@ -9,9 +9,10 @@ use hyper2kvm::fs::{Attributes, Filesystem};
 
 use super::image::Image;
 use super::model::Model;
-use super::{Shape, shape};
+use super::{SINCE, Shape, shape};
 use crate::ext::fill::noise;
 use crate::ext::tree;
+use crate::support::kernel;
 use crate::support::sequences::{self, is_wanted};
 
 /// Each is made on devices of 128 MiB, or 256 MiB where mkfs.btrfs wants them, or nodes are large or many. Without `BTRFS_SHAPES`, which may be `all`, only the first four are.
@@ -21,6 +22,7 @@ const SHAPES: &[Shape] = &[
     shape("raid0", 2, &["-m", "raid0", "-d", "raid0"], "rw"),
     shape("raid1", 3, &["-m", "raid1", "-d", "raid1"], "rw"),
     shape("node-64k", 1, &["-n", "64k", "--csum", "sha256"], "rw"),
+    shape("group-tree", 1, &["-O", "block-group-tree"], "rw"),
     shape("no-features", 1, &["-O", "^no-holes,^skinny-metadata,^extref", "-R", "^free-space-tree"], "rw"),
     shape("dup", 1, &["-m", "dup", "-d", "dup"], "rw"),
     shape("single", 1, &["-m", "single", "-d", "single"], "rw,nodatasum"),
@@ -29,7 +31,8 @@ const SHAPES: &[Shape] = &[
 ];
 
 fn each(work: impl Fn(&Shape, Image) + Sync) {
-    let wanted = SHAPES.iter().enumerate().filter(|(index, shape)| is_wanted("BTRFS", shape.name, *index < 4));
+    let is_wanted = |(index, shape): &(usize, &Shape)| is_wanted("BTRFS", shape.name, *index < 4);
+    let wanted = SHAPES.iter().enumerate().filter(is_wanted).filter(|(_, shape)| kernel::knows(shape.options, SINCE));
     sequences::each(wanted, |(_, shape)| {
         eprintln!("{}", shape.name);
         let mib = if ["dup", "node-64k", "raid1c34"].contains(&shape.name) { 256 } else { 128 };

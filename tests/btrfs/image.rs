@@ -11,7 +11,7 @@ use hyper2kvm::fs::btrfs::Btrfs;
 
 use crate::file_disk::FileDisk;
 use crate::support::mount::Unmount;
-use crate::support::tools;
+use crate::support::{fixtures, tools};
 
 /// Files with a btrfs file system on them, in memory where possible: the kernel syncs a lot.
 pub(crate) struct Image {
@@ -26,8 +26,10 @@ impl Image {
         for device in &image.devices {
             File::create(device).unwrap().set_len(mib << 20).unwrap();
         }
+        let is_new = options.contains(&"block-group-tree");
+        let mkfs = if is_new { fixtures::newer("mkfs.btrfs") } else { "mkfs.btrfs".to_owned() };
         let options = ["-q", "-f", "-L", "a label"].iter().chain(options).map(OsString::from);
-        tools::ok("mkfs.btrfs", options.chain(image.devices.iter().map(OsString::from)));
+        tools::ok(&mkfs, options.chain(image.devices.iter().map(OsString::from)));
         image
     }
 

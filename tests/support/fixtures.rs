@@ -53,11 +53,12 @@ pub(crate) fn crashed_xfs() -> PathBuf {
     file("xfs", "guest.raw")
 }
 
-/// A program of an xfsprogs that knows files which know their names.
-pub(crate) fn of_newer_xfsprogs(program: &str) -> String {
+/// A program of an xfsprogs or btrfs-progs that knows what was new in 2026.
+pub(crate) fn newer(program: &str) -> String {
     static FOLDER: OnceLock<String> = OnceLock::new();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/xfsprogs.sh");
-    format!("{}/{program}", FOLDER.get_or_init(|| tools::ok(script, [""; 0]).trim().to_owned()))
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/newer.sh");
+    let folder = FOLDER.get_or_init(|| tools::ok(script, [""; 0]).trim().to_owned());
+    if folder.is_empty() { program.to_owned() } else { format!("{folder}/{program}") }
 }
 
 fn file(guest: &str, name: &str) -> PathBuf {

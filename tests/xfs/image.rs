@@ -23,7 +23,7 @@ impl Image {
         let image = Self::empty();
         File::create(&image.path).unwrap().set_len(mib << 20).unwrap();
         let is_new = options.iter().any(|option| NEW.iter().any(|(_, name)| option.contains(name)));
-        let mkfs = if is_new { fixtures::of_newer_xfsprogs("mkfs.xfs") } else { "mkfs.xfs".to_owned() };
+        let mkfs = if is_new { fixtures::newer("mkfs.xfs") } else { "mkfs.xfs".to_owned() };
         let small = ["TEST_DIR=1", "TEST_DEV=1", "QA_CHECK_FS=1"].map(Path::new);
         let common = ["-q", "-f", "-L", "a label"].map(Path::new);
         let options = common.into_iter().chain(options.iter().map(Path::new)).chain([&*image.path]);
@@ -82,7 +82,7 @@ impl Image {
         File::open(&self.path).unwrap().read_exact_at(&mut sector, 0).unwrap();
         let features = u32::from_be_bytes(sector[216..220].try_into().unwrap());
         let is_new = NEW.iter().any(|(bit, _)| features & bit != 0);
-        let repair = if is_new { fixtures::of_newer_xfsprogs("xfs_repair") } else { "xfs_repair".to_owned() };
+        let repair = if is_new { fixtures::newer("xfs_repair") } else { "xfs_repair".to_owned() };
         let options = ["-n", "-f", "-o", "force_geometry"].map(Path::new);
         let output = tools::output(&repair, options.into_iter().chain([&*self.path]));
         let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

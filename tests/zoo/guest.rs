@@ -371,7 +371,7 @@ impl Volume {
         wait_for_loops(raw);
         let (start, size) = self.place(raw);
         let device = Loop::part(raw, start, size);
-        let newer = fixtures::of_newer_xfsprogs("xfs_repair");
+        let newer = fixtures::newer("xfs_repair");
         let (program, flags): (_, &[&str]) = match self.kind {
             "ext4" => ("e2fsck", &["-fn"]),
             "xfs" => (&newer[..], &["-n"]),
