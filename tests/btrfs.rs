@@ -36,7 +36,7 @@ const SHAPES: &[Shape] = &[
     shape("xxhash", 1, &["--csum", "xxhash"], "rw"),
     shape("sha256", 1, &["--csum", "sha256"], "rw"),
     shape("blake2", 1, &["--csum", "blake2"], "rw"),
-    // As mkfs.btrfs makes them since version 7.
+    // What mkfs.btrfs 7.3 makes by default.
     shape("group-tree", 1, &["-O", "block-group-tree"], "rw"),
     shape("no-features", 1, &["-O", "^no-holes,^skinny-metadata,^extref", "-R", "^free-space-tree"], "rw"),
     shape("space-cache", 1, &["-R", "^free-space-tree"], "rw,space_cache=v1"),

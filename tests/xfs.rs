@@ -29,7 +29,7 @@ const SHAPES: &[(&str, &[&str])] = &[
     ("v5-one-group", &["-m", "rmapbt=1", "-d", "agcount=1"]),
     ("v5-sector-4k", &["-s", "size=4096", "-l", "su=32768"]),
     ("v5-exchange", &["-i", "exchange=1"]),
-    // As mkfs.xfs makes them since version 6.19.
+    // What mkfs.xfs 7.2 makes by default.
     ("v5-parent", &["-m", "rmapbt=1", "-i", "nrext64=1,exchange=1", "-n", "parent=1"]),
     ("v5-parent-1k", &["-b", "size=1024", "-i", "size=512", "-n", "parent=1,size=4096", "-d", "agcount=3"]),
     ("v5-meta-uuid", &[]),

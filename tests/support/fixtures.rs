@@ -53,7 +53,7 @@ pub(crate) fn crashed_xfs() -> PathBuf {
     file("xfs", "guest.raw")
 }
 
-/// A program of an xfsprogs or btrfs-progs that knows what was new in 2026.
+/// A program of an xfsprogs or btrfs-progs that knows what the newest make by default.
 pub(crate) fn newer(program: &str) -> String {
     static FOLDER: OnceLock<String> = OnceLock::new();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/newer.sh");

@@ -76,12 +76,21 @@ impl Image {
         tools::ok("xfs_admin", ["-U".as_ref(), uuid.as_ref(), self.path.as_path()]);
     }
 
+    /// The incompatible features that its superblock tells.
+    fn incompat(&self) -> u32 {
+        let mut bytes = [0; 4];
+        File::open(&self.path).unwrap().read_exact_at(&mut bytes, 216).unwrap();
+        u32::from_be_bytes(bytes)
+    }
+
+    /// Whether files know their names.
+    pub(crate) fn has_names_in_files(&self) -> bool {
+        self.incompat() & 0x80 != 0
+    }
+
     /// Nothing is wrong with it, and its log is clean.
     pub(crate) fn assert_clean(&self) {
-        let mut sector = [0; 512];
-        File::open(&self.path).unwrap().read_exact_at(&mut sector, 0).unwrap();
-        let features = u32::from_be_bytes(sector[216..220].try_into().unwrap());
-        let is_new = NEW.iter().any(|(bit, _)| features & bit != 0);
+        let is_new = NEW.iter().any(|(bit, _)| self.incompat() & bit != 0);
         let repair = if is_new { fixtures::newer("xfs_repair") } else { "xfs_repair".to_owned() };
         let options = ["-n", "-f", "-o", "force_geometry"].map(Path::new);
         let output = tools::output(&repair, options.into_iter().chain([&*self.path]));
